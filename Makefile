@@ -1,0 +1,27 @@
+PYTHON ?= python3.11
+VENV := .venv
+RUN := $(VENV)/bin/python
+export TF_CPP_MIN_LOG_LEVEL ?= 3
+
+.PHONY: demo test lint clean
+
+# Train a small foreground and two background models on the embedded data, evaluate, write the report.
+demo: $(VENV)/installed
+	$(RUN) -m images_ood.sweep --exp=fashion_small
+	$(RUN) -m ood_suite.eval --run=output/images_ood/fashion_small
+	@echo "Open output/images_ood/fashion_small/report/report.html"
+
+test: $(VENV)/installed
+	$(RUN) -m ruff check .
+	$(RUN) -m pytest
+
+$(VENV)/installed: requirements.txt
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/pip install --quiet --disable-pip-version-check -r requirements.txt
+	touch $@
+
+lint: $(VENV)/installed
+	$(RUN) -m ruff check .
+
+clean:
+	rm -rf $(VENV) output/images_ood

@@ -1,0 +1,54 @@
+"""pytest options and fixtures of the whole project: tiny models and data that every test can afford."""
+
+import os
+import pathlib
+import sys
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+ROOT = pathlib.Path(__file__).parent
+sys.path.insert(0, str(ROOT))
+
+import numpy as np
+import pytest
+
+
+def pytest_addoption(parser):
+    parser.addoption("--run_large", action="store_true", help="also run tests marked large")
+
+
+def pytest_collection_modifyitems(config, items):
+    if config.getoption("--run_large"):
+        return
+    for item in items:
+        if "large" in item.keywords:
+            item.add_marker(pytest.mark.skip(reason="large: needs --run_large"))
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(0)
+
+
+@pytest.fixture(autouse=True)
+def doctest_names(doctest_namespace):
+    doctest_namespace["np"] = np
+
+
+@pytest.fixture
+def small_data(tmp_path):
+    """A data_dir of tiny 8x8 sets under the names of the fashion experiments."""
+    from ood_suite.data.npz import write_images
+
+    folder = tmp_path / "data"
+    rng = np.random.default_rng(7)
+    ramp = np.linspace(0, 200, 8).astype(np.uint8)[None, None, :, None]
+    for name, count, noise in (
+        ("fashion_mnist_train", 64, 40),
+        ("fashion_mnist_val", 24, 40),
+        ("fashion_mnist_test", 24, 40),
+        ("mnist_test", 20, 4),
+        ("notmnist", 20, 80),
+    ):
+        images = ramp + rng.integers(0, noise, (count, 8, 8, 1), dtype=np.uint8)
+        write_images(folder / f"{name}.npz", images, np.arange(count) % 10)
+    return folder

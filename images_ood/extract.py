@@ -1,0 +1,146 @@
+"""Writes what a trained PixelCNN++ says of data sets: log-probabilities, per-pixel maps and PNG code lengths.
+
+    python -m images_ood.extract --run=output/images_ood/fashion_small/reg0_mr0 --dataset=mnist --split=test
+
+One npz a data set in the run's outputs/ (see ood_suite.outputs), written in one step when complete: the same command
+after a kill starts that set again, and leaves what is finished alone. `ood_suite.eval` calls `extract` by itself.
+"""
+
+import io
+
+import numpy as np
+from absl import flags, logging
+
+from ood_suite import data
+from ood_suite.app import run_app
+from ood_suite.data.transforms import to_shape
+from ood_suite.outputs import Outputs
+from ood_suite.runs import Run, RunError, fingerprint, locked
+
+FLAGS = flags.FLAGS
+CHUNK = 1000  # images between two moves of the progress bar
+_MODELS = {}  # the last model loaded: evaluation asks for several data sets of one run after another
+
+
+def extract(run, names, split, data_dir=None, maps=False, batch_size=100):
+    """Outputs of a finished run on one data set, from its file if that is of the same model and data.
+
+    Args:
+        run: Run whose training is finished.
+        names: data sets in order of preference; the first that is there is taken.
+        split: "train", "val" or "test".
+        maps: also keep the per-pixel map and the images.
+
+    Returns:
+        Outputs with log_prob, code_length, labels, and with `maps` log_prob_map and images.
+
+    Raises:
+        RunError: an unfinished run, or a model file that cannot be read.
+    """
+    if not run.is_finished:
+        raise RunError(f"{run.folder} has no finished model yet. The training command continues it.")
+    found = data.first_available(names, split, data_dir)
+    model = load_model(run)
+    images, steps = to_shape(found.images, model.options["image_shape"])
+    meta = {
+        "run": str(run.folder),
+        "dataset": found.name,
+        "split": split,
+        "fingerprint": found.fingerprint,
+        "model_fingerprint": _model_fingerprint(run),
+        "dtype": model.dtype_policy.name,
+        "note": "; ".join(filter(None, [found.note, *steps])),
+        "command": f"python -m images_ood.extract --run={run.folder} --dataset={found.name} --split={split}",
+    }
+    path = run.outputs_path(found.name, split)
+    if path.exists():
+        outputs = Outputs.load(path)
+        same = all(outputs.meta.get(k) == meta[k] for k in ("fingerprint", "model_fingerprint", "note"))
+        if same and (outputs.log_prob_map is not None or not maps):
+            return outputs
+    log_prob_map = _log_prob_map(model, images, found.labels, batch_size, f"{run.folder.name} on {found.name}")
+    outputs = Outputs(
+        labels=found.labels,
+        log_prob=log_prob_map.sum(axis=(1, 2), dtype=np.float64),
+        log_prob_map=log_prob_map if maps else None,
+        images=images if maps else None,
+        code_length=np.array([png_bits(image) for image in images]),
+        meta=meta,
+    )
+    with locked(run.folder / "outputs"):
+        outputs.save(path)
+    return outputs
+
+
+def load_model(run):
+    """The run's PixelCNN, with averaged weights."""
+    import keras
+
+    from images_ood import pixelcnn  # noqa: F401 (registers the class)
+
+    key = (str(run.model_path), run.model_path.stat().st_mtime_ns)
+    if key not in _MODELS:
+        _MODELS.clear()
+        try:
+            _MODELS[key] = keras.saving.load_model(run.model_path, compile=False, safe_mode=True)
+        except Exception as error:
+            raise RunError(
+                f"The model {run.model_path} cannot be read ({error}). Delete it and repeat the training command: it "
+                "continues from the last checkpoint."
+            ) from error
+    return _MODELS[key]
+
+
+def png_bits(image):
+    """Bits of the image (height, width, channels; uint8) as an optimised PNG file."""
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image).save(buffer, "PNG", optimize=True)
+    return 8.0 * buffer.tell()
+
+
+def _model_fingerprint(run):
+    return fingerprint(np.frombuffer(run.model_path.read_bytes(), np.uint8))
+
+
+def _log_prob_map(model, images, labels, batch_size, title):
+    from tqdm.auto import tqdm
+
+    maps = []
+    with tqdm(total=len(images), desc=title, unit="image", mininterval=2) as bar:
+        for start in range(0, len(images), CHUNK):
+            rows = slice(start, start + CHUNK)
+            inputs = [images[rows], labels[rows]] if model.options["num_classes"] else images[rows]
+            maps.append(model.predict(inputs, batch_size=batch_size, verbose=0))
+            bar.update(len(maps[-1]))
+    return np.concatenate(maps)
+
+
+def main(_):
+    run = Run.load(FLAGS.run)
+    settings = run.settings
+    if FLAGS.dataset:
+        wanted = [(tuple(FLAGS.dataset), FLAGS.split)]
+    else:
+        wanted = [((settings["id_dataset"],), "val"), ((settings["id_dataset"],), "test")]
+        wanted += [(tuple(settings["ood_validation"]), "test")]
+        wanted += [((name,), "test") for name in settings["ood_test"]]
+    for names, split in wanted:
+        outputs = extract(run, names, split, FLAGS.data_dir, FLAGS.maps, FLAGS.batch_size)
+        logging.info(
+            "%s (%s): %d images, mean log p %.2f nats%s",
+            outputs.meta["dataset"], split, len(outputs), outputs.log_prob.mean(),
+            f" [{outputs.meta['note']}]" if outputs.meta["note"] else "",
+        )  # fmt: skip
+
+
+if __name__ == "__main__":
+    flags.DEFINE_string("run", None, "Run folder of a finished training.")
+    flags.DEFINE_list("dataset", [], "Data set, or several in order of preference; default: all of the experiment.")
+    flags.DEFINE_enum("split", "test", data.SPLITS, "Split of --dataset.")
+    flags.DEFINE_string("data_dir", None, "Folder of the npz files; default: image_data.")
+    flags.DEFINE_bool("maps", True, "Also keep per-pixel maps and images (4 + 1 bytes a pixel).")
+    flags.DEFINE_integer("batch_size", 100, "Images per step.", lower_bound=1)
+    flags.mark_flag_as_required("run")
+    run_app(main)

@@ -1,0 +1,94 @@
+"""Turns notMNIST_small, a folder or tar of A..J/*.png, into notmnist.npz.
+
+    python -m images_ood.notmnist_to_np --source=notMNIST_small.tar.gz --data_dir=image_data
+
+The original has a few files that are no images: they are counted, listed and left out.
+"""
+
+import io
+import pathlib
+import tarfile
+
+import numpy as np
+from absl import flags, logging
+
+from ood_suite import data
+from ood_suite.app import run_app
+from ood_suite.data.glyphs import LETTERS
+from ood_suite.data.npz import write_images
+
+FLAGS = flags.FLAGS
+
+
+def entries(source):
+    """(path inside the source, bytes) of every file, sorted by path.
+
+    Raises:
+        ValueError: a missing source, no tar, or a member whose path or link leaves the folder.
+    """
+    source = pathlib.Path(source)
+    if source.is_dir():
+        root = source.resolve()
+        for path in sorted(source.rglob("*")):
+            if not path.resolve().is_relative_to(root):
+                raise ValueError(f"{path} leads out of {source}: refused.")
+            if path.is_file():
+                yield path.relative_to(source), path.read_bytes()
+        return
+    if not source.exists():
+        raise ValueError(f"There is no {source}.")
+    try:
+        archive = tarfile.open(source)
+    except tarfile.TarError as error:
+        raise ValueError(f"{source} is neither a folder nor a tar file ({error}).") from error
+    with archive:
+        members = sorted(archive.getmembers(), key=lambda member: member.name)
+        for member in members:
+            path = pathlib.PurePosixPath(member.name)
+            if path.is_absolute() or ".." in path.parts or member.issym() or member.islnk():
+                raise ValueError(f"The member {member.name!r} of {source} leads out of it: refused.")
+            if member.isfile():
+                yield path, archive.extractfile(member).read()
+
+
+def convert(source):
+    """(images, labels, unreadable): uint8 (n, 28, 28, 1), int32 (n,) with 0..9 = A..J, paths of what is no image.
+
+    The label is the name of the file's folder; files elsewhere and other suffixes than .png are ignored.
+    """
+    from PIL import Image, UnidentifiedImageError
+    from tqdm.auto import tqdm
+
+    images, labels, unreadable = [], [], []
+    for path, content in tqdm(entries(source), desc="notMNIST", unit="file", mininterval=2):
+        if path.suffix.lower() != ".png" or path.parent.name not in LETTERS or not path.parent.name:
+            continue
+        try:
+            image = np.asarray(Image.open(io.BytesIO(content)).convert("L"))
+        except (UnidentifiedImageError, OSError, SyntaxError, ValueError):
+            unreadable.append(str(path))
+            continue
+        if image.shape != (28, 28):
+            unreadable.append(f"{path} (size {image.shape[1]}x{image.shape[0]})")
+            continue
+        images.append(image[..., None])
+        labels.append(LETTERS.index(path.parent.name))
+    if not images:
+        raise ValueError(f"{source} holds no readable PNG in folders {LETTERS[0]} to {LETTERS[-1]}.")
+    return np.stack(images), np.array(labels, np.int32), unreadable
+
+
+def main(_):
+    images, labels, unreadable = convert(FLAGS.source)
+    path = pathlib.Path(FLAGS.data_dir or data.IMAGE_DATA) / "notmnist.npz"
+    write_images(path, images, labels)
+    logging.info("Wrote %d images to %s.", len(images), path)
+    if unreadable:
+        logging.warning("%d files are no 28x28 images: %s", len(unreadable), "; ".join(unreadable))
+
+
+if __name__ == "__main__":
+    flags.DEFINE_string("source", None, "notMNIST_small: a folder or a tar (.tar, .tar.gz).")
+    flags.DEFINE_string("data_dir", None, "Folder to write notmnist.npz to; default: image_data.")
+    flags.mark_flag_as_required("source")
+    run_app(main)

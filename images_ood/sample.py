@@ -1,0 +1,89 @@
+"""Draws images from a trained PixelCNN++, and shows the bits that each pixel of given images costs.
+
+    python -m images_ood.sample --run=output/images_ood/fashion_small/reg0_mr0 --num_samples=16
+    python -m images_ood.sample --run=... --dataset=mnist --num_images=8
+
+Writes samples.png or bits_<dataset>.png into the run's report/ (or --out).
+"""
+
+import pathlib
+
+import numpy as np
+from absl import flags, logging
+
+from images_ood import logistic_mixture
+from images_ood.extract import load_model
+from ood_suite import data, figures
+from ood_suite.app import run_app
+from ood_suite.data.transforms import to_shape
+from ood_suite.runs import Run, RunError, atomic_path
+
+FLAGS = flags.FLAGS
+
+
+def draw(model, count, seed, labels=None):
+    """Samples images pixel by pixel: one pass of the network per pixel, of all images at once.
+
+    Args:
+        model: PixelCNN. count: number of images. seed: int. labels: (count,) for a class-conditional model.
+
+    Returns:
+        uint8 (count, height, width, channels).
+    """
+    import tensorflow as tf
+    from tqdm.auto import tqdm
+
+    height, width, _ = model.options["image_shape"]
+    images = np.zeros((count, *model.options["image_shape"]), np.float32)
+
+    @tf.function(reduce_retracing=True)
+    def propose(images, stateless_seed):
+        mixture = model.mixture(images, labels)
+        return logistic_mixture.distribution(mixture).sample(seed=stateless_seed)
+
+    with tqdm(total=height * width, desc="sampling", unit="pixel", mininterval=2) as bar:
+        for pixel in range(height * width):
+            row, column = divmod(pixel, width)
+            proposal = propose(tf.constant(images), tf.constant([seed, pixel]))
+            images[:, row, column] = proposal[:, row, column]
+            bar.update()
+    return images.astype(np.uint8)
+
+
+def main(_):
+    run = Run.load(FLAGS.run)
+    if not run.is_finished:
+        raise RunError(f"{run.folder} has no finished model yet. The training command continues it.")
+    model = load_model(run)
+    name = f"bits_{FLAGS.dataset}.png" if FLAGS.dataset else "samples.png"
+    path = pathlib.Path(FLAGS.out) if FLAGS.out else run.folder / "report" / name
+    if FLAGS.dataset:
+        found = data.load(FLAGS.dataset, FLAGS.split, FLAGS.data_dir)
+        images, _ = to_shape(found.images[: FLAGS.num_images], model.options["image_shape"])
+        conditional = model.options["num_classes"] > 0
+        inputs = [images, found.labels[: FLAGS.num_images]] if conditional else images
+        bits = -model.predict(inputs, verbose=0) / np.log(2.0)
+        per_dim = bits.sum(axis=(1, 2)) / np.prod(images.shape[1:])
+        for i, value in enumerate(per_dim):
+            logging.info("image %d: %.3f bits per dimension", i, value)
+        with atomic_path(path) as temporary:
+            title = f"{found.name}: {per_dim.mean():.2f} bits per dimension on average"
+            figures.pixel_maps(images, bits, title).savefig(temporary)
+    else:
+        classes = model.options["num_classes"]
+        labels = np.arange(FLAGS.num_samples) % classes if classes else None
+        figures.save_image_grid(path, draw(model, FLAGS.num_samples, FLAGS.seed, labels))
+    logging.info("Wrote %s.", path)
+
+
+if __name__ == "__main__":
+    flags.DEFINE_string("run", None, "Run folder of a finished training.")
+    flags.DEFINE_integer("num_samples", 16, "Images to draw.", lower_bound=1)
+    flags.DEFINE_integer("seed", 0, "Seed of the samples.")
+    flags.DEFINE_string("dataset", None, "Show the bits per pixel of this data set instead of sampling.")
+    flags.DEFINE_enum("split", "test", data.SPLITS, "Split of --dataset.")
+    flags.DEFINE_integer("num_images", 8, "Images of --dataset to show.", lower_bound=1)
+    flags.DEFINE_string("data_dir", None, "Folder of the npz files; default: image_data.")
+    flags.DEFINE_string("out", None, "Path of the PNG; default: in the run's report/.")
+    flags.mark_flag_as_required("run")
+    run_app(main)

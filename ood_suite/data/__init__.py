@@ -1,0 +1,142 @@
+"""Data sets: `load(name, split, data_dir)` and the catalogue DATASETS.
+
+A set lives in `data_dir` as `<name>_<split>.npz` with `images` uint8 (n, height, width, channels), 0..255, and integer
+`labels` (n,). Where only the embedded sample exists it is used, and `ImageSet.note` says so with the command that gets
+the full set. Nothing here downloads.
+"""
+
+import dataclasses
+import pathlib
+
+import numpy as np
+
+from ood_suite.data.npz import read_images
+from ood_suite.data.transforms import to_grey_rgb
+from ood_suite.runs import fingerprint
+
+IMAGE_DATA = pathlib.Path(__file__).parents[2] / "image_data"
+SAMPLES = IMAGE_DATA / "samples"
+TRAIN_SHARE = 0.8  # of the official training rows, in their order; the rest is "val"
+SPLITS = ("train", "val", "test")
+
+
+@dataclasses.dataclass(frozen=True)
+class DataSet:
+    """What the catalogue knows of a data set.
+
+    Attributes:
+        image_shape: (height, width, channels).
+        command: what makes the full set; shown whenever it is missing.
+        derived_from, transform: another set whose images, transformed, make this one.
+    """
+
+    image_shape: tuple
+    command: str
+    derived_from: str = ""
+    transform: object = None
+
+
+_TFDS = "python -m images_ood.tfds_to_np --name={} --data_dir={{data_dir}}"
+
+DATASETS = {
+    "cifar10": DataSet((32, 32, 3), _TFDS.format("cifar10")),
+    "cifar10_grey": DataSet((32, 32, 3), _TFDS.format("cifar10"), "cifar10", to_grey_rgb),
+    "fashion_mnist": DataSet((28, 28, 1), _TFDS.format("fashion_mnist")),
+    "glyphs": DataSet((28, 28, 1), "python image_data/make_samples.py"),
+    "mnist": DataSet((28, 28, 1), _TFDS.format("mnist")),
+    "notmnist": DataSet(
+        (28, 28, 1), "python -m images_ood.notmnist_to_np --source=FOLDER_OR_TAR --data_dir={data_dir}"
+    ),
+    "svhn_cropped": DataSet((32, 32, 3), _TFDS.format("svhn_cropped")),
+    "tiny_imagenet": DataSet((32, 32, 3), "put tiny_imagenet_test.npz into {data_dir}"),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class ImageSet:
+    """One split of one data set.
+
+    Attributes:
+        images: uint8 (n, height, width, channels). labels: int32 (n,).
+        note: "" or one sentence on what a report must say of these data.
+    """
+
+    name: str
+    split: str
+    images: np.ndarray
+    labels: np.ndarray
+    note: str = ""
+
+    def __len__(self):
+        return len(self.images)
+
+    @property
+    def fingerprint(self):
+        return fingerprint(self.images, self.labels)
+
+
+def load(name, split, data_dir=None):
+    """Loads one split of a data set.
+
+    Looks for `<name>_<split>.npz`, then (for a set with one file only) `<name>.npz`; `<name>_train.npz` without a
+    `<name>_val.npz` beside it is the whole official training set, of which the first 80% are "train" and the rest is
+    "val". At last the embedded sample.
+
+    Args:
+        name: a name of DATASETS, or any `<name>` whose npz lies in `data_dir`.
+        split: "train", "val" or "test".
+        data_dir: folder; None is the project's `image_data`.
+
+    Raises:
+        ValueError: an unknown split, or files that do not hold such images.
+        FileNotFoundError: neither file nor sample; the message names both path and command.
+    """
+    if split not in SPLITS:
+        raise ValueError(f"`split` must be one of {', '.join(SPLITS)}. Received: {split!r}.")
+    data_dir = pathlib.Path(data_dir or IMAGE_DATA)
+    known = DATASETS.get(name)
+    if known and known.derived_from:
+        source = load(known.derived_from, split, data_dir)
+        return dataclasses.replace(source, name=name, images=known.transform(source.images))
+    found = _read(data_dir, name, split)
+    if found is not None:
+        return ImageSet(name, split, *found)
+    command = known.command.format(data_dir=data_dir) if known else "see image_data/README.md"
+    found = _read(SAMPLES, name, split)
+    if found is None:
+        hint = "" if known else f" Known data sets: {', '.join(DATASETS)}."
+        raise FileNotFoundError(
+            f"There is no {data_dir / f'{name}_{split}.npz'}, and no embedded sample of {name} ({split}). "
+            f"To make it: {command}.{hint}"
+        )
+    note = f"{name} ({split}) is the embedded sample of {len(found[0])} images; the full set: {command}"
+    return ImageSet(name, split, *found, note)
+
+
+def first_available(names, split, data_dir=None):
+    """The first of several data sets that can be loaded, with a note when it is not the first choice."""
+    for position, name in enumerate(names):
+        try:
+            found = load(name, split, data_dir)
+        except FileNotFoundError as error:
+            missing = error
+            continue
+        if position == 0:
+            return found
+        instead = f"{name} stands in for {names[0]}, which is absent"
+        return dataclasses.replace(found, note="; ".join(filter(None, [instead, found.note])))
+    raise missing
+
+
+def _read(folder, name, split):
+    """(images, labels) of a split from the files of one folder, or None."""
+    path = folder / f"{name}_{split}.npz"
+    whole_train = folder / f"{name}_train.npz"
+    if split in ("train", "val") and whole_train.exists() and not (folder / f"{name}_val.npz").exists():
+        images, labels = read_images(whole_train)
+        cut = int(TRAIN_SHARE * len(images))
+        rows = slice(None, cut) if split == "train" else slice(cut, None)
+        return images[rows], labels[rows]
+    if not path.exists() and split == "test":
+        path = folder / f"{name}.npz"
+    return read_images(path) if path.exists() else None

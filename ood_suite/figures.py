@@ -1,0 +1,193 @@
+"""Figures of the report. Each function returns a matplotlib Figure; nothing here needs a model."""
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from ood_suite import metrics
+
+ID_COLOUR, OOD_COLOURS = "#1f77b4", ("#d62728", "#ff7f0e", "#9467bd", "#8c564b", "#e377c2")
+CURVE_POINTS = 2000
+MAP_SHIFT, MAP_RANGE = 6.0, (0.0, 6.0)  # nats; the paper's heat maps
+
+
+def histograms(score_name, id_scores, ood_scores, threshold=None):
+    """Overlaid densities of one score: ID, and each OOD set; the decision threshold as a dashed line.
+
+    Args:
+        id_scores: (n,). ood_scores: {data set: (m,)}.
+    """
+    figure, axes = _figure(5.2, 3.4)
+    everything = np.concatenate([id_scores, *ood_scores.values()])
+    low, high = np.quantile(everything, [0.002, 0.998])
+    bins = np.linspace(low, high if high > low else low + 1.0, 61)
+    groups = [("ID", id_scores, ID_COLOUR)]
+    groups += [
+        (name, values, OOD_COLOURS[i % len(OOD_COLOURS)])
+        for i, (name, values) in enumerate(ood_scores.items())
+    ]
+    for name, values, colour in groups:
+        clipped = np.clip(values, bins[0], bins[-1])
+        axes.hist(clipped, bins, density=True, alpha=0.5, color=colour, label=name)
+    if threshold is not None:
+        axes.axvline(threshold, color="black", linestyle="--", linewidth=1, label="accepts 95% of ID")
+    axes.set(xlabel=f"{score_name} (higher = more OOD)", ylabel="density", title=score_name)
+    axes.legend(frameon=False)
+    return figure
+
+
+def curves(title, pairs):
+    """ROC and precision-recall curves (OOD positive) of several scores.
+
+    Args:
+        pairs: {score: (id_scores, ood_scores)}.
+    """
+    figure, (roc, precision) = _figure(9.0, 3.9, columns=2)
+    for name, (id_scores, ood_scores) in pairs.items():
+        counts = metrics.Counts.of(id_scores, ood_scores)
+        roc.plot(*_thin(*metrics.roc_curve(counts)), label=f"{name} ({metrics.auroc(counts):.3f})")
+        label = f"{name} ({metrics.aupr_out(counts):.3f})"
+        precision.step(*_thin(*metrics.precision_recall_curve(counts)), where="pre", label=label)
+    roc.plot([0, 1], [0, 1], color="grey", linestyle=":", linewidth=1)
+    roc.set(xlabel="share of ID rejected", ylabel="share of OOD caught", title=f"ROC, {title}")
+    base_rate = len(ood_scores) / (len(id_scores) + len(ood_scores))
+    precision.axhline(base_rate, color="grey", linestyle=":", linewidth=1)
+    precision.set(
+        xlabel="share of OOD caught", ylabel="precision (OOD)", ylim=(0, 1.03),
+        title=f"precision-recall, {title}",
+    )  # fmt: skip
+    roc.legend(title="AUROC", frameon=False, fontsize=8)
+    precision.legend(title="AUPR-out", frameon=False, fontsize=8)
+    return figure
+
+
+def spread_rows(log_prob, count=16):
+    """Rows of `count` examples spread evenly over the sorted log-probability, most likely first."""
+    order = np.argsort(-np.asarray(log_prob), kind="stable")
+    return order[np.linspace(0, len(order) - 1, min(count, len(order))).astype(int)]
+
+
+def heat_maps(title, outputs, count=16):
+    """Images spread over the likelihood, each above its per-pixel log p and log-likelihood ratio.
+
+    The paper's maps: log p + 6 and LLR, both on 0..6 nats in grey, so that a bright pixel counts as in-distribution.
+
+    Args:
+        outputs: Outputs with images, log_prob, log_prob_map and, for the ratio, background_log_prob_map.
+    """
+    rows = spread_rows(outputs.log_prob, count)
+    maps = [("log p + 6", outputs.log_prob_map[rows] + MAP_SHIFT)]
+    if outputs.background_log_prob_map is not None:
+        ratio = outputs.log_prob_map[rows] - outputs.background_log_prob_map[rows]
+        maps.append(("log p - log p background", ratio))
+    figure = Figure(figsize=(0.62 * len(rows) + 1.2, 0.72 * (1 + len(maps)) + 0.5), dpi=110)
+    grid = figure.subplots(
+        1 + len(maps), len(rows), squeeze=False, gridspec_kw={"wspace": 0.05, "hspace": 0.08}
+    )
+    for column, row in enumerate(rows):
+        _picture(grid[0, column], outputs.images[row])
+        for line, (_, values) in enumerate(maps, start=1):
+            drawn = grid[line, column].imshow(
+                values[column], cmap="gray", vmin=MAP_RANGE[0], vmax=MAP_RANGE[1]
+            )
+    for axes in grid.flat:
+        axes.set(xticks=[], yticks=[])
+    for line, name in enumerate(["image"] + [name for name, _ in maps]):
+        grid[line, 0].set_ylabel(name.replace(" - ", "\n- "), rotation=0, ha="right", va="center", fontsize=8)
+    bar = figure.colorbar(drawn, ax=grid, fraction=0.02, pad=0.01)
+    bar.set_label("nats per pixel", fontsize=8)
+    figure.suptitle(f"{title}: the most likely at the left, the least likely at the right", fontsize=9)
+    return figure
+
+
+def likelihood_against_complexity(id_outputs, ood_outputs):
+    """log p against the length of the PNG code: why simple images are likely.
+
+    Args:
+        id_outputs: Outputs with log_prob and code_length. ood_outputs: {data set: such Outputs}.
+    """
+    figure, axes = _figure(5.2, 3.8)
+    groups = [("ID", id_outputs, ID_COLOUR)]
+    groups += [
+        (name, outputs, OOD_COLOURS[i % len(OOD_COLOURS)])
+        for i, (name, outputs) in enumerate(ood_outputs.items())
+    ]
+    for name, outputs, colour in groups:
+        rows = np.linspace(0, len(outputs) - 1, min(len(outputs), 1500)).astype(int)
+        axes.scatter(
+            outputs.code_length[rows] / 8, outputs.log_prob[rows], s=4, alpha=0.4, color=colour, label=name,
+            linewidths=0,
+        )  # fmt: skip
+    axes.set(xlabel="PNG bytes", ylabel="log p (nats per image)", title="likelihood against complexity")
+    axes.legend(frameon=False, markerscale=3)
+    return figure
+
+
+def training_curves(histories, metric="bits_per_dim"):
+    """Validation metric by step, one line a run.
+
+    Args:
+        histories: {run: list of rows of logs/history.csv}.
+    """
+    figure, axes = _figure(5.2, 3.4)
+    for name, rows in histories.items():
+        steps = [int(row["step"]) for row in rows]
+        axes.plot(steps, [float(row[f"val_{metric}"]) for row in rows], marker=".", label=name)
+    axes.set(xlabel="step", ylabel=f"validation {metric.replace('_', ' ')}", title="training")
+    axes.legend(frameon=False, fontsize=8)
+    return figure
+
+
+def save_image_grid(path, images):
+    """Writes images (n, height, width, channels), 0..255, as one PNG, about as wide as high, magnified if small."""
+    from PIL import Image
+
+    images = np.clip(np.rint(images), 0, 255).astype(np.uint8)
+    count, height, width, channels = images.shape
+    columns = int(np.ceil(np.sqrt(count)))
+    lines = -(-count // columns)
+    canvas = np.full((lines * (height + 2), columns * (width + 2), channels), 128, np.uint8)
+    for i, image in enumerate(images):
+        top, left = (i // columns) * (height + 2) + 1, (i % columns) * (width + 2) + 1
+        canvas[top : top + height, left : left + width] = image
+    picture = Image.fromarray(canvas[..., 0] if channels == 1 else canvas)
+    scale = max(1, 600 // max(picture.size))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    picture.resize((picture.width * scale, picture.height * scale), Image.Resampling.NEAREST).save(path)
+
+
+def pixel_maps(images, bits, title):
+    """Images above their bits per pixel, with a colour bar of the true range.
+
+    Args:
+        images: uint8 (n, height, width, channels). bits: (n, height, width).
+    """
+    figure = Figure(figsize=(0.9 * len(images) + 1.5, 2.6), dpi=110)
+    grid = figure.subplots(2, len(images), squeeze=False, gridspec_kw={"wspace": 0.05, "hspace": 0.05})
+    for column, image in enumerate(images):
+        _picture(grid[0, column], image)
+        drawn = grid[1, column].imshow(bits[column], cmap="viridis", vmin=0, vmax=float(bits.max()))
+    for axes in grid.flat:
+        axes.set(xticks=[], yticks=[])
+    figure.colorbar(drawn, ax=grid, fraction=0.02, pad=0.01).set_label("bits per pixel", fontsize=8)
+    figure.suptitle(title, fontsize=9)
+    return figure
+
+
+def _picture(axes, image):
+    if image.shape[-1] == 1:
+        axes.imshow(image[..., 0], cmap="gray", vmin=0, vmax=255)
+    else:
+        axes.imshow(image)
+
+
+def _thin(x, y):
+    """At most CURVE_POINTS points of a curve, its ends kept."""
+    if len(x) <= CURVE_POINTS:
+        return x, y
+    rows = np.linspace(0, len(x) - 1, CURVE_POINTS).astype(int)
+    return x[rows], y[rows]
+
+
+def _figure(width, height, columns=1):
+    figure = Figure(figsize=(width, height), dpi=110, layout="constrained")
+    return figure, figure.subplots(1, columns)

@@ -1,0 +1,160 @@
+"""Every threshold metric of OOD detection as a view of one exact sort.
+
+Scores are HIGHER = MORE OOD. An example is called OOD when score >= threshold. Ties are exact: `Counts` holds, for each
+distinct score value, how many ID and OOD examples have it, so that no metric depends on the order of the input.
+
+>>> counts = Counts.of(np.array([0.1, 0.2, 0.4]), np.array([0.3, 0.5]))
+>>> round(auroc(counts), 4)
+0.8333
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+
+class Counts(NamedTuple):
+    """How many examples have each distinct score.
+
+    Attributes:
+        values: (k,) distinct scores, ascending.
+        id: int64 (k,) ID examples at each value. ood: int64 (k,) OOD examples at each value.
+    """
+
+    values: np.ndarray
+    id: np.ndarray
+    ood: np.ndarray
+
+    @classmethod
+    def of(cls, id_scores, ood_scores):
+        """Counts of two score arrays, each (n,) and finite; float32 stays float32, all else becomes float64.
+
+        Raises:
+            ValueError: an empty array (only one class), a wrong shape, or NaN.
+        """
+        id_scores, ood_scores = _checked("id_scores", id_scores), _checked("ood_scores", ood_scores)
+        id_sorted, ood_sorted = np.sort(id_scores), np.sort(ood_scores)
+        values = _distinct(np.concatenate([id_sorted, ood_sorted]))
+        return cls(values, _tally(id_sorted, values), _tally(ood_sorted, values))
+
+
+def _checked(name, scores):
+    scores = np.asarray(scores)
+    if scores.dtype != np.float32:
+        scores = scores.astype(np.float64, copy=False)
+    if scores.ndim != 1:
+        raise ValueError(f"`{name}` must have shape (n,). Received: shape={scores.shape}.")
+    if scores.size == 0:
+        raise ValueError(
+            f"`{name}` is empty: metrics need at least one ID and one OOD example."
+        )
+    if np.isnan(scores).any():
+        raise ValueError(f"`{name}` has {int(np.isnan(scores).sum())} NaN.")
+    return scores
+
+
+def _distinct(values):
+    values.sort(kind="stable")  # two ascending runs: merged in linear time
+    keep = np.empty(values.size, bool)
+    keep[0] = True
+    np.not_equal(values[1:], values[:-1], out=keep[1:])
+    return values[keep]
+
+
+def _tally(ordered, values):
+    """int64 (k,): how often each of the ascending `values` occurs in the ascending `ordered`."""
+    starts = np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1]]))
+    counts = np.zeros(values.size, np.int64)
+    counts[np.searchsorted(values, ordered[starts])] = np.diff(np.append(starts, ordered.size))
+    return counts
+
+
+def auroc(counts):
+    """P(OOD score > ID score) + P(equal)/2, in [0, 1]: the area under the ROC curve."""
+    id_below = np.cumsum(counts.id) - counts.id
+    doubled = int(np.dot(counts.ood, 2 * id_below + counts.id))
+    return doubled / 2 / (int(counts.id.sum()) * int(counts.ood.sum()))
+
+
+def aupr_out(counts):
+    """Average precision with OOD as the positive class: sum over thresholds of (R_k - R_{k-1}) P_k (step sum)."""
+    return _average_precision(counts.ood[::-1], counts.id[::-1])
+
+
+def aupr_in(counts):
+    """Average precision with ID as the positive class (a low score is a confident ID)."""
+    return _average_precision(counts.id, counts.ood)
+
+
+def _average_precision(positives, negatives):
+    hits, alarms = np.cumsum(positives), np.cumsum(negatives)
+    return float(np.sum(positives * (hits / np.maximum(hits + alarms, 1))) / hits[-1])
+
+
+def fpr_id_positive(counts, level=0.95):
+    """Share of OOD accepted as ID at the strictest threshold that accepts at least `level` of the ID examples.
+
+    The FPR95 of the ODIN, energy, Unleashing Mask and HIMPLoS papers.
+    """
+    accepted = np.cumsum(counts.id)
+    k = int(np.argmax(accepted / accepted[-1] >= level))
+    return float(counts.ood[: k + 1].sum() / counts.ood.sum())
+
+
+def fpr_ood_positive(counts, level=0.95):
+    """Share of ID rejected at the strictest threshold that catches at least `level` of the OOD examples.
+
+    The FPR95 of OpenOOD and pytorch-ood.
+    """
+    caught = np.cumsum(counts.ood[::-1])
+    k = int(np.argmax(caught / caught[-1] >= level))
+    return float(counts.id[::-1][: k + 1].sum() / counts.id.sum())
+
+
+def detection_error(counts):
+    """min over thresholds of (share of OOD missed + share of ID rejected) / 2, at most 0.5."""
+    missed = np.cumsum(counts.ood) / counts.ood.sum()
+    rejected = 1.0 - np.cumsum(counts.id) / counts.id.sum()
+    return float(min(0.5, np.min(missed + rejected) / 2))
+
+
+METRICS = {
+    "auroc": auroc,
+    "aupr_in": aupr_in,
+    "aupr_out": aupr_out,
+    "detection_error": detection_error,
+    "fpr95_id_positive": fpr_id_positive,
+    "fpr95_ood_positive": fpr_ood_positive,
+}
+
+
+def evaluate(id_scores, ood_scores):
+    """All METRICS of two score arrays from one sort: {name: float}."""
+    counts = Counts.of(id_scores, ood_scores)
+    return {name: metric(counts) for name, metric in METRICS.items()}
+
+
+def roc_curve(counts):
+    """(false positive rate, true positive rate), OOD positive, from (0, 0) to (1, 1)."""
+    rejected = np.concatenate([[0], np.cumsum(counts.id[::-1])]) / counts.id.sum()
+    caught = np.concatenate([[0], np.cumsum(counts.ood[::-1])]) / counts.ood.sum()
+    return rejected, caught
+
+
+def precision_recall_curve(counts):
+    """(recall, precision), OOD positive, by rising recall; a step function (hold the precision to the left)."""
+    caught, alarms = np.cumsum(counts.ood[::-1]), np.cumsum(counts.id[::-1])
+    return caught / caught[-1], caught / np.maximum(caught + alarms, 1)
+
+
+def threshold_at(id_scores, acceptance=0.95):
+    """Smallest observed score t such that at least `acceptance` of the ID scores are <= t; OOD is score > t.
+
+    >>> threshold_at(np.arange(1, 101), acceptance=0.95)
+    95.0
+    """
+    if not 0.0 < acceptance <= 1.0:
+        raise ValueError(f"`acceptance` must lie in (0, 1]. Received: {acceptance}.")
+    ordered = np.sort(_checked("id_scores", id_scores))
+    accepted = np.arange(1, ordered.size + 1) / ordered.size
+    return float(ordered[int(np.argmax(accepted >= acceptance))])

@@ -1,0 +1,127 @@
+"""Scores of density models. Higher = more OOD; log-probabilities are in nats per example."""
+
+import numpy as np
+
+
+def _vector(name, values):
+    values = np.asarray(values, np.float64)
+    if values.ndim != 1:
+        raise ValueError(f"`{name}` must have shape (n,). Received: shape={values.shape}.")
+    if not np.isfinite(values).all():
+        raise ValueError(f"`{name}` has values that are NaN or infinite.")
+    return values
+
+
+def _same_length(first, second, names):
+    if len(first) != len(second):
+        raise ValueError(
+            f"`{names[0]}` and `{names[1]}` must have the same length. Received: {len(first)} and {len(second)}."
+        )
+
+
+def likelihood(log_prob):
+    """-log p(x), in nats. Famous for failing: simple images are likely whatever they show.
+
+    Args:
+        log_prob: (n,) nats.
+
+    Returns:
+        float64 (n,).
+
+    Reference: Bishop, 1994; its failure: Nalisnick et al., "Do Deep Generative Models Know What They Don't Know?", 2019.
+
+    >>> likelihood([-1200.0, -900.0])
+    array([1200.,  900.])
+    """
+    return -_vector("log_prob", log_prob)
+
+
+def likelihood_ratio(log_prob, background_log_prob):
+    """-(log p(x) - log p_background(x)), in nats: what is unlikely beyond its background statistics.
+
+    Args:
+        log_prob: (n,) nats, of the foreground model.
+        background_log_prob: (n,) nats, of a model trained on perturbed inputs.
+
+    Returns:
+        float64 (n,).
+
+    Reference: Ren et al., "Likelihood Ratios for Out-of-Distribution Detection", NeurIPS 2019, equation 3 (negated).
+
+    >>> likelihood_ratio([-1200.0, -900.0], [-1500.0, -950.0])
+    array([-300.,  -50.])
+    """
+    log_prob = _vector("log_prob", log_prob)
+    background = _vector("background_log_prob", background_log_prob)
+    _same_length(log_prob, background, ("log_prob", "background_log_prob"))
+    return background - log_prob
+
+
+def background_mean(log_prob, background_log_probs):
+    """The likelihood ratio against the mean of log p_background over several background models, in nats.
+
+    It needs no choice of one background model, so that no validation OOD data enter.
+
+    Args:
+        log_prob: (n,) nats.
+        background_log_probs: (n, b) nats, one column a background model.
+
+    Returns:
+        float64 (n,).
+
+    >>> background_mean([-1200.0], [[-1500.0, -1300.0]])
+    array([-200.])
+    """
+    backgrounds = np.asarray(background_log_probs, np.float64)
+    if backgrounds.ndim != 2 or backgrounds.shape[1] == 0:
+        raise ValueError(
+            f"`background_log_probs` must have shape (n, backgrounds). Received: shape={backgrounds.shape}."
+        )
+    return likelihood_ratio(log_prob, backgrounds.mean(axis=1))
+
+
+def input_complexity(log_prob, code_length):
+    """-log2 p(x) - L(x), in bits: the model's code length beyond that of a general lossless coder.
+
+    Args:
+        log_prob: (n,) nats.
+        code_length: (n,) bits that PNG takes for the example.
+
+    Returns:
+        float64 (n,).
+
+    Reference: Serra et al., "Input Complexity and Out-of-distribution Detection with Likelihood-based Generative
+    Models", ICLR 2020, equation 1, with PNG as the coder.
+
+    >>> input_complexity([-np.log(2.0) * 100.0], [80.0])
+    array([20.])
+    """
+    log_prob, code_length = _vector("log_prob", log_prob), _vector("code_length", code_length)
+    _same_length(log_prob, code_length, ("log_prob", "code_length"))
+    return -log_prob / np.log(2.0) - code_length
+
+
+class Typicality:
+    """|-log p(x) - H|, in nats, with H the mean of -log p over in-distribution data: too likely is suspect as well.
+
+    Attributes:
+        entropy_: H, nats per example.
+
+    Reference: Nalisnick et al., "Detecting Out-of-Distribution Inputs to Deep Generative Models Using Typicality",
+    2019, equation 4 with batches of one example.
+
+    >>> Typicality().fit([-1000.0, -1200.0]).score([-1100.0, -900.0])
+    array([  0., 200.])
+    """
+
+    def fit(self, log_prob):
+        """Learns from (n,) log-probabilities of in-distribution examples, n >= 1."""
+        log_prob = _vector("log_prob", log_prob)
+        if log_prob.size == 0:
+            raise ValueError("Typicality must be fitted to at least one example. Received none.")
+        self.entropy_ = np.float64(-log_prob.mean())
+        return self
+
+    def score(self, log_prob):
+        """float64 (n,)."""
+        return np.abs(-_vector("log_prob", log_prob) - self.entropy_)

@@ -1,0 +1,229 @@
+"""The one training story: fit a Keras model in a run folder, so that a kill at any moment loses nothing but time.
+
+A run advances in intervals of `eval_every` steps. After each: validation with the averaged weights, one row of
+logs/history.csv, one checkpoint. A checkpoint holds every variable of the model (weights, random states) and of the
+optimiser (moments, step, averages) as plain npz; batches are a function of the step number. So an interrupted run that
+is started again ends bit-identical to one that never stopped.
+"""
+
+import contextlib
+import dataclasses
+import math
+import pathlib
+import re
+import time
+
+import keras
+import numpy as np
+from absl import logging
+
+from ood_suite import backend
+from ood_suite.outputs import load_npz
+from ood_suite.runs import RunError, atomic_path, read_csv, write_csv
+
+KEPT_CHECKPOINTS = 2
+
+
+def batches(arrays, batch_size, seed, start_step=0):
+    """Endless shuffled batches, the same for the same seed wherever one starts.
+
+    Epoch e visits all examples in the order of a permutation drawn from (seed, e); a last incomplete batch of an epoch
+    is left out.
+
+    Args:
+        arrays: list of arrays with examples first.
+        batch_size: at most the number of examples.
+        start_step: number of the first batch to give.
+
+    Yields:
+        tuple of one tuple or array, as `keras.Model.fit` wants its inputs.
+    """
+    count = len(arrays[0])
+    if not 1 <= batch_size <= count:
+        raise ValueError(
+            f"`batch_size` must lie in 1..{count}, the number of examples. Received: {batch_size}."
+        )
+    per_epoch = count // batch_size
+    epoch, order = -1, None
+    step = start_step
+    while True:
+        if step // per_epoch != epoch:
+            epoch = step // per_epoch
+            order = np.random.default_rng([seed, epoch]).permutation(count)
+        start = (step % per_epoch) * batch_size
+        rows = np.sort(order[start : start + batch_size])
+        inputs = tuple(array[rows] for array in arrays)
+        yield (inputs if len(inputs) > 1 else inputs[0],)
+        step += 1
+
+
+@dataclasses.dataclass
+class History:
+    """Rows of logs/history.csv: step, loss and the metrics, one row per evaluation."""
+
+    path: pathlib.Path
+    rows: list
+
+    @classmethod
+    def until(cls, path, step):
+        """What the file says up to `step`; later rows belong to a part that will be trained again."""
+        return cls(path, [row for row in read_csv(path) if int(row["step"]) <= step])
+
+    def add(self, row):
+        self.rows.append(row)
+        write_csv(self.path, self.rows)
+
+
+def fit(model, arrays, run, *, total_steps, eval_every, batch_size, seed, validation, monitor):
+    """Trains a compiled model for `total_steps`, continuing from the run's last checkpoint, and writes model.keras.
+
+    Args:
+        model: compiled keras.Model with an optimiser that may average weights (use_ema=True).
+        arrays: list of training arrays, examples first: the model's inputs.
+        run: Run, whose lock the caller holds.
+        eval_every: steps between evaluations and checkpoints.
+        validation: inputs (array or list) for `model.evaluate`.
+        monitor: name of the metric shown as progress, such as "bits_per_dim".
+
+    Returns:
+        the rows of the history.
+
+    Raises:
+        FloatingPointError: the loss became NaN or infinite; the last good checkpoint stays.
+        RunError: a damaged or foreign checkpoint.
+    """
+    model.optimizer.build(model.trainable_variables)
+    step = restore(model, run)
+    history = History.until(run.folder / "logs" / "history.csv", step)
+    progress = _Progress(total_steps, step, monitor)
+    with backend.summary_writer(run.folder / "logs") as write_summary:
+        while step < total_steps:
+            count = min(eval_every, total_steps - step)
+            inputs = batches(arrays, batch_size, seed, step)
+            started = time.perf_counter()
+            logs = model.fit(
+                inputs, steps_per_epoch=count, verbose=0, shuffle=False, callbacks=[progress]
+            ).history
+            seconds = time.perf_counter() - started
+            step += count
+            row = {"step": step} | {name: values[-1] for name, values in logs.items()}
+            row |= evaluate(model, validation, batch_size)
+            write_summary(step, row)
+            history.add(row)
+            progress.show(row, count / seconds)
+            save(model, run, step)
+    progress.close()
+    with averaged_weights(model), atomic_path(run.model_path) as temporary:
+        optimizer, model.optimizer = model.optimizer, None
+        model.save(temporary)
+        model.optimizer = optimizer
+    return history.rows
+
+
+def evaluate(model, validation, batch_size):
+    """Metrics on validation data with the averaged weights: {"val_<name>": float}."""
+    with averaged_weights(model):
+        results = model.evaluate(
+            validation, batch_size=max(batch_size, 100), verbose=0, return_dict=True
+        )
+    return {f"val_{name}": float(value) for name, value in results.items()}
+
+
+@contextlib.contextmanager
+def averaged_weights(model):
+    """Within the block the model has its exponentially averaged weights, if its optimiser keeps them."""
+    if not (model.optimizer and model.optimizer.use_ema):
+        yield
+        return
+    raw = [keras.ops.convert_to_numpy(variable) for variable in model.trainable_variables]
+    model.optimizer.finalize_variable_values(model.trainable_variables)
+    try:
+        yield
+    finally:
+        for variable, value in zip(model.trainable_variables, raw, strict=True):
+            variable.assign(value)
+
+
+def _state(model):
+    """All variables that decide how training goes on, by a stable name."""
+    parts = {"model": model.variables, "optimizer": model.optimizer.variables}
+    return {
+        f"{part}/{i:04d}": variable
+        for part, variables in parts.items()
+        for i, variable in enumerate(variables)
+    }
+
+
+def save(model, run, step):
+    """Writes checkpoints/step_<step>.npz atomically and removes all but the newest two."""
+    arrays = {name: keras.ops.convert_to_numpy(variable) for name, variable in _state(model).items()}
+    folder = run.folder / "checkpoints"
+    with atomic_path(folder / f"step_{step:08d}.npz") as temporary, open(temporary, "wb") as file:
+        np.savez(file, **arrays)
+    for old in _checkpoints(folder)[:-KEPT_CHECKPOINTS]:
+        old.unlink()
+
+
+def restore(model, run):
+    """Loads the newest checkpoint into model and optimiser; returns its step, 0 if there is none."""
+    found = _checkpoints(run.folder / "checkpoints")
+    if not found:
+        return 0
+    path = found[-1]
+    try:
+        arrays = load_npz(path)
+    except ValueError as error:
+        raise RunError(
+            f"The checkpoint {path} is damaged ({error}). Delete it: the run then continues from "
+            f"{found[-2].name if len(found) > 1 else 'its beginning'}."
+        ) from error
+    state = _state(model)
+    wrong = sorted(set(state) ^ set(arrays)) or [
+        name for name in state if tuple(state[name].shape) != arrays[name].shape
+    ]
+    if wrong:
+        raise RunError(
+            f"The checkpoint {path} is of another model: {len(wrong)} variables differ, the first is {wrong[0]}."
+        )
+    for name, variable in state.items():
+        variable.assign(arrays[name])
+    step = int(re.fullmatch(r"step_(\d+)", path.stem)[1])
+    logging.info("Continuing from %s.", path)
+    return step
+
+
+def _checkpoints(folder):
+    return sorted(pathlib.Path(folder).glob("step_*.npz"))
+
+
+class _Progress(keras.callbacks.Callback):
+    """Progress bar over the whole training; stops at a loss that is not finite."""
+
+    def __init__(self, total_steps, step, monitor):
+        super().__init__()
+        from tqdm.auto import tqdm
+
+        self.step = step
+        self.monitor = monitor
+        self.bar = tqdm(total=total_steps, initial=step, unit="step", mininterval=2, smoothing=0.05)
+        self.shown = {}
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.step += 1
+        if not math.isfinite(logs["loss"]):
+            raise FloatingPointError(
+                f"The loss became {logs['loss']} at step {self.step}. The last checkpoint is good. Try a lower "
+                "--learning_rate, or look for damaged inputs."
+            )
+        self.shown["train"] = f"{logs.get(self.monitor, logs['loss']):.4f}"
+        self.bar.set_postfix(self.shown, refresh=False)
+        self.bar.update()
+
+    def show(self, row, steps_per_second):
+        """Keeps the validation figure on screen until the next."""
+        self.shown["validation"] = f"{row[f'val_{self.monitor}']:.4f} {self.monitor}"
+        self.bar.set_postfix(self.shown, refresh=True)
+        logging.info("step %d, %.2f steps/s, %s", row["step"], steps_per_second, self.shown)
+
+    def close(self):
+        self.bar.close()
