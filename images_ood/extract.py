@@ -1,9 +1,12 @@
-"""Writes what a trained PixelCNN++ says of data sets: log-probabilities, per-pixel maps and PNG code lengths.
+"""Writes what a trained PixelCNN++ says of data sets: log-probabilities, per-pixel maps and PNG
+code lengths.
 
-    python -m images_ood.extract --run=output/images_ood/fashion_small/reg0_mr0 --dataset=mnist --split=test
+    python -m images_ood.extract --run=output/images_ood/fashion_small/reg0_mr0 --dataset=mnist
+    --split=test
 
-One npz a data set in the run's outputs/ (see ood_suite.outputs), written in one step when complete: the same command
-after a kill starts that set again, and leaves what is finished alone. `ood_suite.eval` calls `extract` by itself.
+One npz a data set in the run's outputs/ (see ood_suite.outputs), written in one step when complete:
+the same command after a kill starts that set again, and leaves what is finished alone.
+`ood_suite.eval` calls `extract` by itself.
 """
 
 import io
@@ -19,11 +22,12 @@ from ood_suite.runs import Run, RunError, fingerprint, locked
 
 FLAGS = flags.FLAGS
 CHUNK = 1000  # images between two moves of the progress bar
-_MODELS = {}  # the last model loaded: evaluation asks for several data sets of one run after another
+_MODELS = {}  # the last model loaded: evaluation asks for several data sets of one run in a row
 
 
 def extract(run, names, split, data_dir=None, maps=False, batch_size=100):
-    """Outputs of a finished run on one data set, from its file if that is of the same model and data.
+    """Outputs of a finished run on one data set, from its file if that is of the same model and
+    data.
 
     Args:
         run: Run whose training is finished.
@@ -38,7 +42,9 @@ def extract(run, names, split, data_dir=None, maps=False, batch_size=100):
         RunError: an unfinished run, or a model file that cannot be read.
     """
     if not run.is_finished:
-        raise RunError(f"{run.folder} has no finished model yet. The training command continues it.")
+        raise RunError(
+            f"{run.folder} has no finished model yet. The training command continues it."
+        )
     found = data.first_available(names, split, data_dir)
     model = load_model(run)
     images, steps = to_shape(found.images, model.options["image_shape"])
@@ -50,15 +56,20 @@ def extract(run, names, split, data_dir=None, maps=False, batch_size=100):
         "model_fingerprint": _model_fingerprint(run),
         "dtype": model.dtype_policy.name,
         "note": "; ".join(filter(None, [found.note, *steps])),
-        "command": f"python -m images_ood.extract --run={run.folder} --dataset={found.name} --split={split}",
+        "command": f"python -m images_ood.extract --run={run.folder} --dataset={found.name} "
+        "--split={split}",
     }
     path = run.outputs_path(found.name, split)
     if path.exists():
         outputs = Outputs.load(path)
-        same = all(outputs.meta.get(k) == meta[k] for k in ("fingerprint", "model_fingerprint", "note"))
+        same = all(
+            outputs.meta.get(k) == meta[k] for k in ("fingerprint", "model_fingerprint", "note")
+        )
         if same and (outputs.log_prob_map is not None or not maps):
             return outputs
-    log_prob_map = _log_prob_map(model, images, found.labels, batch_size, f"{run.folder.name} on {found.name}")
+    log_prob_map = _log_prob_map(
+        model, images, found.labels, batch_size, f"{run.folder.name} on {found.name}"
+    )
     outputs = Outputs(
         labels=found.labels,
         log_prob=log_prob_map.sum(axis=(1, 2), dtype=np.float64),
@@ -85,7 +96,8 @@ def load_model(run):
             _MODELS[key] = keras.saving.load_model(run.model_path, compile=False, safe_mode=True)
         except Exception as error:
             raise RunError(
-                f"The model {run.model_path} cannot be read ({error}). Delete it and repeat the training command: it "
+                f"The model {run.model_path} cannot be read ({error}). Delete it and repeat the "
+                f"training command: it "
                 "continues from the last checkpoint."
             ) from error
     return _MODELS[key]
@@ -96,7 +108,9 @@ def png_bits(image):
     from PIL import Image
 
     buffer = io.BytesIO()
-    Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image).save(buffer, "PNG", optimize=True)
+    Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image).save(
+        buffer, "PNG", optimize=True
+    )
     return 8.0 * buffer.tell()
 
 
@@ -137,7 +151,11 @@ def main(_):
 
 if __name__ == "__main__":
     flags.DEFINE_string("run", None, "Run folder of a finished training.")
-    flags.DEFINE_list("dataset", [], "Data set, or several in order of preference; default: all of the experiment.")
+    flags.DEFINE_list(
+        "dataset",
+        [],
+        "Data set, or several in order of preference; default: all of the experiment.",
+    )
     flags.DEFINE_enum("split", "test", data.SPLITS, "Split of --dataset.")
     flags.DEFINE_string("data_dir", None, "Folder of the npz files; default: image_data.")
     flags.DEFINE_bool("maps", True, "Also keep per-pixel maps and images (4 + 1 bytes a pixel).")

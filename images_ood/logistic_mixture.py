@@ -3,12 +3,15 @@
 One pixel with channels v_1..v_c (integers 0..255) has
 
     p(v) = sum_m  pi_m  prod_k  P(v_k | location_mk, scale_mk)
-    P(v) = F((v + 0.5 - location) / scale) - F((v - 0.5 - location) / scale),    F = logistic sigmoid
+    P(v) = F((v + 0.5 - location) / scale) - F((v - 0.5 - location) / scale),    F = logistic
+    sigmoid
 
-where the two edge bins take the whole tails (0 from -inf, 255 to +inf), so that the 256 values sum to 1. Within a
-component the location of a channel depends linearly on the channels before it (red -> green -> blue).
+where the two edge bins take the whole tails (0 from -inf, 255 to +inf), so that the 256 values sum
+to 1. Within a component the location of a channel depends linearly on the channels before it (red
+-> green -> blue).
 
-Reference: Salimans, Karpathy, Chen, Kingma, "PixelCNN++", ICLR 2017, section 2.1 and 2.2, equation 2 and 3.
+Reference: Salimans, Karpathy, Chen, Kingma, "PixelCNN++", ICLR 2017, section 2.1 and 2.2, equation
+2 and 3.
 """
 
 from typing import Any, NamedTuple
@@ -25,8 +28,9 @@ class MixtureParameters(NamedTuple):
     """Parameters of one mixture per pixel; locations and scales are in pixels (0..255).
 
     Shapes, with m components and c channels: logits (batch, height, width, m); locations and scales
-    (batch, height, width, m, c); coefficients (batch, height, width, m, c * (c - 1) / 2), which multiply
-    `value - center` of the earlier channels in the order (2 from 1), (3 from 1), (3 from 2), ...
+    (batch, height, width, m, c); coefficients (batch, height, width, m, c * (c - 1) / 2), which
+    multiply `value - center` of the earlier channels in the order (2 from 1), (3 from 1), (3 from
+    2), ...
     """
 
     logits: Any
@@ -50,10 +54,11 @@ def split_parameters(raw, num_channels, num_logistic_mix, rescale_pixel_value):
 
     Args:
         raw: float32 (batch, height, width, num_parameters(c, m)).
-        rescale_pixel_value: True when the network reads pixels as [-1, 1]: then location = 127.5 * (raw + 1) and
-            scale = 127.5 * (softplus(raw) + exp(-7)), and the channel coefficients multiply rescaled values (the
-            reference code multiplies raw 0..255 values, which costs it over 100 bits per dimension at the start).
-            False when it reads 0..255: location = raw, scale = max(255 * sigmoid(raw), 0.25).
+        rescale_pixel_value: True when the network reads pixels as [-1, 1]: then location = 127.5 *
+            (raw + 1) and scale = 127.5 * (softplus(raw) + exp(-7)), and the channel coefficients
+            multiply rescaled values (the reference code multiplies raw 0..255 values, which costs
+            it over 100 bits per dimension at the start). False when it reads 0..255: location =
+            raw, scale = max(255 * sigmoid(raw), 0.25).
 
     Returns:
         MixtureParameters, in pixels.
@@ -82,7 +87,8 @@ def conditional_locations(parameters, values):
 
     Args:
         parameters: MixtureParameters with m components and c channels.
-        values: float32 (batch, height, width, 1 or m, c), pixels 0..255; channel k only reads channels before k.
+        values: float32 (batch, height, width, 1 or m, c), pixels 0..255; channel k only reads
+            channels before k.
 
     Returns:
         float32 (batch, height, width, m, c), in pixels.
@@ -107,8 +113,9 @@ def log_prob_map(parameters, images):
 
     With a = (v + 0.5 - location)/scale and b = a - 1/scale, the mass of an inner bin is
         sigmoid(a) - sigmoid(b) = sigmoid(a) * sigmoid(-b) * (1 - exp(-1/scale)),
-    a product of three factors that are exact in logarithms however far v lies from the location; the edge bins drop
-    the factor of their open side and the last one. No clipping and no approximation is needed.
+    a product of three factors that are exact in logarithms however far v lies from the location;
+    the edge bins drop the factor of their open side and the last one. No clipping and no
+    approximation is needed.
 
     Args:
         parameters: MixtureParameters.
@@ -135,13 +142,15 @@ def log_prob_map(parameters, images):
 
 
 def distribution(parameters):
-    """The same mixture as a TensorFlow Probability distribution: for sampling, and an oracle in tests.
+    """The same mixture as a TensorFlow Probability distribution: for sampling, and an oracle in
+    tests.
 
     Args:
         parameters: MixtureParameters of TensorFlow (or NumPy) arrays.
 
     Returns:
-        tfd.MixtureSameFamily with batch shape (batch, height, width) and event shape (c,): pixels as float32 0..255.
+        tfd.MixtureSameFamily with batch shape (batch, height, width) and event shape (c,): pixels
+        as float32 0..255.
     """
     import tensorflow as tf
     import tensorflow_probability as tfp

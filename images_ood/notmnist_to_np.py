@@ -21,7 +21,7 @@ FLAGS = flags.FLAGS
 
 
 def entries(source):
-    """(path inside the source, bytes) of every file, sorted by path.
+    """(path inside the source, bytes) of every file.
 
     Raises:
         ValueError: a missing source, no tar, or a member whose path or link leaves the folder.
@@ -42,26 +42,29 @@ def entries(source):
     except tarfile.TarError as error:
         raise ValueError(f"{source} is neither a folder nor a tar file ({error}).") from error
     with archive:
-        members = sorted(archive.getmembers(), key=lambda member: member.name)
-        for member in members:
+        for member in archive:
             path = pathlib.PurePosixPath(member.name)
             if path.is_absolute() or ".." in path.parts or member.issym() or member.islnk():
-                raise ValueError(f"The member {member.name!r} of {source} leads out of it: refused.")
+                raise ValueError(
+                    f"The member {member.name!r} of {source} leads out of it: refused."
+                )
             if member.isfile():
                 yield path, archive.extractfile(member).read()
 
 
 def convert(source):
-    """(images, labels, unreadable): uint8 (n, 28, 28, 1), int32 (n,) with 0..9 = A..J, paths of what is no image.
+    """(images, labels, unreadable): uint8 (n, 28, 28, 1), int32 (n,) with 0..9 = A..J, by path;
+    what is no image.
 
-    The label is the name of the file's folder; files elsewhere and other suffixes than .png are ignored.
+    The label is the name of the file's folder; files elsewhere and other suffixes than .png are
+    ignored.
     """
     from PIL import Image, UnidentifiedImageError
     from tqdm.auto import tqdm
 
-    images, labels, unreadable = [], [], []
+    images, unreadable = {}, []
     for path, content in tqdm(entries(source), desc="notMNIST", unit="file", mininterval=2):
-        if path.suffix.lower() != ".png" or path.parent.name not in LETTERS or not path.parent.name:
+        if path.suffix.lower() != ".png" or path.parent.name not in tuple(LETTERS):
             continue
         try:
             image = np.asarray(Image.open(io.BytesIO(content)).convert("L"))
@@ -71,11 +74,13 @@ def convert(source):
         if image.shape != (28, 28):
             unreadable.append(f"{path} (size {image.shape[1]}x{image.shape[0]})")
             continue
-        images.append(image[..., None])
-        labels.append(LETTERS.index(path.parent.name))
+        images[str(path)] = image[..., None], LETTERS.index(path.parent.name)
     if not images:
-        raise ValueError(f"{source} holds no readable PNG in folders {LETTERS[0]} to {LETTERS[-1]}.")
-    return np.stack(images), np.array(labels, np.int32), unreadable
+        raise ValueError(
+            f"{source} holds no readable PNG in folders {LETTERS[0]} to {LETTERS[-1]}."
+        )
+    pictures, labels = zip(*(images[path] for path in sorted(images)), strict=True)
+    return np.stack(pictures), np.array(labels, np.int32), unreadable
 
 
 def main(_):

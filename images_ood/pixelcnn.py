@@ -2,19 +2,19 @@
 
     log p(x) = sum_i log p(x_i | x_1 .. x_{i-1})        pixels in raster order, nats
 
-Two stacks of gated residual layers read the image: the vertical one sees the rows above a pixel, the horizontal one
-also the pixels to its left. Down the U-net, `num_hierarchies` blocks of `num_resnet` layers; up again with a skip
-connection from each mirrored layer.
+Two stacks of gated residual layers read the image: the vertical one sees the rows above a pixel,
+the horizontal one also the pixels to its left. Down the U-net, `num_hierarchies` blocks of
+`num_resnet` layers; up again with a skip connection from each mirrored layer.
 
-Causal by construction. The network works on the image turned by 180 degrees: there, "the row above and the pixel to
-the left" become "the row below and the pixel to the right", and an ordinary convolution with an even kernel and
-padding="same", which reads (row, row + 1) x (column, column + 1), sees only what it may. So every kernel cell is a
-valid one: no masks that an optimiser step must restore, about half of the arithmetic of masked 3x3 kernels, and no
-padding copies.
+Causal by construction. The network works on the image turned by 180 degrees: there, "the row above
+and the pixel to the left" become "the row below and the pixel to the right", and an ordinary
+convolution with an even kernel and padding="same", which reads (row, row + 1) x (column,
+column + 1), sees only what it may. So every kernel cell is a valid one: no masks that an optimiser
+step must restore, about half of the arithmetic of masked 3x3 kernels, and no padding copies.
 
-Reference: Salimans, Karpathy, Chen, Kingma, "PixelCNN++", ICLR 2017; van den Oord et al., "Conditional Image
-Generation with PixelCNN Decoders", NeurIPS 2016 (figure 2). The layer order is that of
-`tfp.distributions.PixelCNN`, to which log-probabilities are compared in the tests.
+Reference: Salimans, Karpathy, Chen, Kingma, "PixelCNN++", ICLR 2017; van den Oord et al.,
+"Conditional Image Generation with PixelCNN Decoders", NeurIPS 2016 (figure 2). The layer order is
+that of `tfp.distributions.PixelCNN`, to which log-probabilities are compared in the tests.
 """
 
 import keras
@@ -31,25 +31,31 @@ VERTICAL, HORIZONTAL = (2, 3), (2, 2)  # (rows, columns) of the kernels of the t
 class PixelCNN(keras.Model):
     """PixelCNN++ as a Keras model whose output is the log-probability of every pixel.
 
-    Call: images (batch, height, width, channels), values 0..255 in any dtype -> float32 (batch, height, width) in
-    nats; their sum over pixels is log p(x). With `num_classes`, the input is the pair [images, labels (batch,)].
-    The training loss is `mean over the batch of -log p(x)` (nats per image) + reg_weight * sum of squared kernel
-    weights; with weight normalisation the regulariser acts on the normalised kernel, whose squared norm is gain**2.
+    Call: images (batch, height, width, channels), values 0..255 in any dtype -> float32 (batch,
+        height, width) in
+    nats; their sum over pixels is log p(x). With `num_classes`, the input is the pair [images,
+    labels (batch,)]. The training loss is `mean over the batch of -log p(x)` (nats per image) +
+    reg_weight * sum of squared kernel weights; with weight normalisation the regulariser acts on
+    the normalised kernel, whose squared norm is gain**2.
 
     Args:
-        image_shape: (height, width, channels); height and width divisible by 2 ** (num_hierarchies - 1).
+        image_shape: (height, width, channels); height and width divisible by 2 ** (num_hierarchies
+            - 1).
         num_hierarchies: 1 to 3 blocks with stride-2 sampling in between.
         num_resnet: gated residual layers per block.
         num_filters: channels of the residual layers.
         num_logistic_mix: components of the mixture per pixel.
         rescale_pixel_value: feed the network [-1, 1] (True) or 0..255 (False).
         dropout_p: dropout within the residual layers, in [0, 1).
-        reg_weight: L2 weight, >= 0. The reference code accepts it and never adds it to its loss; here it counts.
-        mutation_rate: probability that a training pixel is replaced (see Mutation): a background model's input.
+        reg_weight: L2 weight, >= 0. The reference code accepts it and never adds it to its loss;
+            here it counts.
+        mutation_rate: probability that a training pixel is replaced (see Mutation): a background
+            model's input.
         use_weight_norm: kernel = gain * v / norm(v) per output channel; see `initialize_from_data`.
         num_classes: 0 for none, else condition every residual layer on the class.
         seed: seeds the initial weights, dropout and mutation.
-        dtype: "float32" or "mixed_bfloat16"; the mixture and its log-probability are always float32.
+        dtype: "float32" or "mixed_bfloat16"; the mixture and its log-probability are always
+            float32.
     """
 
     def __init__(
@@ -128,7 +134,8 @@ class PixelCNN(keras.Model):
 class WeightNormConv2D(layers.Conv2D):
     """Conv2D with kernel = gain * v / norm(v), one gain per output channel.
 
-    Reference: Salimans, Kingma, "Weight Normalization", NeurIPS 2016, equation 2 and (data-dependent start) 6.
+    Reference: Salimans, Kingma, "Weight Normalization", NeurIPS 2016, equation 2 and
+        (data-dependent start) 6.
     """
 
     initializing = False
@@ -160,7 +167,8 @@ class WeightNormConv2D(layers.Conv2D):
 
 
 def initialize_from_data(model, images, labels=None):
-    """Data-dependent start of a weight-normalised model: each layer's output gets mean 0, variance 1 on `images`.
+    """Data-dependent start of a weight-normalised model: each layer's output gets mean 0, variance
+    1 on `images`.
 
     Args:
         model: PixelCNN with use_weight_norm=True.
@@ -279,7 +287,9 @@ class _Builder:
         return layers.Conv2DTranspose(filters, kernel_size, strides=2, **self.layer_options())
 
     def residual(self, x, kernel_size, condition, skip=None):
-        """x + gate(conv(dropout(act(conv(act(x)) + conv1x1(act(skip))))) + projection of the class)."""
+        """x + gate(conv(dropout(act(conv(act(x)) + conv1x1(act(skip))))) + projection of the
+        class).
+        """
         filters = self.options["num_filters"]
         y = self.conv(kernel_size)(concat_elu(x))
         if skip is not None:
@@ -304,6 +314,8 @@ def concat_elu(x):
 
 
 def shift(x, rows=0, columns=0):
-    """Moves the image down and right in reading order (up and left, as it stands turned), zeros coming in."""
+    """Moves the image down and right in reading order (up and left, as it stands turned), zeros
+    coming in.
+    """
     moved = x[:, rows:, columns:, :]
     return ops.pad(moved, ((0, 0), (0, rows), (0, columns), (0, 0)))

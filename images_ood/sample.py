@@ -25,7 +25,8 @@ def draw(model, count, seed, labels=None):
     """Samples images pixel by pixel: one pass of the network per pixel, of all images at once.
 
     Args:
-        model: PixelCNN. count: number of images. seed: int. labels: (count,) for a class-conditional model.
+        model: PixelCNN. count: number of images. seed: int. labels: (count,) for a
+            class-conditional model.
 
     Returns:
         uint8 (count, height, width, channels).
@@ -53,7 +54,9 @@ def draw(model, count, seed, labels=None):
 def main(_):
     run = Run.load(FLAGS.run)
     if not run.is_finished:
-        raise RunError(f"{run.folder} has no finished model yet. The training command continues it.")
+        raise RunError(
+            f"{run.folder} has no finished model yet. The training command continues it."
+        )
     model = load_model(run)
     name = f"bits_{FLAGS.dataset}.png" if FLAGS.dataset else "samples.png"
     path = pathlib.Path(FLAGS.out) if FLAGS.out else run.folder / "report" / name
@@ -80,7 +83,9 @@ if __name__ == "__main__":
     flags.DEFINE_string("run", None, "Run folder of a finished training.")
     flags.DEFINE_integer("num_samples", 16, "Images to draw.", lower_bound=1)
     flags.DEFINE_integer("seed", 0, "Seed of the samples.")
-    flags.DEFINE_string("dataset", None, "Show the bits per pixel of this data set instead of sampling.")
+    flags.DEFINE_string(
+        "dataset", None, "Show the bits per pixel of this data set instead of sampling."
+    )
     flags.DEFINE_enum("split", "test", data.SPLITS, "Split of --dataset.")
     flags.DEFINE_integer("num_images", 8, "Images of --dataset to show.", lower_bound=1)
     flags.DEFINE_string("data_dir", None, "Folder of the npz files; default: image_data.")

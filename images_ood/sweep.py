@@ -1,7 +1,9 @@
-"""Trains a foreground model and the grid of background models: mutation_rates x reg_weights x repeats.
+"""Trains a foreground model and the grid of background models: mutation_rates x reg_weights x
+repeats.
 
     python -m images_ood.sweep --exp=fashion_small
-    python -m images_ood.sweep --exp=fashion --mutation_rates=0.1,0.2,0.3 --reg_weights=0,10,100 --repeats=10
+    python -m images_ood.sweep --exp=fashion --mutation_rates=0.1,0.2,0.3 --reg_weights=0,10,100
+    --repeats=10
 
 What is finished is skipped, what was cut continues, and a run that fails does not stop the others.
 """
@@ -18,7 +20,9 @@ FLAGS = flags.FLAGS
 
 
 def jobs(experiment, repeats):
-    """(experiment, repeat_id) of every run: per repeat the foreground first, then the backgrounds."""
+    """(experiment, repeat_id) of every run: per repeat the foreground first, then the
+    backgrounds.
+    """
     grid = [(0.0, 0.0)] + [
         (rate, weight)
         for weight in experiment.reg_weights

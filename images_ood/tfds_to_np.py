@@ -1,9 +1,11 @@
-"""Saves a TFDS image data set as npz, once, so that training, background and evaluation see the same rows.
+"""Saves a TFDS image data set as npz, once, so that training, background and evaluation see the
+same rows.
 
     python -m images_ood.tfds_to_np --name=fashion_mnist --data_dir=image_data
 
-Writes <name>_train.npz (the first 80% of the official training rows, in their order), <name>_val.npz (the rest) and
-<name>_test.npz. TFDS downloads the data if it has none yet; nothing else in this project ever downloads.
+Writes <name>_train.npz (the first 80% of the official training rows, in their order),
+<name>_val.npz (the rest) and <name>_test.npz. TFDS downloads the data if it has none yet; nothing
+else in this project ever downloads.
 """
 
 import pathlib
@@ -20,12 +22,16 @@ NAMES = ("cifar10", "fashion_mnist", "mnist", "svhn_cropped")
 
 
 def read(name, split, tfds_dir=None):
-    """One official split in stored order: images uint8 (n, height, width, channels), labels int32 (n,)."""
+    """One official split in stored order: images uint8 (n, height, width, channels), labels int32
+    (n,).
+    """
     import tensorflow_datasets as tfds
     from tqdm.auto import tqdm
 
     dataset = tfds.load(name, split=split, data_dir=tfds_dir, shuffle_files=False)
-    examples = list(tqdm(tfds.as_numpy(dataset), desc=f"{name} {split}", unit="image", mininterval=2))
+    examples = list(
+        tqdm(tfds.as_numpy(dataset), desc=f"{name} {split}", unit="image", mininterval=2)
+    )
     images = np.stack([example["image"] for example in examples])
     return images, np.array([example["label"] for example in examples], np.int32)
 

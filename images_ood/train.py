@@ -1,10 +1,11 @@
-"""Trains one PixelCNN++: a foreground model, or with --mutation_rate and --reg_weight a background model.
+"""Trains one PixelCNN++: a foreground model, or with --mutation_rate and --reg_weight a background
+model.
 
     python -m images_ood.train --exp=fashion_small
     python -m images_ood.train --exp=fashion_small --mutation_rate=0.3 --reg_weight=10
 
-The run goes to OUT_DIR/EXP/reg<reg_weight>_mr<mutation_rate>[_repeat<repeat_id>]. The same command continues an
-interrupted run; `python -m ood_suite.eval --run=OUT_DIR/EXP` compares what is there.
+The run goes to OUT_DIR/EXP/reg<reg_weight>_mr<mutation_rate>[_repeat<repeat_id>]. The same command
+continues an interrupted run; `python -m ood_suite.eval --run=OUT_DIR/EXP` compares what is there.
 """
 
 import dataclasses
@@ -44,7 +45,9 @@ HELP = {
 
 
 def define_override_flags(without=()):
-    """One flag for every single-valued setting of an experiment; None keeps the experiment's value."""
+    """One flag for every single-valued setting of an experiment; None keeps the experiment's
+    value.
+    """
     for field in dataclasses.fields(configs.Experiment):
         text = HELP.get(field.name)
         if field.name in without:

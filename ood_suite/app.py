@@ -8,7 +8,9 @@ from ood_suite.runs import RunError
 
 
 def run_app(main):
-    """Parses the flags and calls main(argv); exit code 1 and one line for an error that the user can mend."""
+    """Parses the flags and calls main(argv); exit code 1 and one line for an error that the user
+    can mend.
+    """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     logging.set_verbosity(logging.INFO)
 

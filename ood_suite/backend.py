@@ -15,7 +15,9 @@ def set_seed(seed):
 
 
 def jit_compile():
-    """Whether to compile training with XLA: it pays on an accelerator, and costs 4 to 5 times on a CPU in TensorFlow."""
+    """Whether to compile training with XLA: it pays on an accelerator, and costs 4 to 5 times on a
+    CPU in TensorFlow.
+    """
     if keras.backend.backend() != "tensorflow":
         return True
     import tensorflow as tf
@@ -25,7 +27,9 @@ def jit_compile():
 
 @contextlib.contextmanager
 def summary_writer(folder):
-    """Yields write(step, values), which adds TensorBoard scalars under TensorFlow and does nothing elsewhere."""
+    """Yields write(step, values), which adds TensorBoard scalars under TensorFlow and does nothing
+    elsewhere.
+    """
     if keras.backend.backend() != "tensorflow":
         yield lambda step, values: None
         return

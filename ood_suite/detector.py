@@ -32,7 +32,9 @@ class Detector:
         self.acceptance = acceptance
 
     def fit(self, held_out):
-        """Learns what the score learns, and the threshold, from Outputs of held-out in-distribution examples."""
+        """Learns what the score learns, and the threshold, from Outputs of held-out in-distribution
+        examples.
+        """
         entry = scores.get(self.name)
         if entry.learns:
             self._learner = entry.fn().fit(*held_out.require(entry.needs, self.name))
@@ -40,7 +42,9 @@ class Detector:
         return self
 
     def score(self, outputs):
-        """float64 (n,), higher = more OOD. ValueError if the score learns and `fit` was not called."""
+        """float64 (n,), higher = more OOD. ValueError if the score learns and `fit` was not
+        called.
+        """
         entry = scores.get(self.name)
         arrays = outputs.require(entry.needs, self.name)
         if not entry.learns:
@@ -63,7 +67,11 @@ class Detector:
         arrays = {f"learned/{name}": value for name, value in learned.items()}
         with atomic_path(pathlib.Path(path)) as temporary, open(temporary, "wb") as file:
             np.savez(
-                file, name=self.name, acceptance=self.acceptance, threshold=self.threshold_, **arrays
+                file,
+                name=self.name,
+                acceptance=self.acceptance,
+                threshold=self.threshold_,
+                **arrays,
             )
 
     @classmethod

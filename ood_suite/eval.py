@@ -2,9 +2,10 @@
 
     python -m ood_suite.eval --run=output/images_ood/fashion_small
 
-A folder of runs holds a foreground model and background models (mutation_rate or reg_weight not 0). The background is
-chosen by the AUROC of the likelihood ratio on VALIDATION data (ID and OOD); the test sets choose nothing. Missing
-outputs are extracted first. Writes results.csv, results.json, report.html and figures into RUN/report/.
+A folder of runs holds a foreground model and background models (mutation_rate or reg_weight not 0).
+The background is chosen by the AUROC of the likelihood ratio on VALIDATION data (ID and OOD); the
+test sets choose nothing. Missing outputs are extracted first. Writes results.csv, results.json,
+report.html and figures into RUN/report/.
 """
 
 import dataclasses
@@ -25,7 +26,9 @@ FLAGS = flags.FLAGS
 
 @dataclasses.dataclass
 class Group:
-    """The models of one repeat: a foreground run and its background runs (none for a single run)."""
+    """The models of one repeat: a foreground run and its background runs (none for a single
+    run).
+    """
 
     repeat_id: int
     foreground: Run
@@ -33,7 +36,9 @@ class Group:
 
 
 def find_groups(folder):
-    """Groups of a run folder, or of a folder of runs, by repeat; RunError if there is no finished foreground."""
+    """Groups of a run folder, or of a folder of runs, by repeat; RunError if there is no finished
+    foreground.
+    """
     folder = pathlib.Path(folder)
     if (folder / "config.json").exists():
         return [Group(0, Run.load(folder), [])]
@@ -52,11 +57,16 @@ def find_groups(folder):
         foregrounds = [run for run in members if not is_background(run)]
         if not foregrounds:
             raise RunError(
-                f"{folder} holds no finished foreground run (mutation_rate 0, reg_weight 0) of repeat {repeat_id}."
+                f"{folder} holds no finished foreground run (mutation_rate 0, reg_weight 0) of "
+                f"repeat {repeat_id}."
             )
-        found.append(Group(repeat_id, foregrounds[0], [run for run in members if is_background(run)]))
+        found.append(
+            Group(repeat_id, foregrounds[0], [run for run in members if is_background(run)])
+        )
     if not found:
-        raise RunError(f"No run in {folder} is finished. Repeat its training command: it continues.")
+        raise RunError(
+            f"No run in {folder} is finished. Repeat its training command: it continues."
+        )
     return found
 
 
@@ -80,7 +90,9 @@ class Extraction:
         return self.extractor.extract(run, names, split, self.data_dir, maps)
 
     def joined(self, names, split, chosen, maps=False):
-        """The foreground's Outputs with those of the backgrounds beside them; `chosen` is the ratio's background."""
+        """The foreground's Outputs with those of the backgrounds beside them; `chosen` is the
+        ratio's background.
+        """
         outputs = self.of(self.group.foreground, names, split, maps)
         if not self.group.backgrounds:
             return outputs
@@ -97,7 +109,9 @@ class Extraction:
 
 
 def choose_background(extraction):
-    """(chosen run or None, rows): validation AUROC of the likelihood ratio for every background model."""
+    """(chosen run or None, rows): validation AUROC of the likelihood ratio for every background
+    model.
+    """
     backgrounds = extraction.group.backgrounds
     if not backgrounds:
         return None, []
@@ -107,7 +121,10 @@ def choose_background(extraction):
     rows = []
     for column, run in enumerate(backgrounds):
         counts = metrics.Counts.of(
-            *(ratio(o.log_prob, o.background_log_probs[:, column]) for o in (id_outputs, ood_outputs))
+            *(
+                ratio(o.log_prob, o.background_log_probs[:, column])
+                for o in (id_outputs, ood_outputs)
+            )
         )
         rows.append({
             "background": run.folder.name,
@@ -149,7 +166,10 @@ def evaluate_group(group, data_dir, wanted, baseline, resamples):
     names = applicable_scores(id_outputs, wanted)
     detectors = {name: Detector(name).fit(held_out) for name in names}
     values = {
-        name: (detectors[name].score(id_outputs), {k: detectors[name].score(o) for k, o in ood_outputs.items()})
+        name: (
+            detectors[name].score(id_outputs),
+            {k: detectors[name].score(o) for k, o in ood_outputs.items()},
+        )
         for name in names
     }
     rows = []
@@ -165,26 +185,39 @@ def evaluate_group(group, data_dir, wanted, baseline, resamples):
                 "threshold": detectors[name].threshold_,
             }
             row |= metrics.evaluate(*pair)
-            for metric, (low, high) in intervals.bootstrap_intervals(*pair, resamples=resamples).items():
+            for metric, (low, high) in intervals.bootstrap_intervals(
+                *pair, resamples=resamples
+            ).items():
                 row |= {f"{metric}_low": low, f"{metric}_high": high}
             if baseline in values and name != baseline:
                 other = (values[baseline][0], values[baseline][1][ood_name])
-                row |= {f"versus_{k}": v for k, v in intervals.paired_auroc_difference(pair, other).items()}
+                row |= {
+                    f"versus_{k}": v
+                    for k, v in intervals.paired_auroc_difference(pair, other).items()
+                }
             rows.append(row)
     everything = {"ID": id_outputs, **ood_outputs}
-    notes = [f"{o.meta['dataset']}: {o.meta['note']}" for o in everything.values() if o.meta.get("note")]
+    notes = [
+        f"{o.meta['dataset']}: {o.meta['note']}" for o in everything.values() if o.meta.get("note")
+    ]
     if choice:
         validation = extraction.of(group.foreground, extraction.validation_names, "test")
-        notes += [f"validation OOD: {validation.meta['note']}"] if validation.meta.get("note") else []
+        notes += (
+            [f"validation OOD: {validation.meta['note']}"] if validation.meta.get("note") else []
+        )
     drawn = draw_figures(group, values, detectors, id_outputs, ood_outputs)
-    return report.GroupReport(group.repeat_id, rows, choice, chosen and chosen.folder.name, notes, drawn)
+    return report.GroupReport(
+        group.repeat_id, rows, choice, chosen and chosen.folder.name, notes, drawn
+    )
 
 
 def refuse_overlap(id_outputs, ood_outputs):
     """ValueError when an OOD set is the ID set itself."""
     for name, outputs in ood_outputs.items():
         if outputs.meta.get("fingerprint") == id_outputs.meta.get("fingerprint"):
-            raise ValueError(f"The OOD set {name} is the ID set {id_outputs.meta['dataset']} itself.")
+            raise ValueError(
+                f"The OOD set {name} is the ID set {id_outputs.meta['dataset']} itself."
+            )
 
 
 def draw_figures(group, values, detectors, id_outputs: Outputs, ood_outputs):
@@ -216,7 +249,9 @@ def main(_):
     groups = find_groups(folder)
     if not FLAGS.repeats:
         if len(groups) > 1:
-            logging.info("Only repeat %d of %d; --repeats takes all.", groups[0].repeat_id, len(groups))
+            logging.info(
+                "Only repeat %d of %d; --repeats takes all.", groups[0].repeat_id, len(groups)
+            )
         groups = groups[:1]
     reports = []
     for group in groups:
@@ -233,9 +268,15 @@ if __name__ == "__main__":
     flags.DEFINE_string("run", None, "A run folder, or a folder of runs (an experiment's).")
     flags.DEFINE_string("data_dir", None, "Folder of the npz files; default: image_data.")
     flags.DEFINE_list("scores", ["all"], f"Scores: all, or some of {', '.join(scores.SCORES)}.")
-    flags.DEFINE_string("baseline", "likelihood", "Score that the others are compared with, pair by pair.")
-    flags.DEFINE_bool("repeats", False, "Evaluate all repeats; adds their mean and standard deviation.")
-    flags.DEFINE_integer("resamples", 1000, "Bootstrap resamples behind the intervals.", lower_bound=10)
+    flags.DEFINE_string(
+        "baseline", "likelihood", "Score that the others are compared with, pair by pair."
+    )
+    flags.DEFINE_bool(
+        "repeats", False, "Evaluate all repeats; adds their mean and standard deviation."
+    )
+    flags.DEFINE_integer(
+        "resamples", 1000, "Bootstrap resamples behind the intervals.", lower_bound=10
+    )
     flags.DEFINE_string("out", None, "Folder of the report; default: RUN/report.")
     flags.mark_flag_as_required("run")
     run_app(main)

@@ -11,7 +11,8 @@ MAP_SHIFT, MAP_RANGE = 6.0, (0.0, 6.0)  # nats; the paper's heat maps
 
 
 def histograms(score_name, id_scores, ood_scores, threshold=None):
-    """Overlaid densities of one score: ID, and each OOD set; the decision threshold as a dashed line.
+    """Overlaid densities of one score: ID, and each OOD set; the decision threshold as a dashed
+    line.
 
     Args:
         id_scores: (n,). ood_scores: {data set: (m,)}.
@@ -29,7 +30,9 @@ def histograms(score_name, id_scores, ood_scores, threshold=None):
         clipped = np.clip(values, bins[0], bins[-1])
         axes.hist(clipped, bins, density=True, alpha=0.5, color=colour, label=name)
     if threshold is not None:
-        axes.axvline(threshold, color="black", linestyle="--", linewidth=1, label="accepts 95% of ID")
+        axes.axvline(
+            threshold, color="black", linestyle="--", linewidth=1, label="accepts 95% of ID"
+        )
     axes.set(xlabel=f"{score_name} (higher = more OOD)", ylabel="density", title=score_name)
     axes.legend(frameon=False)
     return figure
@@ -69,10 +72,12 @@ def spread_rows(log_prob, count=16):
 def heat_maps(title, outputs, count=16):
     """Images spread over the likelihood, each above its per-pixel log p and log-likelihood ratio.
 
-    The paper's maps: log p + 6 and LLR, both on 0..6 nats in grey, so that a bright pixel counts as in-distribution.
+    The paper's maps: log p + 6 and LLR, both on 0..6 nats in grey, so that a bright pixel counts as
+    in-distribution.
 
     Args:
-        outputs: Outputs with images, log_prob, log_prob_map and, for the ratio, background_log_prob_map.
+        outputs: Outputs with images, log_prob, log_prob_map and, for the ratio,
+            background_log_prob_map.
     """
     rows = spread_rows(outputs.log_prob, count)
     maps = [("log p + 6", outputs.log_prob_map[rows] + MAP_SHIFT)]
@@ -92,10 +97,14 @@ def heat_maps(title, outputs, count=16):
     for axes in grid.flat:
         axes.set(xticks=[], yticks=[])
     for line, name in enumerate(["image"] + [name for name, _ in maps]):
-        grid[line, 0].set_ylabel(name.replace(" - ", "\n- "), rotation=0, ha="right", va="center", fontsize=8)
+        grid[line, 0].set_ylabel(
+            name.replace(" - ", "\n- "), rotation=0, ha="right", va="center", fontsize=8
+        )
     bar = figure.colorbar(drawn, ax=grid, fraction=0.02, pad=0.01)
     bar.set_label("nats per pixel", fontsize=8)
-    figure.suptitle(f"{title}: the most likely at the left, the least likely at the right", fontsize=9)
+    figure.suptitle(
+        f"{title}: the most likely at the left, the least likely at the right", fontsize=9
+    )
     return figure
 
 
@@ -114,10 +123,12 @@ def likelihood_against_complexity(id_outputs, ood_outputs):
     for name, outputs, colour in groups:
         rows = np.linspace(0, len(outputs) - 1, min(len(outputs), 1500)).astype(int)
         axes.scatter(
-            outputs.code_length[rows] / 8, outputs.log_prob[rows], s=4, alpha=0.4, color=colour, label=name,
-            linewidths=0,
+            outputs.code_length[rows] / 8, outputs.log_prob[rows], s=4, alpha=0.4, color=colour,
+            label=name, linewidths=0,
         )  # fmt: skip
-    axes.set(xlabel="PNG bytes", ylabel="log p (nats per image)", title="likelihood against complexity")
+    axes.set(
+        xlabel="PNG bytes", ylabel="log p (nats per image)", title="likelihood against complexity"
+    )
     axes.legend(frameon=False, markerscale=3)
     return figure
 
@@ -138,7 +149,9 @@ def training_curves(histories, metric="bits_per_dim"):
 
 
 def save_image_grid(path, images):
-    """Writes images (n, height, width, channels), 0..255, as one PNG, about as wide as high, magnified if small."""
+    """Writes images (n, height, width, channels), 0..255, as one PNG, about as wide as high,
+    magnified if small.
+    """
     from PIL import Image
 
     images = np.clip(np.rint(images), 0, 255).astype(np.uint8)
@@ -152,7 +165,9 @@ def save_image_grid(path, images):
     picture = Image.fromarray(canvas[..., 0] if channels == 1 else canvas)
     scale = max(1, 600 // max(picture.size))
     path.parent.mkdir(parents=True, exist_ok=True)
-    picture.resize((picture.width * scale, picture.height * scale), Image.Resampling.NEAREST).save(path)
+    picture.resize((picture.width * scale, picture.height * scale), Image.Resampling.NEAREST).save(
+        path
+    )
 
 
 def pixel_maps(images, bits, title):
@@ -162,7 +177,9 @@ def pixel_maps(images, bits, title):
         images: uint8 (n, height, width, channels). bits: (n, height, width).
     """
     figure = Figure(figsize=(0.9 * len(images) + 1.5, 2.6), dpi=110)
-    grid = figure.subplots(2, len(images), squeeze=False, gridspec_kw={"wspace": 0.05, "hspace": 0.05})
+    grid = figure.subplots(
+        2, len(images), squeeze=False, gridspec_kw={"wspace": 0.05, "hspace": 0.05}
+    )
     for column, image in enumerate(images):
         _picture(grid[0, column], image)
         drawn = grid[1, column].imshow(bits[column], cmap="viridis", vmin=0, vmax=float(bits.max()))

@@ -1,7 +1,8 @@
 """Confidence intervals of the metrics, and paired comparisons.
 
-DeLong's variance for the AUROC (exact ties, n log n), a stratified bootstrap for all the others: ID and OOD examples are
-drawn again with replacement, each within its class. Intervals speak of the test examples drawn, not of the training.
+DeLong's variance for the AUROC (exact ties, n log n), a stratified bootstrap for all the others: ID
+and OOD examples are drawn again with replacement, each within its class. Intervals speak of the
+test examples drawn, not of the training.
 """
 
 import numpy as np
@@ -12,10 +13,13 @@ from ood_suite.metrics import Counts
 
 
 def auroc_interval(id_scores, ood_scores, level=0.95):
-    """(low, high) of the AUROC by DeLong's variance on the logit scale, which keeps it within [0, 1].
+    """(low, high) of the AUROC by DeLong's variance on the logit scale, which keeps it within [0,
+    1].
 
-    Reference: DeLong, DeLong, Clarke-Pearson, Biometrics 1988; Sun, Xu, IEEE Signal Processing Letters 2014. An AUROC
-    of exactly 0 or 1 has variance 0 there; then the one-sided bound of n_id + n_ood Bernoulli trials is given.
+    Reference: DeLong, DeLong, Clarke-Pearson, Biometrics 1988; Sun, Xu, IEEE Signal Processing
+        Letters 2014. An AUROC
+    of exactly 0 or 1 has variance 0 there; then the one-sided bound of n_id + n_ood Bernoulli
+    trials is given.
     """
     of_id, of_ood = placements(id_scores, ood_scores)
     area = float(of_ood.mean())
@@ -31,8 +35,8 @@ def placements(id_scores, ood_scores):
     """Structural components of the AUROC.
 
     Returns:
-        (n_id,) share of OOD scores above each ID score, and (n_ood,) share of ID scores below each OOD score; ties
-        count half. The mean of either is the AUROC.
+        (n_id,) share of OOD scores above each ID score, and (n_ood,) share of ID scores below each
+        OOD score; ties count half. The mean of either is the AUROC.
     """
     id_scores, ood_scores = np.asarray(id_scores), np.asarray(ood_scores)
     Counts.of(id_scores, ood_scores)  # refuses bad input
@@ -56,12 +60,14 @@ def paired_auroc_difference(scores, baseline, level=0.95):
         scores, baseline: each a pair (id_scores (n,), ood_scores (m,)), example i the same in both.
 
     Returns:
-        dict: difference, low, high (of the `level` interval), p_value (two-sided; 1.0 if both never differ).
+        dict: difference, low, high (of the `level` interval), p_value (two-sided; 1.0 if both never
+            differ).
     """
     for ours, theirs, name in zip(scores, baseline, ("id", "ood"), strict=True):
         if len(ours) != len(theirs):
             raise ValueError(
-                f"A paired comparison needs the same {name} examples. Received: {len(ours)} and {len(theirs)}."
+                f"A paired comparison needs the same {name} examples. Received: {len(ours)} and "
+                f"{len(theirs)}."
             )
     of_id, of_ood = placements(*scores)
     base_id, base_ood = placements(*baseline)
@@ -80,8 +86,8 @@ def paired_auroc_difference(scores, baseline, level=0.95):
 def bootstrap_intervals(id_scores, ood_scores, level=0.95, resamples=1000, seed=0):
     """Percentile intervals of all METRICS by stratified bootstrap: {name: (low, high)}.
 
-    The AUROC's interval is DeLong's. Each resample draws how often every distinct score value occurs, so that it costs
-    one pass over the sorted values and no sort.
+    The AUROC's interval is DeLong's. Each resample draws how often every distinct score value
+    occurs, so that it costs one pass over the sorted values and no sort.
     """
     counts = Counts.of(id_scores, ood_scores)
     rng = np.random.default_rng(seed)

@@ -1,7 +1,8 @@
 """Every threshold metric of OOD detection as a view of one exact sort.
 
-Scores are HIGHER = MORE OOD. An example is called OOD when score >= threshold. Ties are exact: `Counts` holds, for each
-distinct score value, how many ID and OOD examples have it, so that no metric depends on the order of the input.
+Scores are HIGHER = MORE OOD. An example is called OOD when score >= threshold. Ties are exact:
+`Counts` holds, for each distinct score value, how many ID and OOD examples have it, so that no
+metric depends on the order of the input.
 
 >>> counts = Counts.of(np.array([0.1, 0.2, 0.4]), np.array([0.3, 0.5]))
 >>> round(auroc(counts), 4)
@@ -27,7 +28,8 @@ class Counts(NamedTuple):
 
     @classmethod
     def of(cls, id_scores, ood_scores):
-        """Counts of two score arrays, each (n,) and finite; float32 stays float32, all else becomes float64.
+        """Counts of two score arrays, each (n,) and finite; float32 stays float32, all else becomes
+        float64.
 
         Raises:
             ValueError: an empty array (only one class), a wrong shape, or NaN.
@@ -45,9 +47,7 @@ def _checked(name, scores):
     if scores.ndim != 1:
         raise ValueError(f"`{name}` must have shape (n,). Received: shape={scores.shape}.")
     if scores.size == 0:
-        raise ValueError(
-            f"`{name}` is empty: metrics need at least one ID and one OOD example."
-        )
+        raise ValueError(f"`{name}` is empty: metrics need at least one ID and one OOD example.")
     if np.isnan(scores).any():
         raise ValueError(f"`{name}` has {int(np.isnan(scores).sum())} NaN.")
     return scores
@@ -77,7 +77,9 @@ def auroc(counts):
 
 
 def aupr_out(counts):
-    """Average precision with OOD as the positive class: sum over thresholds of (R_k - R_{k-1}) P_k (step sum)."""
+    """Average precision with OOD as the positive class: sum over thresholds of (R_k - R_{k-1}) P_k
+    (step sum).
+    """
     return _average_precision(counts.ood[::-1], counts.id[::-1])
 
 
@@ -92,7 +94,8 @@ def _average_precision(positives, negatives):
 
 
 def fpr_id_positive(counts, level=0.95):
-    """Share of OOD accepted as ID at the strictest threshold that accepts at least `level` of the ID examples.
+    """Share of OOD accepted as ID at the strictest threshold that accepts at least `level` of the
+    ID examples.
 
     The FPR95 of the ODIN, energy, Unleashing Mask and HIMPLoS papers.
     """
@@ -102,7 +105,8 @@ def fpr_id_positive(counts, level=0.95):
 
 
 def fpr_ood_positive(counts, level=0.95):
-    """Share of ID rejected at the strictest threshold that catches at least `level` of the OOD examples.
+    """Share of ID rejected at the strictest threshold that catches at least `level` of the OOD
+    examples.
 
     The FPR95 of OpenOOD and pytorch-ood.
     """
@@ -142,13 +146,16 @@ def roc_curve(counts):
 
 
 def precision_recall_curve(counts):
-    """(recall, precision), OOD positive, by rising recall; a step function (hold the precision to the left)."""
+    """(recall, precision), OOD positive, by rising recall; a step function (hold the precision to
+    the left).
+    """
     caught, alarms = np.cumsum(counts.ood[::-1]), np.cumsum(counts.id[::-1])
     return caught / caught[-1], caught / np.maximum(caught + alarms, 1)
 
 
 def threshold_at(id_scores, acceptance=0.95):
-    """Smallest observed score t such that at least `acceptance` of the ID scores are <= t; OOD is score > t.
+    """Smallest observed score t such that at least `acceptance` of the ID scores are <= t; OOD is
+    score > t.
 
     >>> threshold_at(np.arange(1, 101), acceptance=0.95)
     95.0

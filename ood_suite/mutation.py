@@ -13,12 +13,15 @@ class Mutation(keras.layers.Layer):
     Args:
         rate: probability of a mutation per symbol, in [0, 1].
         num_symbols: 256 for pixels, 4 for bases.
-        smallest_offset: 0 lets a mutated symbol stay itself (the images of the paper); 1 never does (its bases).
+        smallest_offset: 0 lets a mutated symbol stay itself (the images of the paper); 1 never does
+            (its bases).
         seed: int; the generator's state is saved with the model, so that a resumed run draws on.
 
-    Input and output: float32 or integer symbols 0 .. num_symbols - 1 of any shape; the dtype is kept.
+    Input and output: float32 or integer symbols 0 .. num_symbols - 1 of any shape; the dtype is
+        kept.
 
-    Reference: Ren et al., "Likelihood Ratios for Out-of-Distribution Detection", NeurIPS 2019, section 3, and the
+    Reference: Ren et al., "Likelihood Ratios for Out-of-Distribution Detection", NeurIPS 2019,
+        section 3, and the
     authors' code for the offset.
     """
 

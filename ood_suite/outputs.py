@@ -1,7 +1,7 @@
 """Outputs: the one record between a model and everything that judges it.
 
-What a model says of one data set, as arrays with n examples first. Extractors write it, scores and the evaluator read
-it; nothing to the right of it needs a model, a framework or a GPU.
+What a model says of one data set, as arrays with n examples first. Extractors write it, scores and
+the evaluator read it; nothing to the right of it needs a model, a framework or a GPU.
 """
 
 import dataclasses
@@ -45,12 +45,14 @@ class Outputs:
         log_prob_map: float32 (n, height, width) or (n, length), nats; sums to log_prob.
         background_log_prob, background_log_prob_map: the same of the chosen background model.
         background_log_probs: float64 (n, b), of b background models.
-        code_length: float64 (n,), bits of the lossless code of each example (PNG, without its fixed header).
+        code_length: float64 (n,), bits of the lossless code of each example (PNG, without its fixed
+            header).
         images: uint8 (n, height, width, channels), kept where maps are kept, for the figures.
         meta: dict of JSON values: run, data set, split, step, fingerprint, dtype, note.
 
     Raises:
-        ValueError: a wrong number of dimensions, lengths that differ, or values that are not finite.
+        ValueError: a wrong number of dimensions, lengths that differ, or values that are not
+            finite.
     """
 
     labels: np.ndarray | None = None
@@ -89,14 +91,17 @@ class Outputs:
                 yield f"{name}/{key}", array
 
     def require(self, names, needed_by):
-        """The named arrays in order; ValueError that says which is missing, of what, and how to get it."""
+        """The named arrays in order; ValueError that says which is missing, of what, and how to get
+        it.
+        """
         for name in names:
             if getattr(self, name) is None:
                 have = ", ".join(dict.fromkeys(n.split("/")[0] for n, _ in self._arrays()))
                 where = self.meta.get("run", "these outputs")
                 raise ValueError(
                     f"{needed_by} needs `{name}`, which {where} "
-                    f"({self.meta.get('dataset', 'unnamed data')}) lacks. It has: {have or 'nothing'}. "
+                    f"({self.meta.get('dataset', 'unnamed data')}) lacks. It has: "
+                    f"{have or 'nothing'}. "
                     f"To make it: {self.meta.get('command', 'extract the outputs again')}."
                 )
         return [getattr(self, name) for name in names]
@@ -138,7 +143,8 @@ def load_npz(path):
             return {name: file[name] for name in file.files}
     except (ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile) as error:
         raise ValueError(
-            f"{path} cannot be read as npz ({error}). It may be truncated: delete it and run the command that makes "
+            f"{path} cannot be read as npz ({error}). It may be truncated: delete it and run the "
+            f"command that makes "
             "it again."
         ) from error
 

@@ -1,4 +1,6 @@
-"""The report of an evaluation: terminal table, results.csv, results.json, self-contained report.html, figures."""
+"""The report of an evaluation: terminal table, results.csv, results.json, self-contained
+report.html, figures.
+"""
 
 import base64
 import dataclasses
@@ -24,7 +26,8 @@ LEGEND = (
     "Scores are higher = more OOD. AUPR in / out: ID / OOD is the positive class (step sum). "
     "FPR95 ID+: share of OOD accepted at the threshold that accepts 95% of ID. "
     "FPR95 OOD+: share of ID rejected at the threshold that catches 95% of OOD. "
-    "In brackets 95% intervals: DeLong for AUROC, stratified bootstrap for the others; they speak of the test examples, "
+    "In brackets 95% intervals: DeLong for AUROC, stratified bootstrap for the others; they speak "
+    "of the test examples, "
     "not of the training."
 )
 
@@ -34,7 +37,8 @@ class GroupReport:
     """What the evaluator found for one repeat.
 
     Attributes:
-        rows: one dict per score and OOD set. choice: one dict per background model, with its validation AUROC.
+        rows: one dict per score and OOD set. choice: one dict per background model, with its
+            validation AUROC.
         chosen: name of the chosen background or None. notes: what a reader must know of the data.
         figures: {name: matplotlib Figure}.
     """
@@ -48,7 +52,9 @@ class GroupReport:
 
 
 def terminal_table(reports):
-    """The table as text: one line per score and OOD set (mean and standard deviation if there are repeats)."""
+    """The table as text: one line per score and OOD set (mean and standard deviation if there are
+    repeats).
+    """
     lines = []
     for ood, num_id, num_ood in dict.fromkeys(
         (row["ood"], row["num_id"], row["num_ood"]) for row in reports[0].rows
@@ -63,10 +69,13 @@ def terminal_table(reports):
             best = max(row["validation_auroc"] for row in group.choice)
             lines += [
                 "",
-                f"Background of repeat {group.repeat_id}: {group.chosen}, chosen of {len(group.choice)} on validation "
+                f"Background of repeat {group.repeat_id}: {group.chosen}, chosen of "
+                f"{len(group.choice)} on validation "
                 f"OOD {group.choice[0]['validation_ood']} (AUROC {best:.4f}).",
             ]
-    lines += [f"Note: {note}." for note in dict.fromkeys(n for group in reports for n in group.notes)]
+    lines += [
+        f"Note: {note}." for note in dict.fromkeys(n for group in reports for n in group.notes)
+    ]
     brackets = "mean (standard deviation over repeats)" if len(reports) > 1 else "[95% interval]"
     return "\n".join([*lines, "", f"Cells: {brackets}. {LEGEND}", ""])
 
@@ -80,7 +89,9 @@ def _cell(reports, score, ood, metric):
 
 
 def over_repeats(reports):
-    """Rows of mean and standard deviation over repeats: one per score and OOD set; none for a single repeat."""
+    """Rows of mean and standard deviation over repeats: one per score and OOD set; none for a
+    single repeat.
+    """
     if len(reports) < 2:
         return []
     summary = []
@@ -89,21 +100,24 @@ def over_repeats(reports):
         entry = {"score": score, "ood": ood, "repeats": len(rows)}
         for metric in METRICS:
             values = [row[metric] for row in rows]
-            entry |= {f"{metric}_mean": float(np.mean(values)), f"{metric}_std": float(np.std(values, ddof=1))}
+            entry |= {
+                f"{metric}_mean": float(np.mean(values)),
+                f"{metric}_std": float(np.std(values, ddof=1)),
+            }
         summary.append(entry)
     return summary
 
 
 def write(folder, config, reports):
-    """Writes results.csv, results.json, report.html and figures/*.png into `folder`, each file atomically."""
+    """Writes results.csv, results.json, report.html and figures/*.png into `folder`, each file
+    atomically.
+    """
     folder = pathlib.Path(folder)
     write_csv(folder / "results.csv", [row for group in reports for row in group.rows])
     results = {
         "config": config,
         "versions_of_evaluation": versions(),
-        "groups": [
-            {k: v for k, v in vars(group).items() if k != "figures"} for group in reports
-        ],
+        "groups": [{k: v for k, v in vars(group).items() if k != "figures"} for group in reports],
         "over_repeats": over_repeats(reports),
     }
     write_json(folder / "results.json", results)
@@ -124,17 +138,20 @@ def _png(figure):
 
 
 STYLE = (
-    "body{font:15px/1.5 system-ui,sans-serif;max-width:1150px;margin:2em auto;padding:0 1em;color:#222}"
+    "body{font:15px/1.5 system-ui,sans-serif;max-width:1150px;margin:2em auto;"
+    "padding:0 1em;color:#222}"
     "table{border-collapse:collapse;margin:1em 0;font-size:13px}"
     "th,td{padding:.25em .7em;border-bottom:1px solid #ddd;text-align:right;white-space:nowrap}"
     "th:first-child,td:first-child{text-align:left}small{color:#777}img{max-width:100%}"
-    ".note{background:#fff6dd;padding:.5em 1em}details{margin:1em 0}pre{font-size:12px;white-space:pre-wrap}"
+    ".note{background:#fff6dd;padding:.5em 1em}details{margin:1em 0}"
+    "pre{font-size:12px;white-space:pre-wrap}"
 )
 
 
 def _html(config, reports, pictures):
     settings = config["settings"]
-    title = f"{settings.get('exp', 'evaluation')}: {settings['id_dataset']} against {', '.join(settings['ood_test'])}"
+    sets = f"{settings['id_dataset']} against {', '.join(settings['ood_test'])}"
+    title = f"{settings.get('exp', 'evaluation')}: {sets}"
     parts = [f"<h1>{html.escape(title)}</h1>"]
     notes = dict.fromkeys(note for group in reports for note in group.notes)
     parts += [f'<p class="note">{html.escape(note)}.</p>' for note in notes]
@@ -147,18 +164,23 @@ def _html(config, reports, pictures):
                 f"<h2>Choice of the background model (repeat {group.repeat_id})</h2>"
                 f"<p>Chosen on validation data only: <b>{html.escape(group.chosen)}</b>.</p>"
             )
-            parts.append(_table(list(group.choice[0]), [list(row.values()) for row in group.choice]))
+            parts.append(
+                _table(list(group.choice[0]), [list(row.values()) for row in group.choice])
+            )
     parts.append("<h2>Figures</h2>")
     for name, data in pictures.items():
         encoded = base64.b64encode(data).decode()
-        parts.append(f'<p><img alt="{html.escape(name)}" src="data:image/png;base64,{encoded}"></p>')
+        parts.append(
+            f'<p><img alt="{html.escape(name)}" src="data:image/png;base64,{encoded}"></p>'
+        )
     record = html.escape("\n".join(f"{k}: {v}" for k, v in (settings | config["versions"]).items()))
     parts.append(
         f"<details><summary>Settings and versions of the foreground model</summary><pre>{record}\n"
         f"git commit: {config['git_commit']}</pre></details>"
     )
     body = "\n".join(parts)
-    return f'<!doctype html><meta charset="utf-8"><title>{html.escape(title)}</title><style>{STYLE}</style>{body}\n'
+    head = f'<meta charset="utf-8"><title>{html.escape(title)}</title><style>{STYLE}</style>'
+    return f"<!doctype html>{head}{body}\n"
 
 
 def _results_table(reports, ood):
@@ -169,13 +191,18 @@ def _results_table(reports, ood):
         row = next(r for r in reports[0].rows if (r["score"], r["ood"]) == (name, ood))
         if "versus_difference" in row:
             line.append(
-                f"{row['versus_difference']:+.3f} [{row['versus_low']:+.3f}, {row['versus_high']:+.3f}]"
+                f"{row['versus_difference']:+.3f} "
+                f"[{row['versus_low']:+.3f}, {row['versus_high']:+.3f}]"
                 f" p={row['versus_p_value']:.1g}"
             )
         else:
             line.append("baseline")
         lines.append(line)
-    titles = ["score", *TITLES.values(), "AUROC minus baseline's" + (" (first repeat)" if len(reports) > 1 else "")]
+    titles = [
+        "score",
+        *TITLES.values(),
+        "AUROC minus baseline's" + (" (first repeat)" if len(reports) > 1 else ""),
+    ]
     return _table(titles, lines)
 
 
@@ -184,5 +211,7 @@ def _table(titles, lines):
         return html.escape(f"{value:.4g}" if isinstance(value, float) else str(value))
 
     head = "".join(f"<th>{show(title)}</th>" for title in titles)
-    body = "".join("<tr>" + "".join(f"<td>{show(v)}</td>" for v in line) + "</tr>" for line in lines)
+    body = "".join(
+        "<tr>" + "".join(f"<td>{show(v)}</td>" for v in line) + "</tr>" for line in lines
+    )
     return f"<table><tr>{head}</tr>{body}</table>"

@@ -1,4 +1,5 @@
-"""Run folders: settings on record before the first step, one writer, atomic files, clean resumption.
+"""Run folders: settings on record before the first step, one writer, atomic files, clean
+resumption.
 
     output/<branch>/<experiment>/<run>/
         config.json       settings, extractor, versions, git commit, data fingerprints
@@ -33,9 +34,11 @@ class RunError(RuntimeError):
 
 @contextlib.contextmanager
 def atomic_path(path):
-    """Yields a temporary path beside `path`, which replaces `path` in one step when the block ends well.
+    """Yields a temporary path beside `path`, which replaces `path` in one step when the block ends
+    well.
 
-    The temporary name keeps the suffix. Whatever happens, `path` holds the old content or the whole new one.
+    The temporary name keeps the suffix. Whatever happens, `path` holds the old content or the whole
+    new one.
     """
     path = pathlib.Path(path)
     make_folder(path.parent)
@@ -133,7 +136,9 @@ def git_commit():
 
 @contextlib.contextmanager
 def locked(folder):
-    """Holds the folder's lock; a second process is refused. The lock falls with its process, also at kill -9."""
+    """Holds the folder's lock; a second process is refused. The lock falls with its process, also
+    at kill -9.
+    """
     make_folder(folder)
     with open(pathlib.Path(folder) / ".lock", "a+", encoding="utf-8") as file:
         try:
@@ -151,7 +156,9 @@ def locked(folder):
 
 
 class Run:
-    """One run folder. `Run.open` makes or continues it; `Run.load` reads a finished or unfinished one."""
+    """One run folder. `Run.open` makes or continues it; `Run.load` reads a finished or unfinished
+    one.
+    """
 
     def __init__(self, folder, config):
         self.folder = pathlib.Path(folder)
@@ -159,7 +166,8 @@ class Run:
 
     @classmethod
     def open(cls, folder, settings, extractor, fingerprints):
-        """Makes the folder and its config.json, or continues a run with the very same settings and data.
+        """Makes the folder and its config.json, or continues a run with the very same settings and
+        data.
 
         Args:
             folder: path of the run.
@@ -168,7 +176,8 @@ class Run:
             fingerprints: dict, data set -> fingerprint.
 
         Raises:
-            RunError: the folder holds a run with other settings or data; the message shows the difference.
+            RunError: the folder holds a run with other settings or data; the message shows the
+                difference.
         """
         folder = pathlib.Path(folder)
         wanted = json.loads(json.dumps({"settings": settings, "fingerprints": fingerprints}))
@@ -182,8 +191,9 @@ class Run:
             ]
             if differences:
                 raise RunError(
-                    f"{folder} holds a run made with other settings:\n" + "\n".join(differences) +
-                    "\nChoose another --out_dir, repeat these settings, or delete that folder."
+                    f"{folder} holds a run made with other settings:\n"
+                    + "\n".join(differences)
+                    + "\nChoose another --out_dir, repeat these settings, or delete that folder."
                 )
             return cls(folder, config)
         config = wanted | {

@@ -1,9 +1,11 @@
-"""The one training story: fit a Keras model in a run folder, so that a kill at any moment loses nothing but time.
+"""The one training story: fit a Keras model in a run folder, so that a kill at any moment loses
+nothing but time.
 
-A run advances in intervals of `eval_every` steps. After each: validation with the averaged weights, one row of
-logs/history.csv, one checkpoint. A checkpoint holds every variable of the model (weights, random states) and of the
-optimiser (moments, step, averages) as plain npz; batches are a function of the step number. So an interrupted run that
-is started again ends bit-identical to one that never stopped.
+A run advances in intervals of `eval_every` steps. After each: validation with the averaged weights,
+one row of logs/history.csv, one checkpoint. A checkpoint holds every variable of the model
+(weights, random states) and of the optimiser (moments, step, averages) as plain npz; batches are a
+function of the step number. So an interrupted run that is started again ends bit-identical to one
+that never stopped.
 """
 
 import contextlib
@@ -27,8 +29,8 @@ KEPT_CHECKPOINTS = 2
 def batches(arrays, batch_size, seed, start_step=0):
     """Endless shuffled batches, the same for the same seed wherever one starts.
 
-    Epoch e visits all examples in the order of a permutation drawn from (seed, e); a last incomplete batch of an epoch
-    is left out.
+    Epoch e visits all examples in the order of a permutation drawn from (seed, e); a last
+    incomplete batch of an epoch is left out.
 
     Args:
         arrays: list of arrays with examples first.
@@ -66,7 +68,9 @@ class History:
 
     @classmethod
     def until(cls, path, step):
-        """What the file says up to `step`; later rows belong to a part that will be trained again."""
+        """What the file says up to `step`; later rows belong to a part that will be trained
+        again.
+        """
         return cls(path, [row for row in read_csv(path) if int(row["step"]) <= step])
 
     def add(self, row):
@@ -75,7 +79,8 @@ class History:
 
 
 def fit(model, arrays, run, *, total_steps, eval_every, batch_size, seed, validation, monitor):
-    """Trains a compiled model for `total_steps`, continuing from the run's last checkpoint, and writes model.keras.
+    """Trains a compiled model for `total_steps`, continuing from the run's last checkpoint, and
+    writes model.keras.
 
     Args:
         model: compiled keras.Model with an optimiser that may average weights (use_ema=True).
@@ -131,7 +136,9 @@ def evaluate(model, validation, batch_size):
 
 @contextlib.contextmanager
 def averaged_weights(model):
-    """Within the block the model has its exponentially averaged weights, if its optimiser keeps them."""
+    """Within the block the model has its exponentially averaged weights, if its optimiser keeps
+    them.
+    """
     if not (model.optimizer and model.optimizer.use_ema):
         yield
         return
@@ -156,7 +163,9 @@ def _state(model):
 
 def save(model, run, step):
     """Writes checkpoints/step_<step>.npz atomically and removes all but the newest two."""
-    arrays = {name: keras.ops.convert_to_numpy(variable) for name, variable in _state(model).items()}
+    arrays = {
+        name: keras.ops.convert_to_numpy(variable) for name, variable in _state(model).items()
+    }
     folder = run.folder / "checkpoints"
     with atomic_path(folder / f"step_{step:08d}.npz") as temporary, open(temporary, "wb") as file:
         np.savez(file, **arrays)
@@ -165,7 +174,9 @@ def save(model, run, step):
 
 
 def restore(model, run):
-    """Loads the newest checkpoint into model and optimiser; returns its step, 0 if there is none."""
+    """Loads the newest checkpoint into model and optimiser; returns its step, 0 if there is
+    none.
+    """
     found = _checkpoints(run.folder / "checkpoints")
     if not found:
         return 0
@@ -183,7 +194,8 @@ def restore(model, run):
     ]
     if wrong:
         raise RunError(
-            f"The checkpoint {path} is of another model: {len(wrong)} variables differ, the first is {wrong[0]}."
+            f"The checkpoint {path} is of another model: {len(wrong)} variables differ, the first "
+            f"is {wrong[0]}."
         )
     for name, variable in state.items():
         variable.assign(arrays[name])
@@ -212,7 +224,8 @@ class _Progress(keras.callbacks.Callback):
         self.step += 1
         if not math.isfinite(logs["loss"]):
             raise FloatingPointError(
-                f"The loss became {logs['loss']} at step {self.step}. The last checkpoint is good. Try a lower "
+                f"The loss became {logs['loss']} at step {self.step}. The last checkpoint is good. "
+                f"Try a lower "
                 "--learning_rate, or look for damaged inputs."
             )
         self.shown["train"] = f"{logs.get(self.monitor, logs['loss']):.4f}"

@@ -1,8 +1,8 @@
 """Data sets: `load(name, split, data_dir)` and the catalogue DATASETS.
 
-A set lives in `data_dir` as `<name>_<split>.npz` with `images` uint8 (n, height, width, channels), 0..255, and integer
-`labels` (n,). Where only the embedded sample exists it is used, and `ImageSet.note` says so with the command that gets
-the full set. Nothing here downloads.
+A set lives in `data_dir` as `<name>_<split>.npz` with `images` uint8 (n, height, width, channels),
+0..255, and integer `labels` (n,). Where only the embedded sample exists it is used, and
+`ImageSet.note` says so with the command that gets the full set. Nothing here downloads.
 """
 
 import dataclasses
@@ -45,7 +45,8 @@ DATASETS = {
     "glyphs": DataSet((28, 28, 1), "python image_data/make_samples.py"),
     "mnist": DataSet((28, 28, 1), _TFDS.format("mnist")),
     "notmnist": DataSet(
-        (28, 28, 1), "python -m images_ood.notmnist_to_np --source=FOLDER_OR_TAR --data_dir={data_dir}"
+        (28, 28, 1),
+        "python -m images_ood.notmnist_to_np --source=FOLDER_OR_TAR --data_dir={data_dir}",
     ),
     "svhn_cropped": DataSet((32, 32, 3), _TFDS.format("svhn_cropped")),
     "tiny_imagenet": DataSet((32, 32, 3), "put tiny_imagenet_test.npz into {data_dir}"),
@@ -78,9 +79,9 @@ class ImageSet:
 def load(name, split, data_dir=None):
     """Loads one split of a data set.
 
-    Looks for `<name>_<split>.npz`, then (for a set with one file only) `<name>.npz`; `<name>_train.npz` without a
-    `<name>_val.npz` beside it is the whole official training set, of which the first 80% are "train" and the rest is
-    "val". At last the embedded sample.
+    Looks for `<name>_<split>.npz`, then (for a set with one file only) `<name>.npz`;
+    `<name>_train.npz` without a `<name>_val.npz` beside it is the whole official training set, of
+    which the first 80% are "train" and the rest is "val". At last the embedded sample.
 
     Args:
         name: a name of DATASETS, or any `<name>` whose npz lies in `data_dir`.
@@ -106,15 +107,19 @@ def load(name, split, data_dir=None):
     if found is None:
         hint = "" if known else f" Known data sets: {', '.join(DATASETS)}."
         raise FileNotFoundError(
-            f"There is no {data_dir / f'{name}_{split}.npz'}, and no embedded sample of {name} ({split}). "
+            f"There is no {data_dir / f'{name}_{split}.npz'}, and no embedded sample of {name} "
+            f"({split}). "
             f"To make it: {command}.{hint}"
         )
-    note = f"{name} ({split}) is the embedded sample of {len(found[0])} images; the full set: {command}"
+    note = f"{name} ({split}) is the embedded sample of {len(found[0])} images; "
+    note += f"the full set: {command}"
     return ImageSet(name, split, *found, note)
 
 
 def first_available(names, split, data_dir=None):
-    """The first of several data sets that can be loaded, with a note when it is not the first choice."""
+    """The first of several data sets that can be loaded, with a note when it is not the first
+    choice.
+    """
     for position, name in enumerate(names):
         try:
             found = load(name, split, data_dir)
@@ -132,7 +137,11 @@ def _read(folder, name, split):
     """(images, labels) of a split from the files of one folder, or None."""
     path = folder / f"{name}_{split}.npz"
     whole_train = folder / f"{name}_train.npz"
-    if split in ("train", "val") and whole_train.exists() and not (folder / f"{name}_val.npz").exists():
+    if (
+        split in ("train", "val")
+        and whole_train.exists()
+        and not (folder / f"{name}_val.npz").exists()
+    ):
         images, labels = read_images(whole_train)
         cut = int(TRAIN_SHARE * len(images))
         rows = slice(None, cut) if split == "train" else slice(cut, None)

@@ -41,7 +41,10 @@ def render(count, seed=0, size=28):
         large = np.array(coefficients).reshape(2, 3)
         large[:, :2] /= 4
         letter = canvas.transform(
-            (4 * size, 4 * size), Image.Transform.AFFINE, tuple(large.ravel()), Image.Resampling.BILINEAR
+            (4 * size, 4 * size),
+            Image.Transform.AFFINE,
+            tuple(large.ravel()),
+            Image.Resampling.BILINEAR,
         ).reduce(4)
         images[i, ..., 0] = np.asarray(letter) * rng.uniform(0.6, 1.0)
     return images, labels

@@ -24,7 +24,8 @@ def check_images(images, source="`images`"):
         raise ValueError(f"{source} must be uint8 in 0..255. Received: dtype={images.dtype}.")
     if images.ndim != 4:
         raise ValueError(
-            f"{source} must have shape (n, height, width, channels). Received: shape={images.shape}."
+            f"{source} must have shape (n, height, width, channels). Received: "
+            f"shape={images.shape}."
         )
     if 0 in images.shape:
         raise ValueError(f"{source} must not be empty. Received: shape={images.shape}.")
@@ -32,7 +33,9 @@ def check_images(images, source="`images`"):
 
 
 def read_images(path):
-    """Reads `images` and `labels` (zeros if absent): uint8 (n, height, width, channels) and int32 (n,)."""
+    """Reads `images` and `labels` (zeros if absent): uint8 (n, height, width, channels) and int32
+    (n,).
+    """
     arrays = load_npz(path)
     if "images" not in arrays:
         raise ValueError(f"{path} must hold an array `images`. Received: {sorted(arrays)}.")

@@ -11,7 +11,9 @@ def to_grey(images):
 
 
 def to_grey_rgb(images):
-    """RGB uint8 (n, height, width, 3) -> the same shape with its luminance in all three channels."""
+    """RGB uint8 (n, height, width, 3) -> the same shape with its luminance in all three
+    channels.
+    """
     return np.repeat(to_grey(images), 3, axis=-1)
 
 
@@ -28,7 +30,8 @@ def to_shape(images, image_shape):
     if images.shape[-1] != channels:
         if (images.shape[-1], channels) not in ((1, 3), (3, 1)):
             raise ValueError(
-                f"Images of {images.shape[-1]} channels cannot become images of {channels} channels."
+                f"Images of {images.shape[-1]} channels cannot become images of {channels} "
+                f"channels."
             )
         steps.append(f"{images.shape[-1]} to {channels} channels")
         images = to_grey(images) if channels == 1 else np.repeat(images, 3, axis=-1)

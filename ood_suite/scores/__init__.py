@@ -1,8 +1,8 @@
 """SCORES: the catalogue. Adding a score is one function (or class, if it learns) and one line here.
 
-A plain function maps arrays to scores; a class has `fit(*arrays) -> self` and `score(*arrays)`, and what it learns ends
-in an underscore. `needs` names the fields of `ood_suite.outputs.Outputs` that are its arguments, in order.
-Every score is float64 (n,) and HIGHER = MORE OOD.
+A plain function maps arrays to scores; a class has `fit(*arrays) -> self` and `score(*arrays)`, and
+what it learns ends in an underscore. `needs` names the fields of `ood_suite.outputs.Outputs` that
+are its arguments, in order. Every score is float64 (n,) and HIGHER = MORE OOD.
 """
 
 import inspect

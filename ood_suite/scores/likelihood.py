@@ -15,7 +15,8 @@ def _vector(name, values):
 def _same_length(first, second, names):
     if len(first) != len(second):
         raise ValueError(
-            f"`{names[0]}` and `{names[1]}` must have the same length. Received: {len(first)} and {len(second)}."
+            f"`{names[0]}` and `{names[1]}` must have the same length. Received: {len(first)} and "
+            f"{len(second)}."
         )
 
 
@@ -28,7 +29,8 @@ def likelihood(log_prob):
     Returns:
         float64 (n,).
 
-    Reference: Bishop, 1994; its failure: Nalisnick et al., "Do Deep Generative Models Know What They Don't Know?", 2019.
+    Reference: Bishop, 1994; its failure: Nalisnick et al., "Do Deep Generative Models Know What
+        They Don't Know?", 2019.
 
     >>> likelihood([-1200.0, -900.0])
     array([1200.,  900.])
@@ -37,7 +39,8 @@ def likelihood(log_prob):
 
 
 def likelihood_ratio(log_prob, background_log_prob):
-    """-(log p(x) - log p_background(x)), in nats: what is unlikely beyond its background statistics.
+    """-(log p(x) - log p_background(x)), in nats: what is unlikely beyond its background
+    statistics.
 
     Args:
         log_prob: (n,) nats, of the foreground model.
@@ -46,7 +49,8 @@ def likelihood_ratio(log_prob, background_log_prob):
     Returns:
         float64 (n,).
 
-    Reference: Ren et al., "Likelihood Ratios for Out-of-Distribution Detection", NeurIPS 2019, equation 3 (negated).
+    Reference: Ren et al., "Likelihood Ratios for Out-of-Distribution Detection", NeurIPS 2019,
+        equation 3 (negated).
 
     >>> likelihood_ratio([-1200.0, -900.0], [-1500.0, -950.0])
     array([-300.,  -50.])
@@ -58,7 +62,8 @@ def likelihood_ratio(log_prob, background_log_prob):
 
 
 def background_mean(log_prob, background_log_probs):
-    """The likelihood ratio against the mean of log p_background over several background models, in nats.
+    """The likelihood ratio against the mean of log p_background over several background models, in
+    nats.
 
     It needs no choice of one background model, so that no validation OOD data enter.
 
@@ -75,7 +80,8 @@ def background_mean(log_prob, background_log_probs):
     backgrounds = np.asarray(background_log_probs, np.float64)
     if backgrounds.ndim != 2 or backgrounds.shape[1] == 0:
         raise ValueError(
-            f"`background_log_probs` must have shape (n, backgrounds). Received: shape={backgrounds.shape}."
+            f"`background_log_probs` must have shape (n, backgrounds). Received: "
+            f"shape={backgrounds.shape}."
         )
     return likelihood_ratio(log_prob, backgrounds.mean(axis=1))
 
@@ -90,7 +96,8 @@ def input_complexity(log_prob, code_length):
     Returns:
         float64 (n,).
 
-    Reference: Serra et al., "Input Complexity and Out-of-distribution Detection with Likelihood-based Generative
+    Reference: Serra et al., "Input Complexity and Out-of-distribution Detection with
+        Likelihood-based Generative
     Models", ICLR 2020, equation 1, with PNG as the coder.
 
     >>> input_complexity([-np.log(2.0) * 100.0], [80.0])
@@ -102,12 +109,14 @@ def input_complexity(log_prob, code_length):
 
 
 class Typicality:
-    """|-log p(x) - H|, in nats, with H the mean of -log p over in-distribution data: too likely is suspect as well.
+    """|-log p(x) - H|, in nats, with H the mean of -log p over in-distribution data: too likely is
+    suspect as well.
 
     Attributes:
         entropy_: H, nats per example.
 
-    Reference: Nalisnick et al., "Detecting Out-of-Distribution Inputs to Deep Generative Models Using Typicality",
+    Reference: Nalisnick et al., "Detecting Out-of-Distribution Inputs to Deep Generative Models
+        Using Typicality",
     2019, equation 4 with batches of one example.
 
     >>> Typicality().fit([-1000.0, -1200.0]).score([-1100.0, -900.0])
