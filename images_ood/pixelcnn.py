@@ -117,6 +117,8 @@ class PixelCNN(keras.Model):
         options = self.options
         if options["rescale_pixel_value"]:
             images = images / 127.5 - 1.0
+        if labels is not None:
+            labels = ops.convert_to_tensor(labels, "int32")
         inputs = images if labels is None else [images, labels]
         raw = self.network(inputs, training=training)
         return logistic_mixture.split_parameters(

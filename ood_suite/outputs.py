@@ -137,7 +137,7 @@ def load_npz(path):
     if not pathlib.Path(path).exists():
         raise ValueError(f"There is no file {path}.")
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with open(path, "rb") as opened, np.load(opened, allow_pickle=False) as file:
             if not isinstance(file, np.lib.npyio.NpzFile):
                 raise ValueError("it holds one bare array")
             return {name: file[name] for name in file.files}

@@ -1,0 +1,77 @@
+"""Intervals: DeLong against its literal formula, the bootstrap against repeated experiments."""
+
+import numpy as np
+import pytest
+
+from ood_suite import intervals, metrics
+
+
+def literal_delong(id_scores, ood_scores):
+    """AUROC and its variance from the n x m kernel matrix (DeLong et al. 1988)."""
+    kernel = (ood_scores[:, None] > id_scores) + 0.5 * (ood_scores[:, None] == id_scores)
+    variance = kernel.mean(1).var(ddof=1) / len(ood_scores)
+    return kernel.mean(), variance + kernel.mean(0).var(ddof=1) / len(id_scores)
+
+
+def test_placements_equal_the_literal_formula(rng):
+    id_scores, ood_scores = rng.integers(0, 9, 40) * 1.0, rng.integers(2, 12, 30) * 1.0
+    of_id, of_ood = intervals.placements(id_scores, ood_scores)
+    area, variance = literal_delong(id_scores, ood_scores)
+    assert of_ood.mean() == pytest.approx(area, abs=1e-12)
+    assert of_id.mean() == pytest.approx(area, abs=1e-12)
+    ours = of_id.var(ddof=1) / 40 + of_ood.var(ddof=1) / 30
+    assert ours == pytest.approx(variance, abs=1e-14)
+
+
+def test_intervals_hold_the_truth_about_as_often_as_stated():
+    truth = 0.8555778  # Phi(1.5 / sqrt(2))
+    hits, rng = 0, np.random.default_rng(3)
+    for _ in range(300):
+        low, high = intervals.auroc_interval(rng.normal(0, 1, 60), rng.normal(1.5, 1, 50))
+        hits += low <= truth <= high
+    assert 0.91 <= hits / 300 <= 0.985
+
+
+def test_bootstrap_brackets_every_metric_and_is_seeded(rng):
+    id_scores, ood_scores = rng.normal(0, 1, 300), rng.normal(1.5, 1, 200)
+    found = intervals.bootstrap_intervals(id_scores, ood_scores, resamples=200)
+    values = metrics.evaluate(id_scores, ood_scores)
+    assert found.keys() == values.keys()
+    for name, (low, high) in found.items():
+        assert 0.0 <= low < values[name] < high <= 1.0, name
+    assert intervals.bootstrap_intervals(id_scores, ood_scores, resamples=200) == found
+
+
+def test_bootstrap_width_agrees_with_delong(rng):
+    id_scores, ood_scores = rng.normal(0, 1, 400), rng.normal(1.0, 1, 400)
+    counts = metrics.Counts.of(id_scores, ood_scores)
+    draws = [
+        metrics.auroc(
+            metrics.Counts(
+                counts.values,
+                intervals._resample(counts.id, rng),
+                intervals._resample(counts.ood, rng),
+            )
+        )
+        for _ in range(600)
+    ]
+    _, variance = literal_delong(id_scores, ood_scores)
+    assert np.std(draws) == pytest.approx(np.sqrt(variance), rel=0.15)
+
+
+def test_perfect_separation_has_an_honest_interval():
+    low, high = intervals.auroc_interval(np.arange(10.0), np.arange(20.0, 30.0))
+    assert high == 1.0 and 0.6 < low < 0.75
+    assert intervals.auroc_interval(np.arange(20.0, 30.0), np.arange(10.0))[0] == 0.0
+
+
+def test_paired_difference(rng):
+    id_scores, ood_scores = rng.normal(0, 1, 500), rng.normal(1, 1, 400)
+    noise = rng.normal(0, 2, 500), rng.normal(0, 2, 400)
+    worse = id_scores + noise[0], ood_scores + noise[1]
+    found = intervals.paired_auroc_difference((id_scores, ood_scores), worse)
+    assert found["low"] > 0 and found["p_value"] < 1e-3
+    same = intervals.paired_auroc_difference((id_scores, ood_scores), (id_scores, ood_scores))
+    assert same["difference"] == 0.0 and same["p_value"] == 1.0
+    with pytest.raises(ValueError, match="same ood examples"):
+        intervals.paired_auroc_difference((id_scores, ood_scores), (id_scores, ood_scores[1:]))
