@@ -24,6 +24,8 @@ class Experiment:
         learning_rate_schedule: "exponential" (learning_rate * learning_rate_decay ** step) or
             "cosine" (to 2%).
         ema: momentum of the average of the weights that is validated and shipped; 0 for none.
+        ema_overwrite_frequency: steps after which the weights are set to their average, time and again;
+            0 for never.
         eval_images: validation images per evaluation, spread evenly over the split; 0 for all.
     """
 
@@ -42,6 +44,7 @@ class Experiment:
     momentum: float = 0.95
     momentum2: float = 0.9995
     ema: float = 0.999
+    ema_overwrite_frequency: int = 0
     num_logistic_mix: int = 1
     num_hierarchies: int = 1
     num_resnet: int = 5
@@ -90,6 +93,7 @@ _HOURS = {
     "learning_rate": 1e-3,
     "learning_rate_schedule": "cosine",
     "ema": 0.995,
+    "ema_overwrite_frequency": 500,
     "num_resnet": 2,
     "rescale_pixel_value": True,
     "dtype": "mixed_bfloat16",

@@ -34,6 +34,7 @@ HELP = {
     "momentum": "Adam's beta_1.",
     "momentum2": "Adam's beta_2.",
     "ema": "Momentum of the average of the weights that is validated and shipped; 0 for none.",
+    "ema_overwrite_frequency": "Steps after which weights become their average; 0 for never.",
     "num_logistic_mix": "Components of the mixture per pixel.",
     "num_hierarchies": "Blocks with stride-2 sampling in between, 1 to 3.",
     "num_resnet": "Gated residual layers per block.",
@@ -132,6 +133,7 @@ def build_model(experiment, image_shape, num_classes, seed):
         beta_2=experiment.momentum2,
         use_ema=experiment.ema > 0,
         ema_momentum=experiment.ema or 0.99,
+        ema_overwrite_frequency=experiment.ema_overwrite_frequency or None,
     )
     model.compile(optimizer=optimizer, jit_compile=backend.jit_compile())
     return model
@@ -144,6 +146,11 @@ def train(experiment, name, out_dir, data_dir=None, repeat_id=0, save_im=False):
         experiment = dataclasses.replace(experiment, total_steps=experiment.background_steps)
     training = data.load(experiment.id_dataset, "train", data_dir)
     validation = data.load(experiment.id_dataset, "val", data_dir)
+    if validation.images.shape[1:] != training.images.shape[1:]:
+        raise ValueError(
+            f"The images of {validation.name} (val) have shape {validation.images.shape[1:]}, "
+            f"those of {training.name} (train) {training.images.shape[1:]}."
+        )
     settings = dataclasses.asdict(experiment) | {"exp": name, "repeat_id": repeat_id}
     for key in ("mutation_rates", "reg_weights"):  # the sweep's, not this run's
         del settings[key]
@@ -172,7 +179,8 @@ def _fit(experiment, run, training, validation, seed, save_im):
     model = build_model(experiment, training.images.shape[1:], num_classes, seed)
     inputs = [training.images] + ([training.labels] if experiment.class_conditional else [])
     if experiment.data_init:
-        initialize_from_data(model, *next(trainer.batches(inputs, 100, seed))[0:1])
+        rows = slice(0, 100)
+        initialize_from_data(model, *(array[rows] for array in inputs))
     if save_im:
         from ood_suite.figures import save_image_grid
 

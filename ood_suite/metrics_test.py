@@ -52,7 +52,7 @@ def test_order_and_monotone_maps_change_nothing(case, rng):
 
 
 def test_both_conventions_of_fpr95_on_a_known_fixture():
-    # Figures of pytorch-ood 0.4.0 (OOD positive) and of the ID-positive definition on the same draw.
+    # pytorch-ood 0.4.0 gives the OOD-positive figure on the same draw.
     random = np.random.RandomState(0)
     found = metrics.evaluate(random.normal(0, 1, 2000), random.normal(1.5, 1, 2000))
     assert round(found["auroc"], 6) == 0.856349

@@ -152,6 +152,9 @@ def locked(folder):
         file.truncate(0)
         file.write(f"pid {os.getpid()}")
         file.flush()
+        for leftover in (".", "checkpoints", "logs"):  # of a writer that was killed
+            for path in (pathlib.Path(folder) / leftover).glob(".partial-*"):
+                path.unlink()
         yield
 
 

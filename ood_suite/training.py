@@ -100,15 +100,16 @@ def fit(model, arrays, run, *, total_steps, eval_every, batch_size, seed, valida
     model.optimizer.build(model.trainable_variables)
     step = restore(model, run)
     history = History.until(run.folder / "logs" / "history.csv", step)
-    progress = _Progress(total_steps, step, monitor)
+    progress, raw = _Progress(total_steps, step, monitor), _RawWeights()
     with backend.summary_writer(run.folder / "logs") as write_summary:
         while step < total_steps:
             count = min(eval_every, total_steps - step)
             inputs = batches(arrays, batch_size, seed, step)
             started = time.perf_counter()
             logs = model.fit(
-                inputs, steps_per_epoch=count, verbose=0, shuffle=False, callbacks=[progress]
+                inputs, steps_per_epoch=count, verbose=0, shuffle=False, callbacks=[progress, raw]
             ).history
+            raw.restore()
             seconds = time.perf_counter() - started
             step += count
             row = {"step": step} | {name: values[-1] for name, values in logs.items()}
@@ -206,6 +207,20 @@ def restore(model, run):
 
 def _checkpoints(folder):
     return sorted(pathlib.Path(folder).glob("step_*.npz"))
+
+
+class _RawWeights(keras.callbacks.Callback):
+    """Undoes what `fit` does at its end with use_ema: overwriting the weights with their average.
+
+    Without this, how often one evaluates would change how the model is trained.
+    """
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.values = [keras.ops.convert_to_numpy(v) for v in self.model.trainable_variables]
+
+    def restore(self):
+        for variable, value in zip(self.model.trainable_variables, self.values, strict=True):
+            variable.assign(value)
 
 
 class _Progress(keras.callbacks.Callback):

@@ -1,0 +1,102 @@
+"""The data binaries: TFDS (on its own mock data) and notMNIST (on files made here)."""
+
+import io
+import tarfile
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from images_ood import notmnist_to_np, tfds_to_np
+from ood_suite import data
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", tfds_to_np.NAMES)
+def test_tfds_rows_are_split_in_order(name, tmp_path):
+    import tensorflow_datasets as tfds
+
+    with tfds.testing.mock_data(num_examples=10):
+        counts = tfds_to_np.convert(name, tmp_path)
+        images, labels = tfds_to_np.read(name, "train")
+    assert counts == {"train": 8, "val": 2, "test": 10}
+    train, val = (data.load(name, split, tmp_path) for split in ("train", "val"))
+    np.testing.assert_array_equal(np.concatenate([train.images, val.images]), images)
+    np.testing.assert_array_equal(np.concatenate([train.labels, val.labels]), labels)
+    assert images.shape[1:] == data.DATASETS[name].image_shape
+
+
+def test_unknown_tfds_name(tmp_path):
+    with pytest.raises(ValueError, match="Unknown data set 'imagenet'. Known: cifar10"):
+        tfds_to_np.convert("imagenet", tmp_path)
+
+
+def png(value, size=(28, 28)):
+    buffer = io.BytesIO()
+    Image.fromarray(np.full(size, value, np.uint8)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+FILES = {
+    "notMNIST_small/A/b.png": png(10),
+    "notMNIST_small/A/a.png": png(20),
+    "notMNIST_small/J/z.png": png(30),
+    "notMNIST_small/B/broken.png": b"",
+    "notMNIST_small/B/cut.png": png(40)[:45],
+    "notMNIST_small/C/large.png": png(50, (30, 28)),
+    "notMNIST_small/readme.txt": b"no image",
+}
+
+
+def write_folder(folder):
+    for name, content in FILES.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(content)
+    return folder
+
+
+def write_tar(path, files=FILES, link=None):
+    with tarfile.open(path, "w:gz") as archive:
+        for name, content in files.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+        if link:
+            member = tarfile.TarInfo("notMNIST_small/A/link.png")
+            member.type, member.linkname = tarfile.SYMTYPE, link
+            archive.addfile(member)
+    return path
+
+
+@pytest.mark.parametrize("kind", ["folder", "tar"])
+def test_notmnist_reads_what_is_an_image_and_lists_the_rest(kind, tmp_path):
+    source = write_folder(tmp_path) if kind == "folder" else write_tar(tmp_path / "n.tar.gz")
+    images, labels, unreadable = notmnist_to_np.convert(source)
+    np.testing.assert_array_equal(images[:, 0, 0, 0], [20, 10, 30])
+    np.testing.assert_array_equal(labels, [0, 0, 9])
+    assert len(unreadable) == 3
+    assert any("large.png (size 28x30)" in name for name in unreadable)
+
+
+def test_paths_that_leave_the_source_are_refused(tmp_path):
+    evil = write_tar(tmp_path / "evil.tar.gz", {"../A/a.png": png(1)})
+    with pytest.raises(ValueError, match=r"'\.\./A/a\.png'.*refused"):
+        notmnist_to_np.convert(evil)
+    with pytest.raises(ValueError, match="link.png.*refused"):
+        notmnist_to_np.convert(write_tar(tmp_path / "link.tar.gz", link="/etc/passwd"))
+    (tmp_path / "secret.png").write_bytes(png(1))
+    (tmp_path / "source" / "A").mkdir(parents=True)
+    (tmp_path / "source" / "A" / "a.png").symlink_to(tmp_path / "secret.png")
+    with pytest.raises(ValueError, match="leads out of"):
+        notmnist_to_np.convert(tmp_path / "source")
+
+
+def test_bad_sources(tmp_path):
+    with pytest.raises(ValueError, match="There is no"):
+        notmnist_to_np.convert(tmp_path / "none.tar")
+    (tmp_path / "text.tar").write_text("hello")
+    with pytest.raises(ValueError, match="neither a folder nor a tar"):
+        notmnist_to_np.convert(tmp_path / "text.tar")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match="no readable PNG"):
+        notmnist_to_np.convert(tmp_path / "empty")

@@ -1,0 +1,218 @@
+"""Training as a user does it: real processes, really killed; and every refusal with its message."""
+
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import keras
+import numpy as np
+import pytest
+
+from ood_suite.data.npz import write_images
+from ood_suite.outputs import load_npz
+from ood_suite.runs import read_csv
+
+ROOT = pathlib.Path(__file__).parents[1]
+TINY = (
+    "--exp=fashion_small", "--num_filters=4", "--num_resnet=1", "--batch_size=8", "--eval_every=4",
+    "--eval_images=8", "--background_steps=0",
+)  # fmt: skip
+# Runs a binary, but the n-th call of a NumPy writer writes half of its file and kills the process.
+KILLER = """
+import io, os, runpy, signal, sys
+import numpy as np
+name, calls, module = sys.argv[1], int(sys.argv[2]), sys.argv[3]
+original = getattr(np, name)
+def writer(file, *args, **arrays):
+    global calls
+    calls -= 1
+    if calls:
+        return original(file, *args, **arrays)
+    buffer = io.BytesIO()
+    original(buffer, *args, **arrays)
+    file.write(buffer.getvalue()[: len(buffer.getvalue()) // 2])
+    file.flush()
+    os.kill(os.getpid(), signal.SIGKILL)
+setattr(np, name, writer)
+sys.argv = [module, *sys.argv[4:]]
+runpy.run_module(module, run_name="__main__")
+"""
+
+
+def command(module, *arguments, kill_at=None):
+    """Runs a binary to its end; `kill_at=(writer, n)` kills it in the middle of that write."""
+    start = ["-m", module] if kill_at is None else ["-c", KILLER, *map(str, kill_at), module]
+    return subprocess.run(
+        [sys.executable, *start, *arguments], cwd=ROOT, capture_output=True, text=True,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+
+
+def train(data_dir, out_dir, *arguments, **options):
+    arguments = (*TINY, f"--data_dir={data_dir}", f"--out_dir={out_dir}", *arguments)
+    return command("images_ood.train", *arguments, **options)
+
+
+def final_state(folder):
+    [path] = sorted((folder / "checkpoints").glob("step_*.npz"))[-1:]
+    return path.name, load_npz(path)
+
+
+def assert_same_run(folder, expected):
+    name, state = final_state(folder)
+    expected_name, expected_state = final_state(expected)
+    assert name == expected_name and state.keys() == expected_state.keys()
+    for key in state:
+        np.testing.assert_array_equal(state[key], expected_state[key], err_msg=key)
+    assert read_csv(folder / "logs/history.csv") == read_csv(expected / "logs/history.csv")
+    import images_ood.pixelcnn  # noqa: F401
+
+    models = [keras.saving.load_model(f / "model.keras", compile=False) for f in (folder, expected)]
+    for ours, theirs in zip(models[0].get_weights(), models[1].get_weights(), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_killed_runs_end_bit_identical(small_data, tmp_path):
+    arguments = ("--mutation_rate=0.3", "--reg_weight=0.1", "--dropout_p=0.2", "--total_steps=40")
+    plain = train(small_data, tmp_path / "plain", *arguments)
+    assert plain.returncode == 0, plain.stderr
+    name = "fashion_small/reg0.1_mr0.3"
+    folder = tmp_path / "cut" / name
+
+    # In the middle of writing the third checkpoint.
+    cut = train(small_data, tmp_path / "cut", *arguments, kill_at=("savez", 3))
+    assert cut.returncode == -signal.SIGKILL
+    assert final_state(folder)[0] == "step_00000008.npz"
+    assert list(folder.glob("checkpoints/.partial*"))
+
+    # At some moment of the training.
+    process = subprocess.Popen(
+        [sys.executable, "-m", "images_ood.train", *TINY, f"--data_dir={small_data}",
+         f"--out_dir={tmp_path / 'cut'}", *arguments],
+        cwd=ROOT, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    deadline = time.monotonic() + 120
+    while final_state(folder)[0] == "step_00000008.npz" and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.kill()
+    process.wait()
+    assert not (folder / "model.keras").exists()
+
+    continued = train(small_data, tmp_path / "cut", *arguments)
+    assert continued.returncode == 0 and "Continuing from" in continued.stderr
+    assert_same_run(folder, tmp_path / "plain" / name)
+    assert not list(folder.rglob(".partial*"))
+    again = train(small_data, tmp_path / "cut", *arguments)
+    assert "is finished: nothing to do" in again.stderr
+
+
+@pytest.fixture
+def run_in_process(small_data, tmp_path):
+    """Calls images_ood.train.train with a tiny experiment; returns the Run."""
+    import dataclasses
+
+    from images_ood import configs
+    from images_ood.train import train as train_function
+
+    def call(data_dir=small_data, **overrides):
+        tiny = {
+            "num_filters": 4, "num_resnet": 1, "batch_size": 8, "total_steps": 4, "eval_every": 2,
+            "eval_images": 8, "background_steps": 0,
+        }  # fmt: skip
+        experiment = dataclasses.replace(configs.get("fashion_small"), **tiny | overrides)
+        return train_function(experiment, "tiny", tmp_path / "out", data_dir)
+
+    return call
+
+
+def test_options_of_training(run_in_process, tmp_path):
+    """Weight norm from data, class condition, no average, raw pixels, the other schedule."""
+    run = run_in_process(
+        use_weight_norm=True, data_init=True, class_conditional=True, ema=0.0,
+        rescale_pixel_value=False, learning_rate_schedule="exponential", dtype="mixed_bfloat16",
+    )  # fmt: skip
+    rows = read_csv(run.folder / "logs/history.csv")
+    assert [row["step"] for row in rows] == ["2", "4"] and float(rows[1]["val_bits_per_dim"]) > 0
+    assert run.config["fingerprints"].keys() == {"fashion_mnist_train", "fashion_mnist_val"}
+    assert list((run.folder / "logs").glob("events*"))
+
+
+def test_training_lowers_the_loss_and_ships_averaged_weights(run_in_process):
+    from images_ood.pixelcnn import PixelCNN  # noqa: F401 (registers the class)
+
+    run = run_in_process(total_steps=60, eval_every=30, learning_rate=0.01, ema=0.9)
+    rows = read_csv(run.folder / "logs/history.csv")
+    assert float(rows[-1]["val_bits_per_dim"]) < 0.98 * float(rows[0]["bits_per_dim"])
+    shipped = keras.saving.load_model(run.model_path, compile=False).get_weights()
+    state = final_state(run.folder)[1]
+    kernels = [v for k, v in state.items() if k.startswith("model/") and v.ndim == 4]
+    averages = [v for v in shipped if v.ndim == 4]
+    assert len(kernels) == len(averages)
+    assert any((a != b).any() for a, b in zip(kernels, averages))
+
+
+@pytest.mark.parametrize("content", [b"", b"half"])
+def test_a_damaged_checkpoint_is_named(run_in_process, content):
+    from ood_suite.runs import RunError
+
+    run = run_in_process()
+    run.model_path.unlink()
+    path = run.folder / "checkpoints" / "step_00000004.npz"
+    path.write_bytes(path.read_bytes()[:500] if content else b"")
+    with pytest.raises(
+        RunError, match=r"step_00000004.npz is damaged.*continues from step_00000002"
+    ):
+        run_in_process()
+    path.unlink()
+    assert run_in_process().is_finished
+
+
+def test_a_foreign_checkpoint_is_refused(run_in_process):
+    from ood_suite.runs import RunError
+
+    run = run_in_process()
+    run.model_path.unlink()
+    np.savez(run.folder / "checkpoints" / "step_00000004.npz", **{"model/0000": np.zeros(3)})
+    with pytest.raises(RunError, match="is of another model"):
+        run_in_process()
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(run_in_process):
+    with pytest.raises(FloatingPointError, match=r"The loss became (nan|inf).*--learning_rate"):
+        run_in_process(learning_rate=1e30, total_steps=40, ema=0.0)
+
+
+def test_wrong_data_are_refused(run_in_process, small_data):
+    write_images(small_data / "fashion_mnist_val.npz", np.zeros((9, 9, 8, 1), np.uint8), [0] * 9)
+    with pytest.raises(ValueError, match=r"val.* \(9, 8, 1\).*train.* \(8, 8, 1\)"):
+        run_in_process()
+    with pytest.raises(ValueError, match="`batch_size` must lie in 1..64"):
+        write_images(
+            small_data / "fashion_mnist_val.npz", np.zeros((9, 8, 8, 1), np.uint8), [0] * 9
+        )
+        run_in_process(batch_size=65)
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (("--exp=fashon",), "Unknown experiment 'fashon'. Known: cifar, cifar_small, fashion,"),
+        (("--mutation_rate=1.5",), "--mutation_rate must lie in [0, 1]. Received: 1.5."),
+        (("--data_init",), "--data_init has no effect without --use_weight_norm."),
+        (("fashion",), "Unexpected argument 'fashion'."),
+        (("--out_dir=/dev/null/x",), "Cannot make the folder /dev/null/x"),
+    ],
+)
+def test_refusals_of_the_binary(arguments, message):
+    result = command("images_ood.train", *arguments)
+    assert result.returncode == 1
+    assert message in result.stderr and "Traceback" not in result.stderr
+
+
+def test_help_explains():
+    result = command("images_ood.train", "--help")
+    for text in ("Experiment: cifar, cifar_small, fashion", "Probability that a pixel is replaced"):
+        assert text in result.stdout

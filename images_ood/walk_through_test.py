@@ -1,0 +1,209 @@
+"""The reference's walk-through on tiny data: sweep, extraction, evaluation, samples."""
+
+import json
+import shutil
+import signal
+
+import numpy as np
+import pytest
+
+from images_ood.train_test import TINY, command
+from ood_suite.data.npz import write_images
+from ood_suite.outputs import Outputs
+from ood_suite.runs import Run, read_csv
+
+
+@pytest.fixture(scope="module")
+def sweep(tmp_path_factory):
+    """(out_dir, data_dir) of a sweep of two repeats: foreground and two backgrounds each."""
+    tmp_path = tmp_path_factory.mktemp("sweep")
+    data_dir = tmp_path / "data"
+    rng = np.random.default_rng(7)
+    ramp = np.linspace(0, 200, 8).astype(np.uint8)[None, None, :, None]
+    sizes = {
+        "fashion_mnist_train": (64, 40),
+        "fashion_mnist_val": (24, 40),
+        "fashion_mnist_test": (24, 40),
+        "mnist_test": (20, 4),
+        "notmnist": (20, 80),
+    }
+    for name, (count, noise) in sizes.items():
+        images = ramp + rng.integers(0, noise, (count, 8, 8, 1), dtype=np.uint8)
+        write_images(data_dir / f"{name}.npz", images, np.arange(count) % 10)
+    result = command(
+        "images_ood.sweep", *TINY, "--total_steps=8", "--mutation_rates=0.1,0.3",
+        "--reg_weights=0.5", "--repeats=2", f"--data_dir={data_dir}", f"--out_dir={tmp_path}",
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    return tmp_path, data_dir
+
+
+def evaluate(folder, data_dir, *arguments):
+    return command(
+        "ood_suite.eval", f"--run={folder}", f"--data_dir={data_dir}", "--resamples=20", *arguments
+    )
+
+
+def test_the_sweep_trains_the_grid_once(sweep):
+    out_dir, data_dir = sweep
+    names = {path.parent.name for path in out_dir.glob("fashion_small/*/model.keras")}
+    grid = {"reg0_mr0", "reg0.5_mr0.1", "reg0.5_mr0.3"}
+    assert names == grid | {f"{name}_repeat1" for name in grid}
+    again = command(
+        "images_ood.sweep", *TINY, "--total_steps=8", "--mutation_rates=0.1,0.3",
+        "--reg_weights=0.5", "--repeats=2", f"--data_dir={data_dir}", f"--out_dir={out_dir}",
+    )  # fmt: skip
+    assert again.stderr.count("is finished: nothing to do") == 6
+    seeds = [
+        Run.load(out_dir / "fashion_small" / name).settings["repeat_id"]
+        for name in ("reg0_mr0", "reg0_mr0_repeat1")
+    ]
+    assert seeds == [0, 1]
+
+
+def test_evaluation_of_a_sweep(sweep):
+    out_dir, data_dir = sweep
+    folder = out_dir / "fashion_small"
+    result = evaluate(folder, data_dir)
+    assert result.returncode == 0, result.stderr
+    assert "OOD: mnist (20 images) against ID (24 images)" in result.stdout
+    assert "chosen of 2 on validation OOD notmnist" in result.stdout
+    report = folder / "report"
+    rows = read_csv(report / "results.csv")
+    assert [row["score"] for row in rows] == [
+        "background_mean", "input_complexity", "likelihood", "likelihood_ratio", "typicality",
+    ]  # fmt: skip
+    html = (report / "report.html").read_text()
+    assert html.count("data:image/png;base64,") == len(list((report / "figures").glob("*.png")))
+    assert "http://" not in html and "https://" not in html
+    # The numbers are those of the outputs on disk, by another library.
+    from sklearn.metrics import roc_auc_score
+
+    results = json.loads((report / "results.json").read_text())
+    [group] = results["groups"]
+    chosen = max(group["choice"], key=lambda row: row["validation_auroc"])["background"]
+    assert group["chosen"] == chosen
+
+    def ratio(data, split="test"):
+        foreground, background = (
+            Outputs.load(Run.load(folder / run).outputs_path(data, split)).log_prob
+            for run in ("reg0_mr0", chosen)
+        )
+        return background - foreground
+
+    scores = np.r_[ratio("fashion_mnist"), ratio("mnist")]
+    expected = roc_auc_score(np.r_[np.zeros(24), np.ones(20)], scores)
+    row = next(row for row in rows if row["score"] == "likelihood_ratio")
+    assert float(row["auroc"]) == pytest.approx(expected, abs=1e-12)
+    validation = np.r_[ratio("fashion_mnist", "val"), ratio("notmnist")]
+    expected = roc_auc_score(np.r_[np.zeros(24), np.ones(20)], validation)
+    best = max(row["validation_auroc"] for row in group["choice"])
+    assert best == pytest.approx(expected, abs=1e-12)
+
+
+def test_repeats(sweep):
+    out_dir, data_dir = sweep
+    result = evaluate(out_dir / "fashion_small", data_dir, "--repeats", f"--out={out_dir / 'r'}")
+    assert result.returncode == 0, result.stderr
+    results = json.loads((out_dir / "r" / "results.json").read_text())
+    rows = read_csv(out_dir / "r" / "results.csv")
+    values = [float(row["auroc"]) for row in rows if row["score"] == "likelihood"]
+    entry = next(e for e in results["over_repeats"] if e["score"] == "likelihood")
+    assert len(values) == 2 and entry["repeats"] == 2
+    assert entry["auroc_mean"] == pytest.approx(np.mean(values))
+    assert entry["auroc_std"] == pytest.approx(np.std(values, ddof=1))
+    assert "mean (standard deviation over repeats)" in result.stdout
+
+
+def test_a_single_run_has_no_ratio_and_asking_for_it_says_why(sweep):
+    out_dir, data_dir = sweep
+    run = out_dir / "fashion_small" / "reg0_mr0"
+    result = evaluate(run, data_dir, f"--out={out_dir / 's'}")
+    assert result.returncode == 0, result.stderr
+    assert "likelihood_ratio" not in result.stdout and "typicality" in result.stdout
+    refused = evaluate(run, data_dir, "--scores=likelihood_ratio")
+    assert refused.returncode == 1
+    assert "likelihood_ratio needs `background_log_prob`" in refused.stderr
+    typo = evaluate(run, data_dir, "--scores=likelihod")
+    assert "Unknown score 'likelihod'. Known: background_mean" in typo.stderr
+
+
+def test_extraction_survives_a_kill(sweep, tmp_path):
+    out_dir, data_dir = sweep
+    run = tmp_path / "run"
+    shutil.copytree(out_dir / "fashion_small" / "reg0_mr0", run)
+    shutil.rmtree(run / "outputs", ignore_errors=True)
+    arguments = (f"--run={run}", f"--data_dir={data_dir}")
+    cut = command("images_ood.extract", *arguments, kill_at=("savez_compressed", 2))
+    assert cut.returncode == -signal.SIGKILL
+    finished = run / "outputs" / "fashion_mnist_val.npz"
+    before = finished.stat().st_mtime_ns
+    assert not (run / "outputs" / "fashion_mnist_test.npz").exists()
+    result = command("images_ood.extract", *arguments)
+    assert result.returncode == 0, result.stderr
+    assert finished.stat().st_mtime_ns == before
+    outputs = Outputs.load(run / "outputs" / "mnist_test.npz")
+    assert outputs.log_prob_map.shape == (20, 8, 8)
+    np.testing.assert_allclose(outputs.log_prob_map.sum((1, 2)), outputs.log_prob, rtol=1e-5)
+    finished.write_bytes(finished.read_bytes()[:300])
+    damaged = command("images_ood.extract", *arguments)
+    assert damaged.returncode == 1 and "fashion_mnist_val.npz cannot be read" in damaged.stderr
+
+
+def test_outputs_follow_the_data_and_the_model(sweep, tmp_path):
+    from images_ood.extract import extract
+
+    out_dir, data_dir = sweep
+    folder = tmp_path / "run"
+    shutil.copytree(out_dir / "fashion_small" / "reg0_mr0", folder)
+    copied = shutil.copytree(data_dir, tmp_path / "data")
+    run = Run.load(folder)
+    first = extract(run, ("mnist",), "test", copied)
+    images = np.full((5, 8, 8, 1), 9, np.uint8)
+    write_images(copied / "mnist_test.npz", images, np.zeros(5))
+    second = extract(run, ("mnist",), "test", copied)
+    assert len(first) == 20 and len(second) == 5
+    shutil.copy(out_dir / "fashion_small" / "reg0_mr0_repeat1" / "model.keras", run.model_path)
+    third = extract(run, ("mnist",), "test", copied)
+    assert (third.log_prob != second.log_prob).all()
+
+
+def test_a_damaged_model_and_an_unfinished_run_are_named(sweep, tmp_path):
+    out_dir, data_dir = sweep
+    folder = tmp_path / "run"
+    shutil.copytree(out_dir / "fashion_small" / "reg0_mr0", folder)
+    shutil.rmtree(folder / "outputs", ignore_errors=True)
+    (folder / "model.keras").write_bytes((folder / "model.keras").read_bytes()[:1000])
+    result = command("images_ood.extract", f"--run={folder}", f"--data_dir={data_dir}")
+    assert result.returncode == 1 and "model.keras cannot be read" in result.stderr
+    (folder / "model.keras").unlink()
+    result = evaluate(folder, data_dir)
+    assert result.returncode == 1 and "has no finished model yet" in result.stderr
+
+
+def test_refusals_of_the_evaluator(sweep, tmp_path):
+    out_dir, data_dir = sweep
+    assert "is no run and holds none" in evaluate(tmp_path, data_dir).stderr
+    same = shutil.copytree(data_dir, tmp_path / "data")
+    shutil.copy(same / "fashion_mnist_test.npz", same / "mnist_test.npz")
+    run = shutil.copytree(out_dir / "fashion_small" / "reg0_mr0", tmp_path / "run")
+    assert "The OOD set mnist is the ID set" in evaluate(run, same).stderr
+    assert "must have a value other than None" in command("ood_suite.eval").stderr
+
+
+def test_samples_and_pixel_bits(sweep, tmp_path):
+    from PIL import Image
+
+    out_dir, data_dir = sweep
+    run = f"--run={out_dir / 'fashion_small' / 'reg0_mr0'}"
+    paths = [tmp_path / "a.png", tmp_path / "b.png", tmp_path / "bits.png"]
+    for path in paths[:2]:
+        result = command("images_ood.sample", run, "--num_samples=4", f"--out={path}")
+        assert result.returncode == 0, result.stderr
+    pictures = [np.asarray(Image.open(path)) for path in paths[:2]]
+    np.testing.assert_array_equal(*pictures)  # the same seed
+    assert pictures[0].std() > 10
+    result = command(
+        "images_ood.sample", run, "--dataset=mnist", f"--data_dir={data_dir}", f"--out={paths[2]}"
+    )
+    assert result.returncode == 0 and "bits per dimension" in result.stderr and paths[2].exists()
