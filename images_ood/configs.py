@@ -24,8 +24,8 @@ class Experiment:
         learning_rate_schedule: "exponential" (learning_rate * learning_rate_decay ** step) or
             "cosine" (to 2%).
         ema: momentum of the average of the weights that is validated and shipped; 0 for none.
-        ema_overwrite_frequency: steps after which the weights are set to their average, time and again;
-            0 for never.
+        ema_overwrite_frequency: steps after which the weights are set to their average, again and
+            again; 0 for never.
         eval_images: validation images per evaluation, spread evenly over the split; 0 for all.
     """
 
@@ -73,9 +73,9 @@ _CIFAR = {
     "rescale_pixel_value": True,
 }
 _SMALL = {
-    "total_steps": 800,
-    "background_steps": 300,
-    "eval_every": 100,
+    "total_steps": 1_200,
+    "background_steps": 200,
+    "eval_every": 200,
     "eval_images": 500,
     "learning_rate": 2e-3,
     "learning_rate_schedule": "cosine",
