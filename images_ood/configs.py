@@ -16,6 +16,7 @@ class Experiment:
         id_dataset: trained on; its "val" split validates, its "test" split is the ID of the result.
         ood_validation: data sets to choose a background model with; the first that is there is
             taken.
+        ood_validation_split: which split of it.
         ood_test: data sets of the result. They choose nothing.
         mutation_rates, reg_weights: the sweep's grid of background models; reg_weight multiplies
             the sum of squared kernel weights, beside the mean nats per image.
@@ -32,6 +33,7 @@ class Experiment:
     id_dataset: str
     ood_validation: tuple
     ood_test: tuple
+    ood_validation_split: str = "test"
     batch_size: int = 32
     total_steps: int = 50_000
     background_steps: int = 0
@@ -69,6 +71,7 @@ _FASHION = {
 _CIFAR = {
     "id_dataset": "cifar10",
     "ood_validation": ("cifar10_grey",),
+    "ood_validation_split": "val",  # the ID test images must not choose anything, grey or not
     "ood_test": ("svhn_cropped",),
     "rescale_pixel_value": True,
 }

@@ -13,6 +13,7 @@ import io
 
 import numpy as np
 from absl import flags, logging
+from scipy.special import logsumexp
 
 from ood_suite import data
 from ood_suite.app import run_app
@@ -22,7 +23,8 @@ from ood_suite.runs import Run, RunError, fingerprint, locked
 
 FLAGS = flags.FLAGS
 CHUNK = 1000  # images between two moves of the progress bar
-_MODELS = {}  # the last model loaded: evaluation asks for several data sets of one run in a row
+KEPT_MODELS = 16
+_MODELS = {}  # evaluation asks for several data sets of several runs in turn
 
 
 def extract(run, names, split, data_dir=None, maps=False, batch_size=100):
@@ -46,41 +48,48 @@ def extract(run, names, split, data_dir=None, maps=False, batch_size=100):
             f"{run.folder} has no finished model yet. The training command continues it."
         )
     found = data.first_available(names, split, data_dir)
-    model = load_model(run)
-    images, steps = to_shape(found.images, model.options["image_shape"])
     meta = {
         "run": str(run.folder),
         "dataset": found.name,
         "split": split,
         "fingerprint": found.fingerprint,
-        "model_fingerprint": _model_fingerprint(run),
-        "dtype": model.dtype_policy.name,
-        "note": "; ".join(filter(None, [found.note, *steps])),
+        "model_fingerprint": fingerprint(np.frombuffer(run.model_path.read_bytes(), np.uint8)),
+        "source_note": found.note,
         "command": f"python -m images_ood.extract --run={run.folder} --dataset={found.name} "
-        "--split={split}",
+        f"--split={split}",
     }
     path = run.outputs_path(found.name, split)
     if path.exists():
         outputs = Outputs.load(path)
         same = all(
-            outputs.meta.get(k) == meta[k] for k in ("fingerprint", "model_fingerprint", "note")
+            outputs.meta.get(key) == meta[key]
+            for key in ("fingerprint", "model_fingerprint", "source_note")
         )
         if same and (outputs.log_prob_map is not None or not maps):
             return outputs
-    log_prob_map = _log_prob_map(
-        model, images, found.labels, batch_size, f"{run.folder.name} on {found.name}"
-    )
-    outputs = Outputs(
+    with locked(path.parent):
+        outputs = _extract(run, found, maps, batch_size, meta)
+        outputs.save(path)
+    return outputs
+
+
+def _extract(run, found, maps, batch_size, meta):
+    model = load_model(run)
+    images, steps = to_shape(found.images, model.options["image_shape"])
+    title = f"{run.folder.name} on {found.name}"
+    log_prob_map = _log_prob_map(model, images, batch_size, title)
+    return Outputs(
         labels=found.labels,
         log_prob=log_prob_map.sum(axis=(1, 2), dtype=np.float64),
         log_prob_map=log_prob_map if maps else None,
         images=images if maps else None,
         code_length=np.array([png_bits(image) for image in images]),
-        meta=meta,
+        meta=meta
+        | {
+            "note": "; ".join(filter(None, [found.note, *steps])),
+            "dtype": model.dtype_policy.name,
+        },
     )
-    with locked(run.folder / "outputs"):
-        outputs.save(path)
-    return outputs
 
 
 def load_model(run):
@@ -91,7 +100,8 @@ def load_model(run):
 
     key = (str(run.model_path), run.model_path.stat().st_mtime_ns)
     if key not in _MODELS:
-        _MODELS.clear()
+        if len(_MODELS) >= KEPT_MODELS:
+            _MODELS.clear()
         try:
             _MODELS[key] = keras.saving.load_model(run.model_path, compile=False, safe_mode=True)
         except Exception as error:
@@ -114,21 +124,38 @@ def png_bits(image):
     return 8.0 * buffer.tell()
 
 
-def _model_fingerprint(run):
-    return fingerprint(np.frombuffer(run.model_path.read_bytes(), np.uint8))
-
-
-def _log_prob_map(model, images, labels, batch_size, title):
+def _log_prob_map(model, images, batch_size, title):
+    """float32 (n, height, width) nats, with a progress bar."""
     from tqdm.auto import tqdm
 
     maps = []
     with tqdm(total=len(images), desc=title, unit="image", mininterval=2) as bar:
         for start in range(0, len(images), CHUNK):
-            rows = slice(start, start + CHUNK)
-            inputs = [images[rows], labels[rows]] if model.options["num_classes"] else images[rows]
-            maps.append(model.predict(inputs, batch_size=batch_size, verbose=0))
-            bar.update(len(maps[-1]))
+            chunk = images[start : start + CHUNK]
+            if model.options["num_classes"]:
+                maps.append(_marginal_map(model, chunk, batch_size))
+            else:
+                maps.append(model.predict(chunk, batch_size=batch_size, verbose=0))
+            bar.update(len(chunk))
     return np.concatenate(maps)
+
+
+def _marginal_map(model, images, batch_size):
+    """Per-pixel map of p(x) = mean over classes of p(x | class): no label is looked at.
+
+    With P_i(c) = log p(x_1..x_i | c), the marginal of a prefix is M_i = logsumexp_c P_i(c) - log C,
+    and pixel i counts M_i - M_{i-1}, so that the map still sums to log p(x).
+    """
+    classes = model.options["num_classes"]
+    prefixes = []
+    for label in range(classes):
+        labels = np.full(len(images), label, np.int32)
+        conditional = model.predict([images, labels], batch_size=batch_size, verbose=0)
+        flat = conditional.reshape(len(images), -1).astype(np.float64)
+        prefixes.append(np.cumsum(flat, axis=1))
+    marginal = logsumexp(prefixes, axis=0) - np.log(classes)
+    steps = np.diff(marginal, axis=1, prepend=0.0)
+    return steps.reshape(conditional.shape).astype(np.float32)
 
 
 def main(_):
@@ -138,7 +165,7 @@ def main(_):
         wanted = [(tuple(FLAGS.dataset), FLAGS.split)]
     else:
         wanted = [((settings["id_dataset"],), "val"), ((settings["id_dataset"],), "test")]
-        wanted += [(tuple(settings["ood_validation"]), "test")]
+        wanted += [(tuple(settings["ood_validation"]), settings["ood_validation_split"])]
         wanted += [((name,), "test") for name in settings["ood_test"]]
     for names, split in wanted:
         outputs = extract(run, names, split, FLAGS.data_dir, FLAGS.maps, FLAGS.batch_size)

@@ -90,7 +90,7 @@ class PixelCNN(keras.Model):
             "num_classes": num_classes,
             "seed": seed,
         }
-        _check_options(self.options)
+        check_options(self.options)
         self.mutation = Mutation(mutation_rate, num_symbols=256, smallest_offset=0, seed=seed)
         self.network = _build_network(self.options, self.dtype_policy)
         self.bits_tracker = keras.metrics.Mean(name="bits_per_dim")
@@ -108,7 +108,10 @@ class PixelCNN(keras.Model):
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
         nats = -ops.mean(ops.sum(y_pred, axis=(1, 2)))
-        self.bits_tracker.update_state(nats / (np.log(2.0) * np.prod(self.options["image_shape"])))
+        bits = nats / (np.log(2.0) * np.prod(self.options["image_shape"]))
+        self.bits_tracker.update_state(
+            bits, sample_weight=ops.cast(ops.shape(y_pred)[0], "float32")
+        )
         for penalty in self.losses:
             nats = nats + ops.cast(penalty, "float32")
         return nats
@@ -150,6 +153,14 @@ class WeightNormConv2D(layers.Conv2D):
         )
         self.kernel_regularizer = regularizer
 
+    def save_own_variables(self, store):
+        for i, variable in enumerate((self._kernel, self.bias, self.gain)):
+            store[str(i)] = variable
+
+    def load_own_variables(self, store):
+        for i, variable in enumerate((self._kernel, self.bias, self.gain)):
+            variable.assign(store[str(i)])
+
     @property
     def kernel(self):
         direction = ops.cast(self._kernel, "float32")
@@ -158,8 +169,8 @@ class WeightNormConv2D(layers.Conv2D):
 
     def call(self, inputs):
         if self.initializing:
-            self.gain.assign(ops.ones_like(self.gain))
-            self.bias.assign(ops.zeros_like(self.bias))
+            self.gain.assign(ops.ones(self.gain.shape))
+            self.bias.assign(ops.zeros(self.bias.shape))
             outputs = ops.cast(super().call(inputs), "float32")
             mean, variance = ops.moments(outputs, axes=(0, 1, 2))
             scale = 1.0 / ops.sqrt(variance + 1e-10)
@@ -198,7 +209,8 @@ def bits_per_dim(log_prob, image_shape):
     return -np.asarray(log_prob, np.float64) / (np.log(2.0) * np.prod(image_shape))
 
 
-def _check_options(options):
+def check_options(options):
+    """ValueError for an option of PixelCNN out of range; see its arguments."""
     height, width, channels = options["image_shape"]
     if min(height, width, channels) < 1:
         raise ValueError(f"`image_shape` must be positive. Received: {options['image_shape']}.")
@@ -217,7 +229,7 @@ def _check_options(options):
             raise ValueError(f"`{name}` must be at least 1. Received: {options[name]}.")
     if not 0.0 <= options["dropout_p"] < 1.0:
         raise ValueError(f"`dropout_p` must lie in [0, 1). Received: {options['dropout_p']}.")
-    if not options["reg_weight"] >= 0.0:
+    if not 0.0 <= options["reg_weight"] < np.inf:
         raise ValueError(f"`reg_weight` must not be negative. Received: {options['reg_weight']}.")
 
 
@@ -258,7 +270,8 @@ def _build_network(options, dtype):
 
     channels = options["image_shape"][-1]
     outputs = logistic_mixture.num_parameters(channels, options["num_logistic_mix"])
-    raw = builder.conv((1, 1), filters=outputs)(ops.elu(h))
+    # float32 also under mixed precision: a bfloat16 location would be half a pixel coarse.
+    raw = builder.conv((1, 1), filters=outputs, dtype="float32")(ops.elu(h))
     return keras.Model(inputs, ops.flip(raw, axis=(1, 2)), name="network")
 
 
@@ -273,20 +286,22 @@ class _Builder:
     def layer_options(self):
         weight, seed = self.options["reg_weight"], self._seed()
         return {
-            "padding": "same",
             "kernel_initializer": keras.initializers.GlorotUniform(seed=seed),
             "kernel_regularizer": keras.regularizers.L2(weight) if weight else None,
             "dtype": self.dtype,
         }
 
-    def conv(self, kernel_size, filters=None, strides=1):
+    def conv(self, kernel_size, filters=None, strides=1, dtype=None):
         layer = WeightNormConv2D if self.options["use_weight_norm"] else layers.Conv2D
         filters = filters or self.options["num_filters"]
-        return layer(filters, kernel_size, strides=strides, **self.layer_options())
+        options = self.layer_options() | ({"dtype": dtype} if dtype else {})
+        return layer(filters, kernel_size, strides=strides, padding="same", **options)
 
     def upsample(self, kernel_size):
         filters = self.options["num_filters"]
-        return layers.Conv2DTranspose(filters, kernel_size, strides=2, **self.layer_options())
+        return layers.Conv2DTranspose(
+            filters, kernel_size, strides=2, padding="same", **self.layer_options()
+        )
 
     def residual(self, x, kernel_size, condition, skip=None):
         """x + gate(conv(dropout(act(conv(act(x)) + conv1x1(act(skip))))) + projection of the
@@ -301,7 +316,8 @@ class _Builder:
             y = layers.Dropout(self.options["dropout_p"], seed=self._seed(), dtype=self.dtype)(y)
         y = self.conv(kernel_size, filters=2 * filters)(y)
         if condition is not None:
-            projection = layers.Dense(2 * filters, use_bias=False, dtype=self.dtype)(condition)
+            dense = layers.Dense(2 * filters, use_bias=False, **self.layer_options())
+            projection = dense(condition)
             y = y + layers.Reshape((1, 1, 2 * filters), dtype=self.dtype)(projection)
         value, gate = ops.split(y, 2, axis=-1)
         return x + value * ops.sigmoid(gate)

@@ -35,8 +35,8 @@ def assert_causal(model, rng, labels=None):
         if name == "locations":
             # And it does look at what it may: the next pixel to the right and the row below.
             inside = [i for i in range(height * width - width) if i % width < width - 1]
-            assert np.mean([differs[i, i + 1] for i in inside]) > 0.9
-            assert np.mean([differs[i, i + width] for i in inside]) > 0.9
+            assert np.mean([differs[i, i + 1] for i in inside]) > 0.8
+            assert np.mean([differs[i, i + width] for i in inside]) > 0.8
 
 
 @pytest.mark.parametrize(
@@ -151,6 +151,18 @@ def test_the_regulariser_is_in_the_loss(rng):
     assert losses[0]["bits_per_dim"] == pytest.approx(bits_per_dim(-nats, (8, 8, 1)), rel=1e-5)
 
 
+def test_bits_per_dimension_count_images_not_batches(rng):
+    model = PixelCNN((8, 8, 1), rescale_pixel_value=True, **TINY)
+    model.compile(optimizer="sgd", jit_compile=False)
+    images = images_of(rng, count=5)
+    images[4] = np.indices((8, 8)).sum(0)[..., None] % 2 * 255
+    found = [
+        model.evaluate(images, batch_size=size, verbose=0, return_dict=True)["bits_per_dim"]
+        for size in (5, 4)
+    ]
+    assert found[0] == pytest.approx(found[1], rel=1e-5)
+
+
 def test_weight_norm_starts_from_data(rng):
     model = PixelCNN(
         (8, 8, 1), use_weight_norm=True, reg_weight=2.0, rescale_pixel_value=True, **TINY
@@ -190,11 +202,21 @@ def test_bfloat16_is_near_float32_and_its_likelihood_is_float32(rng):
     np.testing.assert_allclose(half.sum((1, 2)), exact.sum((1, 2)), rtol=5e-3)
 
 
-def test_saved_models_score_identically(rng, tmp_path):
-    model = PixelCNN((8, 8, 3), num_hierarchies=2, rescale_pixel_value=True, **TINY)
-    model.save(tmp_path / "model.keras")
-    loaded = keras.saving.load_model(tmp_path / "model.keras", safe_mode=True)
+@pytest.mark.parametrize("use_weight_norm", [False, True])
+def test_saved_models_score_identically(use_weight_norm, rng, tmp_path):
+    model = PixelCNN(
+        (8, 8, 3),
+        num_hierarchies=2,
+        use_weight_norm=use_weight_norm,
+        dtype="mixed_bfloat16",
+        **TINY,
+    )
     images = images_of(rng, (8, 8, 3))
+    model.compile(optimizer="sgd", jit_compile=False)
+    if use_weight_norm:
+        initialize_from_data(model, images)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras", compile=False, safe_mode=True)
     np.testing.assert_array_equal(
         loaded.predict(images, verbose=0), model.predict(images, verbose=0)
     )

@@ -51,9 +51,9 @@ def main(_):
         logging.info("Run %d of %d: %s", position, len(todo), name)
         try:
             train.train(job, FLAGS.exp, FLAGS.out_dir, FLAGS.data_dir, repeat_id)
-        except (RunError, FloatingPointError) as error:
+        except Exception as error:
             failed[name] = error
-            logging.error("%s failed: %s", name, error)
+            logging.exception("%s failed: %s", name, error)
         keras.utils.clear_session()
     if failed:
         raise RunError(f"{len(failed)} of {len(todo)} runs failed: {', '.join(failed)}. See above.")

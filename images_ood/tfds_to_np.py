@@ -42,10 +42,10 @@ def convert(name, folder, tfds_dir=None):
         raise ValueError(f"Unknown data set {name!r}. Known: {', '.join(NAMES)}.")
     images, labels = read(name, "train", tfds_dir)
     cut = int(data.TRAIN_SHARE * len(images))
-    parts = {
-        "train": (images[:cut], labels[:cut]),
-        "val": (images[cut:], labels[cut:]),
+    parts = {  # train last: alone it would be taken for the whole official training set
         "test": read(name, "test", tfds_dir),
+        "val": (images[cut:], labels[cut:]),
+        "train": (images[:cut], labels[:cut]),
     }
     for split, (part, part_labels) in parts.items():
         write_images(pathlib.Path(folder) / f"{name}_{split}.npz", part, part_labels)

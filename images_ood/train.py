@@ -79,19 +79,38 @@ def experiment_from_flags():
         for field in dataclasses.fields(experiment)
         if field.name in FLAGS and FLAGS[field.name].value is not None
     }
+    return overridden(experiment, overrides)
+
+
+def overridden(experiment, overrides):
+    """The experiment with some values replaced; total_steps alone holds for a background too."""
+    if "total_steps" in overrides:
+        overrides = {"background_steps": 0} | overrides
     return dataclasses.replace(experiment, **overrides)
 
 
 def check(experiment):
     """ValueError for settings out of range, naming the flag."""
-    for name in ("batch_size", "total_steps", "eval_every"):
-        if getattr(experiment, name) < 1:
-            raise ValueError(f"--{name} must be at least 1. Received: {getattr(experiment, name)}.")
-    for name in ("mutation_rate", "momentum", "momentum2", "ema"):
-        if not 0.0 <= getattr(experiment, name) <= 1.0:
-            raise ValueError(f"--{name} must lie in [0, 1]. Received: {getattr(experiment, name)}.")
-    if not experiment.learning_rate > 0.0:
-        raise ValueError(f"--learning_rate must be positive. Received: {experiment.learning_rate}.")
+    not_negative = ("background_steps", "eval_images", "ema_overwrite_frequency")
+    for lowest, names in ((1, ("batch_size", "total_steps", "eval_every")), (0, not_negative)):
+        for name in names:
+            value = getattr(experiment, name)
+            if value < lowest:
+                raise ValueError(f"--{name} must be at least {lowest}. Received: {value}.")
+    for name in ("momentum", "momentum2", "ema"):
+        value = getattr(experiment, name)
+        if not 0.0 <= value < 1.0:
+            raise ValueError(f"--{name} must lie in [0, 1). Received: {value}.")
+    if not 0.0 <= experiment.mutation_rate <= 1.0:
+        raise ValueError(
+            f"--mutation_rate must lie in [0, 1]. Received: {experiment.mutation_rate}."
+        )
+    if not 0.0 < experiment.learning_rate_decay <= 1.0:
+        value = experiment.learning_rate_decay
+        raise ValueError(f"--learning_rate_decay must lie in (0, 1]. Received: {value}.")
+    if not 0.0 < experiment.learning_rate < float("inf"):
+        value = experiment.learning_rate
+        raise ValueError(f"--learning_rate must be positive and finite. Received: {value}.")
     if experiment.data_init and not experiment.use_weight_norm:
         raise ValueError("--data_init has no effect without --use_weight_norm.")
 
@@ -102,6 +121,18 @@ def run_name(experiment, repeat_id=0):
     return f"{name}_repeat{repeat_id}" if repeat_id else name
 
 
+def model_options(experiment, image_shape, num_classes):
+    """The arguments of PixelCNN that an experiment sets."""
+    names = (
+        "num_hierarchies", "num_resnet", "num_filters", "num_logistic_mix", "rescale_pixel_value",
+        "dropout_p", "reg_weight", "mutation_rate", "use_weight_norm",
+    )  # fmt: skip
+    return {name: getattr(experiment, name) for name in names} | {
+        "image_shape": image_shape,
+        "num_classes": num_classes if experiment.class_conditional else 0,
+    }
+
+
 def build_model(experiment, image_shape, num_classes, seed):
     """The compiled PixelCNN of an experiment."""
     import keras
@@ -109,15 +140,8 @@ def build_model(experiment, image_shape, num_classes, seed):
     from images_ood.pixelcnn import PixelCNN
     from ood_suite import backend
 
-    names = (
-        "num_hierarchies", "num_resnet", "num_filters", "num_logistic_mix", "rescale_pixel_value",
-        "dropout_p", "reg_weight", "mutation_rate", "use_weight_norm", "dtype",
-    )  # fmt: skip
     model = PixelCNN(
-        image_shape,
-        num_classes=num_classes if experiment.class_conditional else 0,
-        seed=seed,
-        **{name: getattr(experiment, name) for name in names},
+        **model_options(experiment, image_shape, num_classes), seed=seed, dtype=experiment.dtype
     )
     if experiment.learning_rate_schedule == "cosine":
         rate = keras.optimizers.schedules.CosineDecay(
@@ -141,17 +165,19 @@ def build_model(experiment, image_shape, num_classes, seed):
 
 def train(experiment, name, out_dir, data_dir=None, repeat_id=0, save_im=False):
     """Trains one model, or continues it, or finds it finished; returns its Run."""
+    import keras
+
     check(experiment)
     if experiment.background_steps and (experiment.mutation_rate or experiment.reg_weight):
         experiment = dataclasses.replace(experiment, total_steps=experiment.background_steps)
     training = data.load(experiment.id_dataset, "train", data_dir)
     validation = data.load(experiment.id_dataset, "val", data_dir)
-    if validation.images.shape[1:] != training.images.shape[1:]:
-        raise ValueError(
-            f"The images of {validation.name} (val) have shape {validation.images.shape[1:]}, "
-            f"those of {training.name} (train) {training.images.shape[1:]}."
-        )
-    settings = dataclasses.asdict(experiment) | {"exp": name, "repeat_id": repeat_id}
+    check_data(experiment, training, validation)
+    settings = dataclasses.asdict(experiment) | {
+        "exp": name,
+        "repeat_id": repeat_id,
+        "backend": keras.backend.backend(),
+    }
     for key in ("mutation_rates", "reg_weights"):  # the sweep's, not this run's
         del settings[key]
     prints = {f"{s.name}_{s.split}": s.fingerprint for s in (training, validation)}
@@ -165,6 +191,32 @@ def train(experiment, name, out_dir, data_dir=None, repeat_id=0, save_im=False):
             logging.info("Data: %s.", note)
         _fit(experiment, run, training, validation, experiment.random_seed + repeat_id, save_im)
     return run
+
+
+def check_data(experiment, training, validation):
+    """ValueError for data that do not fit the experiment, before anything is written."""
+    from images_ood.pixelcnn import check_options
+
+    image_shape = training.images.shape[1:]
+    check_options(model_options(experiment, image_shape, num_classes=1))
+    if validation.images.shape[1:] != image_shape:
+        raise ValueError(
+            f"The images of {validation.name} (val) have shape {validation.images.shape[1:]}, "
+            f"those of {training.name} (train) {image_shape}."
+        )
+    if experiment.batch_size > len(training):
+        raise ValueError(
+            f"--batch_size must be at most {len(training)}, the number of training images. "
+            f"Received: {experiment.batch_size}."
+        )
+    labels = (training.labels.min(), validation.labels.min(), validation.labels.max())
+    if (
+        experiment.class_conditional
+        and not 0 <= min(labels) <= max(labels) <= training.labels.max()
+    ):
+        raise ValueError(
+            "--class_conditional needs labels 0..classes - 1, the same in train and val."
+        )
 
 
 def _fit(experiment, run, training, validation, seed, save_im):
@@ -183,8 +235,11 @@ def _fit(experiment, run, training, validation, seed, save_im):
         initialize_from_data(model, *(array[rows] for array in inputs))
     if save_im:
         from ood_suite.figures import save_image_grid
+        from ood_suite.mutation import Mutation
 
-        mutated = model.mutation(training.images[:64].astype("float32"), training=True)
+        # A layer of its own: the model's random state must not depend on --save_im.
+        mutation = Mutation(experiment.mutation_rate, seed=seed)
+        mutated = mutation(training.images[:64].astype("float32"), training=True)
         save_image_grid(run.folder / "logs" / "training_images.png", np.asarray(mutated))
     count = min(experiment.eval_images or len(validation), len(validation))
     rows = np.linspace(0, len(validation) - 1, count).astype(int)

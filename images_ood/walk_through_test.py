@@ -191,6 +191,41 @@ def test_refusals_of_the_evaluator(sweep, tmp_path):
     assert "must have a value other than None" in command("ood_suite.eval").stderr
 
 
+def test_runs_of_other_settings_or_data_are_not_compared(sweep, tmp_path):
+    out_dir, data_dir = sweep
+    folder = tmp_path / "mixed"
+    for name in ("reg0_mr0", "reg0.5_mr0.1"):
+        shutil.copytree(out_dir / "fashion_small" / name, folder / name)
+    config = json.loads((folder / "reg0.5_mr0.1" / "config.json").read_text())
+    config["settings"]["num_filters"] = 5
+    config["fingerprints"]["fashion_mnist_train"] = "other"
+    (folder / "reg0.5_mr0.1" / "config.json").write_text(json.dumps(config))
+    result = evaluate(folder, data_dir)
+    assert result.returncode == 1 and "num_filters (4 and 5)" in result.stderr
+    assert "fashion_mnist_train" in result.stderr
+
+
+def test_the_baseline_is_named_and_joined(sweep, tmp_path):
+    out_dir, data_dir = sweep
+    folder = out_dir / "fashion_small"
+    refused = evaluate(folder, data_dir, "--baseline=likelyhood")
+    assert "Unknown score 'likelyhood'" in refused.stderr
+    result = evaluate(folder, data_dir, "--scores=typicality", f"--out={tmp_path}")
+    assert result.returncode == 0, result.stderr
+    rows = read_csv(tmp_path / "results.csv")
+    assert [row["score"] for row in rows] == ["likelihood", "typicality"]
+    assert rows[0]["versus_difference"] == "" and float(rows[1]["versus_p_value"]) <= 1.0
+    assert (tmp_path / "report.html").read_text().count("<td>baseline</td>") == 1
+    assert "--scores is empty" in evaluate(folder, data_dir, "--scores=").stderr
+
+
+def test_cifar_chooses_on_validation_images():
+    from images_ood import configs
+
+    for name in ("cifar", "cifar_small"):
+        assert configs.get(name).ood_validation_split == "val"
+
+
 def test_samples_and_pixel_bits(sweep, tmp_path):
     from PIL import Image
 

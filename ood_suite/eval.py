@@ -22,6 +22,11 @@ from ood_suite.outputs import Outputs
 from ood_suite.runs import Run, RunError, read_csv
 
 FLAGS = flags.FLAGS
+# What a background model may set otherwise than its foreground; all else would be compared with it.
+MAY_DIFFER = {
+    "background_steps", "eval_every", "eval_images", "ema_overwrite_frequency", "mutation_rate",
+    "mutation_rates", "reg_weight", "reg_weights", "total_steps",
+}  # fmt: skip
 
 
 @dataclasses.dataclass
@@ -67,7 +72,27 @@ def find_groups(folder):
         raise RunError(
             f"No run in {folder} is finished. Repeat its training command: it continues."
         )
+    for group in found:
+        for run in group.backgrounds:
+            refuse_mixture(group.foreground, run)
     return found
+
+
+def refuse_mixture(foreground, background):
+    """RunError when a background differs from its foreground in more than it may."""
+    differences = []
+    for part in ("settings", "fingerprints"):
+        ours, theirs = foreground.config[part], background.config[part]
+        differences += [
+            f"{key} ({ours[key]!r} and {theirs[key]!r})"
+            for key in sorted(set(ours) & set(theirs) - MAY_DIFFER)
+            if ours[key] != theirs[key]
+        ]
+    if differences:
+        raise RunError(
+            f"{foreground.folder.name} and {background.folder.name} cannot be compared, they "
+            f"differ in {', '.join(differences)}. Keep one experiment's runs in a folder."
+        )
 
 
 def is_background(run):
@@ -83,6 +108,7 @@ class Extraction:
         settings = group.foreground.settings
         self.id_names = (settings["id_dataset"],)
         self.validation_names = tuple(settings["ood_validation"])
+        self.validation_split = settings["ood_validation_split"]
         self.ood_names = tuple(settings["ood_test"])
         self.extractor = importlib.import_module(group.foreground.config["extractor"])
 
@@ -116,7 +142,7 @@ def choose_background(extraction):
     if not backgrounds:
         return None, []
     id_outputs = extraction.joined(extraction.id_names, "val", None)
-    ood_outputs = extraction.joined(extraction.validation_names, "test", None)
+    ood_outputs = extraction.joined(extraction.validation_names, extraction.validation_split, None)
     ratio = scores.get("likelihood_ratio").fn
     rows = []
     for column, run in enumerate(backgrounds):
@@ -138,6 +164,8 @@ def choose_background(extraction):
 
 def applicable_scores(outputs, wanted):
     """Names of scores whose arrays are there; a score asked for by name must be."""
+    if not wanted:
+        raise ValueError(f"--scores is empty. Known: all, {', '.join(scores.SCORES)}.")
     if wanted != ["all"]:
         for name in wanted:
             outputs.require(scores.get(name).needs, name)
@@ -164,6 +192,8 @@ def evaluate_group(group, data_dir, wanted, baseline, resamples):
     }
     refuse_overlap(id_outputs, ood_outputs)
     names = applicable_scores(id_outputs, wanted)
+    if baseline not in names and baseline in applicable_scores(id_outputs, ["all"]):
+        names = [baseline, *names]
     detectors = {name: Detector(name).fit(held_out) for name in names}
     values = {
         name: (
@@ -201,23 +231,32 @@ def evaluate_group(group, data_dir, wanted, baseline, resamples):
         f"{o.meta['dataset']}: {o.meta['note']}" for o in everything.values() if o.meta.get("note")
     ]
     if choice:
-        validation = extraction.of(group.foreground, extraction.validation_names, "test")
+        validation = extraction.of(
+            group.foreground, extraction.validation_names, extraction.validation_split
+        )
         notes += (
             [f"validation OOD: {validation.meta['note']}"] if validation.meta.get("note") else []
         )
     drawn = draw_figures(group, values, detectors, id_outputs, ood_outputs)
     return report.GroupReport(
-        group.repeat_id, rows, choice, chosen and chosen.folder.name, notes, drawn
+        repeat_id=group.repeat_id,
+        rows=rows,
+        choice=choice,
+        chosen=chosen and chosen.folder.name,
+        notes=notes,
+        figures=drawn,
+        baseline=baseline,
     )
 
 
 def refuse_overlap(id_outputs, ood_outputs):
-    """ValueError when an OOD set is the ID set itself."""
+    """ValueError when two of the data sets are the same images."""
+    known = {id_outputs.meta["fingerprint"]: f"ID set {id_outputs.meta['dataset']}"}
     for name, outputs in ood_outputs.items():
-        if outputs.meta.get("fingerprint") == id_outputs.meta.get("fingerprint"):
-            raise ValueError(
-                f"The OOD set {name} is the ID set {id_outputs.meta['dataset']} itself."
-            )
+        mark = outputs.meta["fingerprint"]
+        if mark in known:
+            raise ValueError(f"The OOD set {name} is the {known[mark]} itself.")
+        known[mark] = f"OOD set {name}"
 
 
 def draw_figures(group, values, detectors, id_outputs: Outputs, ood_outputs):
@@ -246,6 +285,7 @@ def draw_figures(group, values, detectors, id_outputs: Outputs, ood_outputs):
 
 def main(_):
     folder = pathlib.Path(FLAGS.run)
+    scores.get(FLAGS.baseline)
     groups = find_groups(folder)
     if not FLAGS.repeats:
         if len(groups) > 1:

@@ -60,8 +60,8 @@ def paired_auroc_difference(scores, baseline, level=0.95):
         scores, baseline: each a pair (id_scores (n,), ood_scores (m,)), example i the same in both.
 
     Returns:
-        dict: difference, low, high (of the `level` interval), p_value (two-sided; 1.0 if both never
-            differ).
+        dict: difference, low, high (of the `level` interval), p_value (two-sided;
+            without any variance 1.0 if both AUROCs are equal, else 0.0).
     """
     for ours, theirs, name in zip(scores, baseline, ("id", "ood"), strict=True):
         if len(ours) != len(theirs):
@@ -74,7 +74,10 @@ def paired_auroc_difference(scores, baseline, level=0.95):
     difference = float(of_ood.mean() - base_ood.mean())
     error = np.sqrt(_variance(of_id - base_id) + _variance(of_ood - base_ood))
     reach = float(stats.norm.ppf((1.0 + level) / 2) * error)
-    p_value = float(2.0 * stats.norm.sf(abs(difference) / error)) if error > 0 else 1.0
+    if error > 0:
+        p_value = float(2.0 * stats.norm.sf(abs(difference) / error))
+    else:  # no variance: the same ranking twice, or a perfect one against its opposite
+        p_value = float(difference == 0.0)
     return {
         "difference": difference,
         "low": difference - reach,

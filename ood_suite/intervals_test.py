@@ -73,5 +73,8 @@ def test_paired_difference(rng):
     assert found["low"] > 0 and found["p_value"] < 1e-3
     same = intervals.paired_auroc_difference((id_scores, ood_scores), (id_scores, ood_scores))
     assert same["difference"] == 0.0 and same["p_value"] == 1.0
+    perfect = np.arange(5.0), np.arange(10.0, 15.0)
+    opposite = perfect[1], perfect[0]
+    assert intervals.paired_auroc_difference(perfect, opposite)["p_value"] == 0.0
     with pytest.raises(ValueError, match="same ood examples"):
         intervals.paired_auroc_difference((id_scores, ood_scores), (id_scores, ood_scores[1:]))

@@ -6,8 +6,10 @@ the evaluator read it; nothing to the right of it needs a model, a framework or 
 
 import dataclasses
 import json
+import lzma
 import pathlib
 import zipfile
+import zlib
 
 import numpy as np
 
@@ -98,11 +100,13 @@ class Outputs:
             if getattr(self, name) is None:
                 have = ", ".join(dict.fromkeys(n.split("/")[0] for n, _ in self._arrays()))
                 where = self.meta.get("run", "these outputs")
+                make = self.meta.get("command", "extract the outputs again")
+                if name.startswith("background"):
+                    make = "evaluate a folder that holds background runs beside the foreground"
                 raise ValueError(
                     f"{needed_by} needs `{name}`, which {where} "
-                    f"({self.meta.get('dataset', 'unnamed data')}) lacks. It has: "
-                    f"{have or 'nothing'}. "
-                    f"To make it: {self.meta.get('command', 'extract the outputs again')}."
+                    f"({self.meta.get('dataset', 'unnamed data')}) lacks. "
+                    f"It has: {have or 'nothing'}. To get it: {make}."
                 )
         return [getattr(self, name) for name in names]
 
@@ -141,7 +145,9 @@ def load_npz(path):
             if not isinstance(file, np.lib.npyio.NpzFile):
                 raise ValueError("it holds one bare array")
             return {name: file[name] for name in file.files}
-    except (ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile) as error:
+    except (
+        ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile, zlib.error, lzma.LZMAError
+    ) as error:  # fmt: skip
         raise ValueError(
             f"{path} cannot be read as npz ({error}). It may be truncated: delete it and run the "
             f"command that makes "

@@ -40,7 +40,7 @@ class GroupReport:
         rows: one dict per score and OOD set. choice: one dict per background model, with its
             validation AUROC.
         chosen: name of the chosen background or None. notes: what a reader must know of the data.
-        figures: {name: matplotlib Figure}.
+        figures: {name: matplotlib Figure}. baseline: the score that others are compared with.
     """
 
     repeat_id: int
@@ -49,6 +49,7 @@ class GroupReport:
     chosen: str | None
     notes: list
     figures: dict
+    baseline: str
 
 
 def terminal_table(reports):
@@ -196,7 +197,7 @@ def _results_table(reports, ood):
                 f" p={row['versus_p_value']:.1g}"
             )
         else:
-            line.append("baseline")
+            line.append("baseline" if name == reports[0].baseline else "")
         lines.append(line)
     titles = [
         "score",

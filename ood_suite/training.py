@@ -114,6 +114,8 @@ def fit(model, arrays, run, *, total_steps, eval_every, batch_size, seed, valida
             step += count
             row = {"step": step} | {name: values[-1] for name, values in logs.items()}
             row |= evaluate(model, validation, batch_size)
+            if not all(math.isfinite(value) for value in row.values()):
+                raise FloatingPointError(_not_finite(f"The validation gave {row}", step))
             write_summary(step, row)
             history.add(row)
             progress.show(row, count / seconds)
@@ -145,6 +147,10 @@ def averaged_weights(model):
         return
     raw = [keras.ops.convert_to_numpy(variable) for variable in model.trainable_variables]
     model.optimizer.finalize_variable_values(model.trainable_variables)
+    for (
+        variable
+    ) in model.trainable_variables:  # a copy: JAX would go on to donate the average itself
+        variable.assign(np.array(keras.ops.convert_to_numpy(variable)))
     try:
         yield
     finally:
@@ -205,6 +211,13 @@ def restore(model, run):
     return step
 
 
+def _not_finite(what, step):
+    return (
+        f"{what} at step {step}. The last checkpoint is good. Try a lower --learning_rate, or look "
+        "for damaged inputs."
+    )
+
+
 def _checkpoints(folder):
     return sorted(pathlib.Path(folder).glob("step_*.npz"))
 
@@ -238,11 +251,7 @@ class _Progress(keras.callbacks.Callback):
     def on_train_batch_end(self, batch, logs=None):
         self.step += 1
         if not math.isfinite(logs["loss"]):
-            raise FloatingPointError(
-                f"The loss became {logs['loss']} at step {self.step}. The last checkpoint is good. "
-                f"Try a lower "
-                "--learning_rate, or look for damaged inputs."
-            )
+            raise FloatingPointError(_not_finite(f"The loss became {logs['loss']}", self.step))
         self.shown["train"] = f"{logs.get(self.monitor, logs['loss']):.4f}"
         self.bar.set_postfix(self.shown, refresh=False)
         self.bar.update()

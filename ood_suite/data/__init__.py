@@ -25,12 +25,10 @@ class DataSet:
     """What the catalogue knows of a data set.
 
     Attributes:
-        image_shape: (height, width, channels).
         command: what makes the full set; shown whenever it is missing.
         derived_from, transform: another set whose images, transformed, make this one.
     """
 
-    image_shape: tuple
     command: str
     derived_from: str = ""
     transform: object = None
@@ -39,17 +37,16 @@ class DataSet:
 _TFDS = "python -m images_ood.tfds_to_np --name={} --data_dir={{data_dir}}"
 
 DATASETS = {
-    "cifar10": DataSet((32, 32, 3), _TFDS.format("cifar10")),
-    "cifar10_grey": DataSet((32, 32, 3), _TFDS.format("cifar10"), "cifar10", to_grey_rgb),
-    "fashion_mnist": DataSet((28, 28, 1), _TFDS.format("fashion_mnist")),
-    "glyphs": DataSet((28, 28, 1), "python image_data/make_samples.py"),
-    "mnist": DataSet((28, 28, 1), _TFDS.format("mnist")),
+    "cifar10": DataSet(_TFDS.format("cifar10")),
+    "cifar10_grey": DataSet(_TFDS.format("cifar10"), "cifar10", to_grey_rgb),
+    "fashion_mnist": DataSet(_TFDS.format("fashion_mnist")),
+    "glyphs": DataSet("python image_data/make_samples.py"),
+    "mnist": DataSet(_TFDS.format("mnist")),
     "notmnist": DataSet(
-        (28, 28, 1),
         "python -m images_ood.notmnist_to_np --source=FOLDER_OR_TAR --data_dir={data_dir}",
     ),
-    "svhn_cropped": DataSet((32, 32, 3), _TFDS.format("svhn_cropped")),
-    "tiny_imagenet": DataSet((32, 32, 3), "put tiny_imagenet_test.npz into {data_dir}"),
+    "svhn_cropped": DataSet(_TFDS.format("svhn_cropped")),
+    "tiny_imagenet": DataSet("put tiny_imagenet_test.npz into {data_dir}"),
 }
 
 
