@@ -115,7 +115,7 @@ EXPERIMENTS = {
     "fashion": Experiment(**_FASHION),
     # python -m images_ood.sweep --exp=fashion_hours --data_dir=FOLDER
     "fashion_hours": Experiment(
-        **_FASHION | _HOURS, mutation_rates=(0.1, 0.2, 0.3), reg_weights=(10.0, 100.0)
+        **_FASHION | _HOURS, mutation_rates=(0.1, 0.3), reg_weights=(10.0, 100.0)
     ),
     # python -m images_ood.sweep --exp=fashion_small
     "fashion_small": Experiment(

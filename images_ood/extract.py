@@ -86,7 +86,7 @@ def _extract(run, found, maps, batch_size, meta):
         code_length=np.array([png_bits(image) for image in images]),
         meta=meta
         | {
-            "note": "; ".join(filter(None, [found.note, *steps])),
+            "note": "; ".join(filter(None, [found.note, *(f"{found.name}: {s}" for s in steps)])),
             "dtype": model.dtype_policy.name,
         },
     )

@@ -202,51 +202,53 @@ def evaluate_group(group, data_dir, wanted, baseline, resamples):
         )
         for name in names
     }
-    rows = []
-    for name in names:
-        for ood_name in ood_outputs:
-            pair = (values[name][0], values[name][1][ood_name])
-            row = {
-                "repeat": group.repeat_id,
-                "score": name,
-                "ood": ood_name,
-                "num_id": len(pair[0]),
-                "num_ood": len(pair[1]),
-                "threshold": detectors[name].threshold_,
-            }
-            row |= metrics.evaluate(*pair)
-            for metric, (low, high) in intervals.bootstrap_intervals(
-                *pair, resamples=resamples
-            ).items():
-                row |= {f"{metric}_low": low, f"{metric}_high": high}
-            if baseline in values and name != baseline:
-                other = (values[baseline][0], values[baseline][1][ood_name])
-                row |= {
-                    f"versus_{k}": v
-                    for k, v in intervals.paired_auroc_difference(pair, other).items()
-                }
-            rows.append(row)
-    everything = {"ID": id_outputs, **ood_outputs}
-    notes = [
-        f"{o.meta['dataset']}: {o.meta['note']}" for o in everything.values() if o.meta.get("note")
+    rows = [
+        result_row(name, ood_name, values, baseline, resamples)
+        | {"repeat": group.repeat_id, "threshold": detectors[name].threshold_}
+        for name in names
+        for ood_name in ood_outputs
     ]
-    if choice:
-        validation = extraction.of(
-            group.foreground, extraction.validation_names, extraction.validation_split
-        )
-        notes += (
-            [f"validation OOD: {validation.meta['note']}"] if validation.meta.get("note") else []
-        )
     drawn = draw_figures(group, values, detectors, id_outputs, ood_outputs)
     return report.GroupReport(
         repeat_id=group.repeat_id,
         rows=rows,
         choice=choice,
         chosen=chosen and chosen.folder.name,
-        notes=notes,
+        notes=data_notes(extraction, [id_outputs, *ood_outputs.values()]),
         figures=drawn,
         baseline=baseline,
     )
+
+
+def result_row(name, ood_name, values, baseline, resamples):
+    """One line of the results: metrics with intervals, and the difference to the baseline score.
+
+    Args:
+        values: {score: (id_scores, {data set: ood_scores})}.
+    """
+    pair = values[name][0], values[name][1][ood_name]
+    row = {"score": name, "ood": ood_name, "num_id": len(pair[0]), "num_ood": len(pair[1])}
+    row |= metrics.evaluate(*pair)
+    bounds = intervals.bootstrap_intervals(*pair, resamples=resamples)
+    for metric, (low, high) in bounds.items():
+        row |= {f"{metric}_low": low, f"{metric}_high": high}
+    if baseline in values and name != baseline:
+        other = values[baseline][0], values[baseline][1][ood_name]
+        difference = intervals.paired_auroc_difference(pair, other)
+        row |= {f"versus_{key}": value for key, value in difference.items()}
+    return row
+
+
+def data_notes(extraction, tested):
+    """What a reader must know of the data sets: samples, stand-ins, resizing."""
+    notes = [outputs.meta["note"] for outputs in tested if outputs.meta.get("note")]
+    if extraction.group.backgrounds:
+        validation = extraction.of(
+            extraction.group.foreground, extraction.validation_names, extraction.validation_split
+        )
+        if validation.meta.get("note"):
+            notes.append(f"validation OOD: {validation.meta['note']}")
+    return notes
 
 
 def refuse_overlap(id_outputs, ood_outputs):

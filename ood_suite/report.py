@@ -139,9 +139,10 @@ def _png(figure):
 
 
 STYLE = (
-    "body{font:15px/1.5 system-ui,sans-serif;max-width:1150px;margin:2em auto;"
+    "body{font:15px/1.5 system-ui,sans-serif;max-width:1280px;margin:2em auto;"
     "padding:0 1em;color:#222}"
-    "table{border-collapse:collapse;margin:1em 0;font-size:13px}"
+    "table{border-collapse:collapse;margin:1em 0;font-size:12px;display:block;overflow-x:auto}"
+    ".figures{display:flex;flex-wrap:wrap;gap:1em;align-items:flex-start}"
     "th,td{padding:.25em .7em;border-bottom:1px solid #ddd;text-align:right;white-space:nowrap}"
     "th:first-child,td:first-child{text-align:left}small{color:#777}img{max-width:100%}"
     ".note{background:#fff6dd;padding:.5em 1em}details{margin:1em 0}"
@@ -168,12 +169,12 @@ def _html(config, reports, pictures):
             parts.append(
                 _table(list(group.choice[0]), [list(row.values()) for row in group.choice])
             )
-    parts.append("<h2>Figures</h2>")
-    for name, data in pictures.items():
-        encoded = base64.b64encode(data).decode()
-        parts.append(
-            f'<p><img alt="{html.escape(name)}" src="data:image/png;base64,{encoded}"></p>'
-        )
+    images = [
+        f'<img alt="{html.escape(name)}" '
+        f'src="data:image/png;base64,{base64.b64encode(data).decode()}">'
+        for name, data in pictures.items()
+    ]
+    parts.append(f'<h2>Figures</h2><div class="figures">{"".join(images)}</div>')
     record = html.escape("\n".join(f"{k}: {v}" for k, v in (settings | config["versions"]).items()))
     parts.append(
         f"<details><summary>Settings and versions of the foreground model</summary><pre>{record}\n"
