@@ -15,8 +15,6 @@ sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 from ood_suite import metrics
 
 FLAGS = flags.FLAGS
-flags.DEFINE_integer("count", 10_000_000, "Scores in all, half ID and half OOD.")
-flags.DEFINE_integer("rounds", 3, "Rounds; the median counts.")
 
 
 def ours(id_scores, ood_scores):
@@ -57,4 +55,6 @@ def main(_):
 
 
 if __name__ == "__main__":
+    flags.DEFINE_integer("count", 10_000_000, "Scores in all, half ID and half OOD.")
+    flags.DEFINE_integer("rounds", 3, "Rounds; the median counts.")
     app.run(main)

@@ -22,12 +22,6 @@ from absl import app, flags
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 
 FLAGS = flags.FLAGS
-flags.DEFINE_integer("num_resnet", 5, "Residual layers.")
-flags.DEFINE_integer("num_filters", 32, "Filters.")
-flags.DEFINE_integer("batch_size", 32, "Images per step.")
-flags.DEFINE_integer("rounds", 5, "Rounds; the median counts.")
-flags.DEFINE_integer("steps", 4, "Training steps, and scoring steps, per round.")
-flags.DEFINE_string("only", "", "Measure start-up and memory of one contestant (used internally).")
 
 CONTESTANTS = ("tfp", "float32", "mixed_bfloat16")
 SHAPE = (28, 28, 1)
@@ -157,4 +151,12 @@ def main(_):
 
 
 if __name__ == "__main__":
+    flags.DEFINE_integer("num_resnet", 5, "Residual layers.")
+    flags.DEFINE_integer("num_filters", 32, "Filters.")
+    flags.DEFINE_integer("batch_size", 32, "Images per step.")
+    flags.DEFINE_integer("rounds", 5, "Rounds; the median counts.")
+    flags.DEFINE_integer("steps", 4, "Training steps, and scoring steps, per round.")
+    flags.DEFINE_string(
+        "only", "", "Measure start-up and memory of one contestant (used internally)."
+    )
     app.run(main)

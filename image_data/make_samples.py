@@ -19,8 +19,6 @@ sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 from ood_suite.data import SAMPLES, glyphs
 
 FLAGS = flags.FLAGS
-flags.DEFINE_string("fashion_mnist", None, "Folder of the four FashionMNIST idx files (.gz).")
-flags.mark_flag_as_required("fashion_mnist")
 
 
 def read_idx(path):
@@ -76,4 +74,6 @@ def main(_):
 
 
 if __name__ == "__main__":
+    flags.DEFINE_string("fashion_mnist", None, "Folder of the four FashionMNIST idx files (.gz).")
+    flags.mark_flag_as_required("fashion_mnist")
     app.run(main)
