@@ -76,9 +76,9 @@ _CIFAR = {
     "rescale_pixel_value": True,
 }
 _SMALL = {
-    "total_steps": 1_200,
+    "total_steps": 900,
     "background_steps": 200,
-    "eval_every": 200,
+    "eval_every": 300,
     "eval_images": 500,
     "learning_rate": 2e-3,
     "learning_rate_schedule": "cosine",
