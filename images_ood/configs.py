@@ -112,7 +112,7 @@ EXPERIMENTS = {
     "cifar_small": Experiment(**_CIFAR | _SMALL),
     # python -m images_ood.sweep --exp=fashion
     # The paper's settings: 50000 steps a model. Expected there: likelihood AUROC 0.089, ratio 0.97
-    # to 0.99.
+    # to 0.99. Not run by us.
     "fashion": Experiment(**_FASHION),
     # python -m images_ood.sweep --exp=fashion_hours --data_dir=FOLDER
     # About an hour on two cores. Likelihood AUROC 0.083, ratio 0.956 (benchmarks/RESULTS.md).
