@@ -36,21 +36,29 @@ def doctest_names(doctest_namespace):
     doctest_namespace["np"] = np
 
 
-@pytest.fixture
-def small_data(tmp_path):
-    """A data_dir of tiny 8x8 sets under the names of the fashion experiments."""
+@pytest.fixture(scope="session")
+def write_small_data():
+    """A function that writes tiny 8x8 sets, under the names of the fashion experiments."""
     from ood_suite.data.npz import write_images
 
-    folder = tmp_path / "data"
-    rng = np.random.default_rng(7)
-    ramp = np.linspace(0, 200, 8).astype(np.uint8)[None, None, :, None]
-    for name, count, noise in (
-        ("fashion_mnist_train", 64, 40),
-        ("fashion_mnist_val", 24, 40),
-        ("fashion_mnist_test", 24, 40),
-        ("mnist_test", 20, 4),
-        ("notmnist", 20, 80),
-    ):
-        images = ramp + rng.integers(0, noise, (count, 8, 8, 1), dtype=np.uint8)
-        write_images(folder / f"{name}.npz", images, np.arange(count) % 10)
-    return folder
+    def write(folder):
+        rng = np.random.default_rng(7)
+        ramp = np.linspace(0, 200, 8).astype(np.uint8)[None, None, :, None]
+        for name, count, noise in (
+            ("fashion_mnist_train", 64, 40),
+            ("fashion_mnist_val", 24, 40),
+            ("fashion_mnist_test", 24, 40),
+            ("mnist_test", 20, 4),
+            ("notmnist", 20, 80),
+        ):
+            images = ramp + rng.integers(0, noise, (count, 8, 8, 1), dtype=np.uint8)
+            write_images(folder / f"{name}.npz", images, np.arange(count) % 10)
+        return folder
+
+    return write
+
+
+@pytest.fixture
+def small_data(write_small_data, tmp_path):
+    """A data_dir of those sets."""
+    return write_small_data(tmp_path / "data")

@@ -16,7 +16,6 @@ Reference: Salimans, Karpathy, Chen, Kingma, "PixelCNN++", ICLR 2017, section 2.
 
 from typing import Any, NamedTuple
 
-import keras
 import numpy as np
 from keras import ops
 
@@ -137,7 +136,7 @@ def log_prob_map(parameters, images):
     )
     # (batch, height, width, m)
     log_components = ops.sum(log_below_upper + log_above_lower + log_width, axis=-1)
-    log_weights = keras.ops.log_softmax(parameters.logits, axis=-1)
+    log_weights = ops.log_softmax(parameters.logits, axis=-1)
     return ops.logsumexp(log_weights + log_components, axis=-1)
 
 

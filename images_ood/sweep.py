@@ -63,6 +63,7 @@ def main(_):
 if __name__ == "__main__":
     train.define_common_flags()
     train.define_override_flags(without=("mutation_rate", "reg_weight"))
+    flags.adopt_module_key_flags(train)  # so that --help shows them as this binary's
     flags.DEFINE_list("mutation_rates", None, "Mutation rates of the background models.")
     flags.DEFINE_list("reg_weights", None, "L2 weights of the background models.")
     flags.DEFINE_integer("repeats", 1, "Independent repeats of everything.", lower_bound=1)

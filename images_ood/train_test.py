@@ -243,7 +243,8 @@ def test_refusals_of_the_binary(arguments, message):
     assert message in result.stderr and "Traceback" not in result.stderr
 
 
-def test_help_explains():
-    result = command("images_ood.train", "--help")
-    for text in ("Experiment: cifar, cifar_small, fashion", "Probability that a pixel is replaced"):
+@pytest.mark.parametrize("binary", ["train", "sweep"])
+def test_help_explains(binary):
+    result = command(f"images_ood.{binary}", "--help")
+    for text in ("Experiment: cifar, cifar_small, fashion", "Channels of the residual layers."):
         assert text in result.stdout

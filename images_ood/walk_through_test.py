@@ -14,22 +14,10 @@ from ood_suite.runs import Run, read_csv
 
 
 @pytest.fixture(scope="module")
-def sweep(tmp_path_factory):
+def sweep(tmp_path_factory, write_small_data):
     """(out_dir, data_dir) of a sweep of two repeats: foreground and two backgrounds each."""
     tmp_path = tmp_path_factory.mktemp("sweep")
-    data_dir = tmp_path / "data"
-    rng = np.random.default_rng(7)
-    ramp = np.linspace(0, 200, 8).astype(np.uint8)[None, None, :, None]
-    sizes = {
-        "fashion_mnist_train": (64, 40),
-        "fashion_mnist_val": (24, 40),
-        "fashion_mnist_test": (24, 40),
-        "mnist_test": (20, 4),
-        "notmnist": (20, 80),
-    }
-    for name, (count, noise) in sizes.items():
-        images = ramp + rng.integers(0, noise, (count, 8, 8, 1), dtype=np.uint8)
-        write_images(data_dir / f"{name}.npz", images, np.arange(count) % 10)
+    data_dir = write_small_data(tmp_path / "data")
     result = command(
         "images_ood.sweep", *TINY, "--total_steps=8", "--mutation_rates=0.1,0.3",
         "--reg_weights=0.5", "--repeats=2", f"--data_dir={data_dir}", f"--out_dir={tmp_path}",

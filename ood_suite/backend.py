@@ -43,6 +43,5 @@ def summary_writer(folder):
                 tf.summary.scalar(name, value)
         writer.flush()
 
-    with writer.as_default():
-        yield write
+    yield write
     writer.close()
