@@ -18,7 +18,7 @@ from ood_suite.app import run_app
 from ood_suite.data.npz import write_images
 
 FLAGS = flags.FLAGS
-NAMES = ("cifar10", "fashion_mnist", "mnist", "svhn_cropped")
+NAMES = ("cifar10", "cifar100", "fashion_mnist", "mnist", "svhn_cropped")
 
 
 def read(name, split, tfds_dir=None):

@@ -25,6 +25,31 @@ def jit_compile():
     return bool(tf.config.list_physical_devices("GPU"))
 
 
+def input_gradient(function):
+    """A compiled map from images (batch, ...) float32 to the gradient of sum(function(images)).
+
+    Args:
+        function: images -> (batch,), in Keras operations; models in it are called for inference.
+    """
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        @tf.function(reduce_retracing=True)
+        def gradient(images):
+            with tf.GradientTape() as tape:
+                tape.watch(images)
+                total = keras.ops.sum(function(images))
+            return tape.gradient(total, images)
+
+        return lambda images: gradient(tf.convert_to_tensor(images)).numpy()
+    if keras.backend.backend() == "jax":
+        import jax
+
+        gradient = jax.jit(jax.grad(lambda images: keras.ops.sum(function(images))))
+        return lambda images: keras.ops.convert_to_numpy(gradient(images))
+    raise NotImplementedError(f"No input gradients under {keras.backend.backend()}.")
+
+
 @contextlib.contextmanager
 def summary_writer(folder):
     """Yields write(step, values), which adds TensorBoard scalars under TensorFlow and does nothing

@@ -8,12 +8,14 @@ import dataclasses
 import json
 import lzma
 import pathlib
+import shutil
+import struct
 import zipfile
 import zlib
 
 import numpy as np
 
-from ood_suite.runs import atomic_path
+from ood_suite.runs import RunError, atomic_path, make_folder, read_json, write_json
 
 # Field -> shape; "n" is the number of examples, other letters must agree between fields.
 SHAPES = {
@@ -29,8 +31,12 @@ SHAPES = {
     "background_log_prob_map": ("n", ...),
     "code_length": ("n",),
     "images": ("n", "h", "w", "channels"),
+    "example_hashes": ("n",),
 }
 MAPPINGS = {"logits_perturbed": ("n", "c"), "layer_features": ("n", "d_l")}
+ROWS_AT_ONCE = 65_536  # when a check walks over an array that may be larger than memory
+MAPPED_FROM = 2**20  # bytes from which an uncompressed array is mapped, not read
+HEAD_ROWS, HEAD_TOLERANCE = 256, 0.01  # of the check that the head makes the logits
 
 
 @dataclasses.dataclass
@@ -41,8 +47,9 @@ class Outputs:
         labels: integer (n,).
         logits: float (n, c). features: float (n, d), the input of the last dense layer.
         head_kernel: float (d, c). head_bias: float (c,).
-        logits_perturbed: {"T=1000,epsilon=0.0014": float (n, c)}.
-        layer_features: {layer: float (n, d_l)}.
+        logits_perturbed: {"T=1000,epsilon=0.0014": float (n, c)}, logits at ODIN's inputs.
+        layer_features: {layer: float (n, d_l)}, spatial means; "layer,epsilon=0.0014" are those at
+            inputs moved towards a smaller Mahalanobis distance in that layer.
         log_prob: float64 (n,), nats per example.
         log_prob_map: float32 (n, height, width) or (n, length), nats; sums to log_prob.
         background_log_prob, background_log_prob_map: the same of the chosen background model.
@@ -50,11 +57,12 @@ class Outputs:
         code_length: float64 (n,), bits of the lossless code of each example (PNG, without its fixed
             header).
         images: uint8 (n, height, width, channels), kept where maps are kept, for the figures.
+        example_hashes: uint64 (n,), of each example's bytes: finds examples that two sets share.
         meta: dict of JSON values: run, data set, split, step, fingerprint, dtype, note.
 
     Raises:
-        ValueError: a wrong number of dimensions, lengths that differ, or values that are not
-            finite.
+        ValueError: a wrong number of dimensions, lengths that differ, values that are not finite,
+            or a head that does not make these logits of these features.
     """
 
     labels: np.ndarray | None = None
@@ -71,6 +79,7 @@ class Outputs:
     background_log_prob_map: np.ndarray | None = None
     code_length: np.ndarray | None = None
     images: np.ndarray | None = None
+    example_hashes: np.ndarray | None = None
     meta: dict = dataclasses.field(default_factory=dict)
 
     def __post_init__(self):
@@ -79,6 +88,7 @@ class Outputs:
             shape = SHAPES[name] if name in SHAPES else MAPPINGS[name.split("/")[0]]
             _check(name, array, shape, sizes)
         self._num_examples = sizes.get("n", (0, ""))[0]
+        self._check_head()
 
     def __len__(self):
         return self._num_examples
@@ -91,6 +101,21 @@ class Outputs:
         for name in MAPPINGS:
             for key, array in (getattr(self, name) or {}).items():
                 yield f"{name}/{key}", array
+
+    def _check_head(self):
+        """ValueError if features @ head_kernel + head_bias is not logits, on the first rows."""
+        parts = (self.features, self.logits, self.head_kernel, self.head_bias)
+        if any(part is None for part in parts) or not len(self):
+            return
+        features, logits = (np.asarray(part[:HEAD_ROWS], np.float64) for part in parts[:2])
+        kernel, bias = (np.asarray(part, np.float64) for part in parts[2:])
+        difference = np.abs(features @ kernel + bias - logits).max()
+        if difference > HEAD_TOLERANCE * max(1.0, np.abs(logits).max()):
+            raise ValueError(
+                "The head does not reproduce the logits: the largest difference between features @ "
+                f"head_kernel + head_bias and logits is {difference:.4g}. The features must be the "
+                "input of the last dense layer, and the logits its output before any softmax."
+            )
 
     def require(self, names, needed_by):
         """The named arrays in order; ValueError that says which is missing, of what, and how to get
@@ -118,8 +143,10 @@ class Outputs:
 
     @classmethod
     def load(cls, path):
-        """Reads what `save` wrote; a missing or damaged file is a ValueError that names it."""
-        arrays = load_npz(path)
+        """Reads what `save` or an OutputsWriter wrote; a missing or damaged file is a ValueError
+        that names it. Large uncompressed arrays stay on disk as read-only memory maps.
+        """
+        arrays = load_npz(path, mapped=True)
         fields = {"meta": json.loads(str(arrays.pop("meta", "{}")))}
         for name, array in arrays.items():
             field, _, key = name.partition("/")
@@ -132,8 +159,87 @@ class Outputs:
         return cls(**fields)
 
 
-def load_npz(path):
+class OutputsWriter:
+    """Writes Outputs batch by batch, at constant memory, and goes on after a kill.
+
+    The arrays grow as .npy files in the folder `<path>.partial`; `finish` packs them uncompressed
+    into the npz at `path`, where `Outputs.load` maps them.
+
+    Args:
+        path: of the npz. count: examples in all.
+        meta: what the outputs are of; parts written for other `meta` are thrown away.
+
+    Attributes:
+        done: examples that are there already; the next batch starts with this one.
+    """
+
+    def __init__(self, path, count, meta):
+        self.path, self.count, self.meta = pathlib.Path(path), count, meta
+        self.folder = self.path.with_suffix(".partial")
+        self.done, self.names = 0, {}
+        try:
+            state = read_json(self.folder / "state.json")
+        except RunError:
+            state = {}
+        if state.get("meta") == json.loads(json.dumps(meta, default=str)):
+            self.done, self.names = state["done"], state["names"]
+        else:
+            shutil.rmtree(self.folder, ignore_errors=True)
+        make_folder(self.folder)
+        self.maps = {
+            name: np.lib.format.open_memmap(self.folder / file, "r+")
+            for name, file in self.names.items()
+        }
+
+    def add(self, arrays):
+        """Appends rows; `arrays` maps field or field/key to (rows, ...), the same names every
+        time.
+        """
+        rows = {len(array) for array in arrays.values()}
+        if len(rows) != 1 or (self.maps and set(arrays) != set(self.maps)):
+            raise ValueError(f"Every batch must hold the same arrays. Received: {sorted(arrays)}.")
+        stop = self.done + rows.pop()
+        for name, array in arrays.items():
+            if name not in self.maps:
+                self.names[name] = f"{len(self.names):03d}.npy"
+                self.maps[name] = np.lib.format.open_memmap(
+                    self.folder / self.names[name], "w+", array.dtype,
+                    (self.count, *array.shape[1:]),
+                )  # fmt: skip
+            self.maps[name][self.done : stop] = array
+        self.done = stop
+
+    def flush(self):
+        """Makes what was added so far survive a kill."""
+        for array in self.maps.values():
+            array.flush()
+        state = {"meta": self.meta, "done": self.done, "names": self.names}
+        write_json(self.folder / "state.json", state)
+
+    def finish(self, constants, meta):
+        """Packs everything with the arrays `constants` (such as the head) and the final `meta`."""
+        if self.done != self.count:
+            raise ValueError(f"Only {self.done} of {self.count} examples were written.")
+        self.flush()
+        self.maps = {}
+        constants = constants | {"meta": np.array(json.dumps(meta, default=str))}
+        for name, array in constants.items():
+            self.names[name] = f"{len(self.names):03d}.npy"
+            np.save(self.folder / self.names[name], array)
+        with (
+            atomic_path(self.path) as temporary,
+            zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED, allowZip64=True) as archive,
+        ):
+            for name, file in self.names.items():
+                archive.write(self.folder / file, f"{name}.npy")
+        shutil.rmtree(self.folder)
+
+
+def load_npz(path, mapped=False):
     """All arrays of an npz file as a dict, never unpickling anything.
+
+    Args:
+        mapped: large uncompressed arrays become read-only memory maps of the file.
 
     Raises:
         ValueError: the file is missing, truncated, holds Python objects, or is no npz.
@@ -141,18 +247,41 @@ def load_npz(path):
     if not pathlib.Path(path).exists():
         raise ValueError(f"There is no file {path}.")
     try:
+        maps = _mapped_members(path) if mapped else {}
         with open(path, "rb") as opened, np.load(opened, allow_pickle=False) as file:
             if not isinstance(file, np.lib.npyio.NpzFile):
                 raise ValueError("it holds one bare array")
-            return {name: file[name] for name in file.files}
+            return {name: maps[name] if name in maps else file[name] for name in file.files}
     except (
-        ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile, zlib.error, lzma.LZMAError
+        ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile, zlib.error, lzma.LZMAError,
+        struct.error,
     ) as error:  # fmt: skip
         raise ValueError(
             f"{path} cannot be read as npz ({error}). It may be truncated: delete it and run the "
             f"command that makes "
             "it again."
         ) from error
+
+
+def _mapped_members(path):
+    """{name: memory map} of the large members that a zip file holds uncompressed."""
+    maps = {}
+    with zipfile.ZipFile(path) as archive, open(path, "rb") as file:
+        for member in archive.infolist():
+            if member.compress_type != zipfile.ZIP_STORED or member.file_size < MAPPED_FROM:
+                continue
+            file.seek(member.header_offset + 26)  # where the lengths of name and extra field stand
+            file.seek(sum(struct.unpack("<HH", file.read(4))), 1)
+            version = np.lib.format.read_magic(file)
+            read_header = getattr(np.lib.format, f"read_array_header_{version[0]}_{version[1]}")
+            shape, fortran, dtype = read_header(file)
+            if dtype.hasobject:
+                raise ValueError("it holds Python objects")
+            order = "F" if fortran else "C"
+            maps[member.filename.removesuffix(".npy")] = np.memmap(
+                path, dtype, "r", file.tell(), shape, order
+            )
+    return maps
 
 
 def _check(name, array, shape, sizes):
@@ -170,6 +299,9 @@ def _check(name, array, shape, sizes):
             raise ValueError(
                 f"`{name}` and `{by}` disagree on their size {letter}: {size} and {known}."
             )
-    if array.dtype.kind == "f" and not np.isfinite(array).all():
-        count = int((~np.isfinite(array)).sum())
+    if array.dtype.kind != "f":
+        return
+    starts = range(0, len(array), ROWS_AT_ONCE)
+    count = sum(int((~np.isfinite(array[i : i + ROWS_AT_ONCE])).sum()) for i in starts)
+    if count:
         raise ValueError(f"`{name}` has {count} values that are NaN or infinite.")

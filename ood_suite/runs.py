@@ -227,5 +227,7 @@ class Run:
     def is_finished(self):
         return self.model_path.exists()
 
-    def outputs_path(self, dataset, split):
-        return self.folder / "outputs" / f"{dataset}_{split}.npz"
+    def outputs_path(self, dataset, split, part=None):
+        """File of what the model says of a data set; `part` names a file beside the main one."""
+        name = f"{dataset}_{split}_{part}" if part else f"{dataset}_{split}"
+        return self.folder / "outputs" / f"{name}.npz"

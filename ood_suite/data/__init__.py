@@ -3,6 +3,9 @@
 A set lives in `data_dir` as `<name>_<split>.npz` with `images` uint8 (n, height, width, channels),
 0..255, and integer `labels` (n,). Where only the embedded sample exists it is used, and
 `ImageSet.note` says so with the command that gets the full set. Nothing here downloads.
+
+Besides, a name may be the path of an npz file, the path of a folder of images, or "tfds:NAME":
+those are read as they are, whatever the split (the split of TFDS is that asked for).
 """
 
 import dataclasses
@@ -10,7 +13,9 @@ import pathlib
 
 import numpy as np
 
+from ood_suite.data import synthetic
 from ood_suite.data.npz import read_images
+from ood_suite.data.streams import FolderImages, TfdsImages
 from ood_suite.data.transforms import to_grey_rgb
 from ood_suite.runs import fingerprint
 
@@ -27,19 +32,23 @@ class DataSet:
     Attributes:
         command: what makes the full set; shown whenever it is missing.
         derived_from, transform: another set whose images, transformed, make this one.
+        generator: function(count, image_shape) of a set that is generated.
     """
 
-    command: str
+    command: str = ""
     derived_from: str = ""
     transform: object = None
+    generator: object = None
 
 
 _TFDS = "python -m images_ood.tfds_to_np --name={} --data_dir={{data_dir}}"
 
 DATASETS = {
     "cifar10": DataSet(_TFDS.format("cifar10")),
+    "cifar100": DataSet(_TFDS.format("cifar100")),
     "cifar10_grey": DataSet(_TFDS.format("cifar10"), "cifar10", to_grey_rgb),
     "fashion_mnist": DataSet(_TFDS.format("fashion_mnist")),
+    "gaussian": DataSet(generator=synthetic.gaussian),
     "glyphs": DataSet("python image_data/make_samples.py"),
     "mnist": DataSet(_TFDS.format("mnist")),
     "notmnist": DataSet(
@@ -47,6 +56,7 @@ DATASETS = {
     ),
     "svhn_cropped": DataSet(_TFDS.format("svhn_cropped")),
     "tiny_imagenet": DataSet("put tiny_imagenet_test.npz into {data_dir}"),
+    "uniform": DataSet(generator=synthetic.uniform),
 }
 
 
@@ -55,7 +65,8 @@ class ImageSet:
     """One split of one data set.
 
     Attributes:
-        images: uint8 (n, height, width, channels). labels: int32 (n,).
+        images: uint8 (n, height, width, channels), or a stream that gives such slices.
+        labels: int32 (n,).
         note: "" or one sentence on what a report must say of these data.
     """
 
@@ -70,10 +81,12 @@ class ImageSet:
 
     @property
     def fingerprint(self):
+        if not isinstance(self.images, np.ndarray):
+            return self.images.fingerprint
         return fingerprint(self.images, self.labels)
 
 
-def load(name, split, data_dir=None):
+def load(name, split, data_dir=None, image_shape=None):
     """Loads one split of a data set.
 
     Looks for `<name>_<split>.npz`, then (for a set with one file only) `<name>.npz`;
@@ -81,9 +94,11 @@ def load(name, split, data_dir=None):
     which the first 80% are "train" and the rest is "val". At last the embedded sample.
 
     Args:
-        name: a name of DATASETS, or any `<name>` whose npz lies in `data_dir`.
+        name: a name of DATASETS, any `<name>` whose npz lies in `data_dir`, a path, or "tfds:NAME".
         split: "train", "val" or "test".
         data_dir: folder; None is the project's `image_data`.
+        image_shape: (height, width, channels) of the model's images, which noise is generated in
+            and image folders are cut to.
 
     Raises:
         ValueError: an unknown split, or files that do not hold such images.
@@ -93,6 +108,11 @@ def load(name, split, data_dir=None):
         raise ValueError(f"`split` must be one of {', '.join(SPLITS)}. Received: {split!r}.")
     data_dir = pathlib.Path(data_dir or IMAGE_DATA)
     known = DATASETS.get(name)
+    if known is None and (name.startswith("tfds:") or "/" in name or name.endswith(".npz")):
+        return _from_outside(name, split, image_shape)
+    if known and known.generator:
+        images = known.generator(synthetic.COUNT, _needed(image_shape, name))
+        return ImageSet(name, split, images, np.zeros(len(images), np.int32))
     if known and known.derived_from:
         source = load(known.derived_from, split, data_dir)
         return dataclasses.replace(source, name=name, images=known.transform(source.images))
@@ -113,13 +133,34 @@ def load(name, split, data_dir=None):
     return ImageSet(name, split, *found, note)
 
 
-def first_available(names, split, data_dir=None):
+def _from_outside(name, split, image_shape):
+    """An ImageSet of a path or a "tfds:NAME", called after the last part of it."""
+    if name.startswith("tfds:"):
+        source = name.removeprefix("tfds:")
+        images = TfdsImages(source, split)
+        return ImageSet(source.replace("/", "_"), split, images, images.labels)
+    path = pathlib.Path(name)
+    if path.is_dir():
+        images = FolderImages(path, _needed(image_shape, name))
+        return ImageSet(path.name, split, images, images.labels)
+    if not path.exists():
+        raise FileNotFoundError(f"There is no file or folder {path}.")
+    return ImageSet(path.stem, split, *read_images(path))
+
+
+def _needed(image_shape, name):
+    if image_shape is None:
+        raise ValueError(f"`image_shape` is needed to load {name}.")
+    return tuple(image_shape)
+
+
+def first_available(names, split, data_dir=None, image_shape=None):
     """The first of several data sets that can be loaded, with a note when it is not the first
     choice.
     """
     for position, name in enumerate(names):
         try:
-            found = load(name, split, data_dir)
+            found = load(name, split, data_dir, image_shape)
         except FileNotFoundError as error:
             missing = error
             continue

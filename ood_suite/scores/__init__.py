@@ -1,39 +1,238 @@
 """SCORES: the catalogue. Adding a score is one function (or class, if it learns) and one line here.
 
 A plain function maps arrays to scores; a class has `fit(*arrays) -> self` and `score(*arrays)`, and
-what it learns ends in an underscore. `needs` names the fields of `ood_suite.outputs.Outputs` that
-are its arguments, in order. Every score is float64 (n,) and HIGHER = MORE OOD.
+what it learns ends in an underscore. `needs` and `fit_needs` name the fields of
+`ood_suite.outputs.Outputs` that are the arguments, in order. Every score is float64 (n,) and
+HIGHER = MORE OOD.
+
+SHAPERS stand before a score of logits, joined by "+": "react+energy", "dice+react+max_logit".
 """
 
+import difflib
+import functools
 import inspect
+import itertools
 from collections.abc import Callable
 from typing import NamedTuple
 
-from ood_suite.scores import likelihood
+from ood_suite.scores import (
+    activations,
+    gaussian,
+    gradients,
+    likelihood,
+    logits,
+    neighbors,
+    prototypes,
+    subspace,
+)  # fmt: skip
+
+_HEAD = ("head_kernel", "head_bias")
 
 
 class Score(NamedTuple):
-    """A line of the catalogue: what computes the score, and from which arrays."""
+    """A line of the catalogue: what computes the score, and from which arrays.
+
+    Attributes:
+        fn: function of the arrays `needs`, or class whose `score` takes them.
+        fit_needs: what its `fit` takes; empty for a function.
+        fit_on: "training" or "held_out", the in-distribution data that it learns from.
+        grid: {parameter: values} that tuning tries.
+        parts: names of shapers and judge, of a composed score.
+    """
 
     fn: Callable
     needs: tuple
+    fit_needs: tuple = ()
+    fit_on: str = "training"
+    grid: dict = {}
+    parts: tuple = ()
 
     @property
     def learns(self):
-        return inspect.isclass(self.fn)
+        return bool(self.fit_needs)
 
+    @property
+    def parameters(self):
+        """{parameter: default}; those of a composed score are called "react.percentile"."""
+        if self.parts:
+            entries = [*(SHAPERS[name] for name in self.parts[:-1]), SCORES[self.parts[-1]]]
+            return {
+                f"{part}.{name}": value
+                for part, entry in zip(self.parts, entries, strict=True)
+                for name, value in entry.parameters.items()
+            }
+        return {
+            name: parameter.default
+            for name, parameter in inspect.signature(self.fn).parameters.items()
+            if parameter.default is not inspect.Parameter.empty
+        }
+
+    @property
+    def settings(self):
+        """All combinations of the grid, as dicts of parameters; the defaults come first."""
+        rows = itertools.product(*self.grid.values())
+        found = [dict(zip(self.grid, row, strict=True)) for row in rows]
+        defaults = {name: self.parameters[name] for name in self.grid}
+        return [defaults, *(row for row in found if row != defaults)]
+
+    def make(self, parameters=None):
+        """The object that scores: has `score`, or is a function of the arrays `needs`.
+
+        Raises:
+            ValueError: an unknown parameter, with the known ones.
+        """
+        parameters = dict(parameters or {})
+        unknown = sorted(set(parameters) - set(self.parameters))
+        if unknown:
+            known = ", ".join(self.parameters) or "none"
+            raise ValueError(f"Unknown parameter {unknown[0]!r}. Known: {known}.")
+        if not self.parts:
+            fixed = self.fn(**parameters) if inspect.isclass(self.fn) else None
+            return fixed or functools.partial(self.fn, **parameters)
+
+        def part(name, entry):
+            own = {k.split(".")[1]: v for k, v in parameters.items() if k.split(".")[0] == name}
+            return entry.make(own)
+
+        shapers = {name: part(name, SHAPERS[name]) for name in self.parts[:-1]}
+        judge = SCORES[self.parts[-1]]
+        return self.fn(shapers, part(self.parts[-1], judge), judge.fit_needs)
+
+
+_ASH = {"percentile": (30.0, 50.0, 65.0, 80.0, 90.0, 95.0)}
+_SHAPED = ("features", *_HEAD)
+SHAPERS = {
+    "ash_b": Score(activations.ash_b, _SHAPED, grid=_ASH),
+    "ash_p": Score(activations.ash_p, _SHAPED, grid=_ASH),
+    "ash_s": Score(activations.ash_s, _SHAPED, grid=_ASH),
+    "dice": Score(
+        activations.DICE, _SHAPED, ("features", "head_kernel"),
+        grid={"percentile": (10.0, 50.0, 70.0, 90.0, 95.0)},
+    ),
+    "react": Score(
+        activations.ReAct, _SHAPED, ("features", "head_kernel"),
+        grid={"percentile": (80.0, 85.0, 90.0, 95.0, 99.0)},
+    ),
+    "scale": Score(
+        activations.scale, _SHAPED, grid={"percentile": (65.0, 75.0, 85.0, 90.0, 95.0)}
+    ),
+    "vra": Score(
+        activations.VRA, _SHAPED, ("features", "head_kernel"),
+        grid={"low_percentile": (5.0, 30.0, 60.0), "high_percentile": (90.0, 95.0, 99.0)},
+    ),
+}  # fmt: skip
 
 SCORES = {
     "background_mean": Score(likelihood.background_mean, ("log_prob", "background_log_probs")),
+    "energy": Score(
+        logits.energy, ("logits",), grid={"temperature": (0.5, 1.0, 2.0, 5.0, 10.0, 100.0)}
+    ),
+    "entropy": Score(logits.entropy, ("logits",)),
+    "fdbd": Score(prototypes.FDBD, ("features", "logits", "head_kernel"), ("features",)),
+    "gen": Score(
+        logits.gen, ("logits",), grid={"gamma": (0.01, 0.1, 0.5), "top": (5, 10, 50, 100)}
+    ),
+    "gradnorm": Score(
+        gradients.gradnorm, ("features", "logits"), grid={"temperature": (0.5, 1.0, 2.0, 5.0)}
+    ),
+    "himplos": Score(
+        prototypes.HIMPLoS, ("features", "logits", *_HEAD), ("features", "labels"),
+        grid={
+            "mask_percentile": (0.0, 30.0, 60.0, 80.0),
+            "clip_percentile": (90.0, 95.0, 99.0, 100.0),
+        },
+    ),
     "input_complexity": Score(likelihood.input_complexity, ("log_prob", "code_length")),
+    "kl_matching": Score(logits.KLMatching, ("logits",), ("logits",), "held_out"),
+    "knn": Score(
+        neighbors.KNN, ("features",), ("features",), grid={"k": (1, 5, 10, 50, 100, 200)}
+    ),
     "likelihood": Score(likelihood.likelihood, ("log_prob",)),
     "likelihood_ratio": Score(likelihood.likelihood_ratio, ("log_prob", "background_log_prob")),
-    "typicality": Score(likelihood.Typicality, ("log_prob",)),
-}
+    "line": Score(
+        prototypes.LINe, ("features", *_HEAD), ("features", "labels", "head_kernel"),
+        grid={
+            "activation_percentile": (10.0, 30.0, 60.0, 90.0),
+            "weight_percentile": (10.0, 30.0, 60.0, 90.0),
+        },
+    ),
+    "mahalanobis": Score(gaussian.Mahalanobis, ("features",), ("features", "labels")),
+    "mahalanobis_layers": Score(
+        gaussian.MahalanobisLayers, ("layer_features",), ("layer_features", "labels"),
+        grid={"epsilon": (0.0, 0.0005, 0.001, 0.0014, 0.002, 0.005)},
+    ),
+    "max_logit": Score(logits.max_logit, ("logits",)),
+    "msp": Score(logits.msp, ("logits",)),
+    "nci": Score(
+        prototypes.NCI, ("features", "logits", "head_kernel"), ("features",),
+        grid={"alpha": (0.0, 0.0001, 0.001, 0.01, 0.1)},
+    ),
+    "nnguide": Score(
+        neighbors.NNGuide, ("features", "logits"), ("features", "logits"),
+        grid={"k": (1, 5, 10, 50, 100)},
+    ),
+    "odin": Score(
+        gradients.odin, ("logits_perturbed",),
+        grid={
+            "temperature": (1.0, 10.0, 100.0, 1000.0),
+            "epsilon": (0.0, 0.0005, 0.001, 0.0014, 0.002, 0.004, 0.01),
+        },
+    ),
+    "openmax": Score(
+        logits.OpenMax, ("logits",), ("logits", "labels"),
+        grid={"tail": (10, 20, 50), "alpha": (1, 3, 5, 10)},
+    ),
+    "relative_mahalanobis": Score(
+        gaussian.RelativeMahalanobis, ("features",), ("features", "labels")
+    ),
+    "residual": Score(
+        subspace.Residual, ("features",), ("features", *_HEAD),
+        grid={"dimension": (0, 16, 32, 64, 128, 256, 512, 1000)},
+    ),
+    "she": Score(prototypes.SHE, ("features", "logits"), ("features", "labels", "logits")),
+    "temperature_scaling": Score(
+        logits.TemperatureScaling, ("logits",), ("logits", "labels"), "held_out"
+    ),
+    "typicality": Score(likelihood.Typicality, ("log_prob",), ("log_prob",), "held_out"),
+    "vim": Score(
+        subspace.Vim, ("features", "logits"), ("features", "logits", *_HEAD),
+        grid={"dimension": (0, 16, 32, 64, 128, 256, 512, 1000)},
+    ),
+}  # fmt: skip
+# What "all" stands for: the catalogue, and each shaper before the energy.
+ALL = (*SCORES, *(f"{shaper}+energy" for shaper in SHAPERS))
 
 
 def get(name):
-    """The score of that name; ValueError lists the known names."""
-    if name not in SCORES:
-        raise ValueError(f"Unknown score {name!r}. Known: {', '.join(SCORES)}.")
-    return SCORES[name]
+    """The score of that name, composed if it has a "+"; ValueError lists the known names."""
+    if "+" not in name:
+        if name in SHAPERS:
+            raise ValueError(f"{name} shapes features: it needs a score of logits, {name}+energy.")
+        return _known(SCORES, name, "score")
+    *shapers, last = name.split("+")
+    entries = [_known(SHAPERS, shaper, "shaper") for shaper in shapers]
+    judge = _known(SCORES, last, "score")
+    if judge.needs != ("logits",) or len(set(shapers)) < len(shapers):
+        able = [n for n, score in SCORES.items() if score.needs == ("logits",)]
+        raise ValueError(
+            f"{name!r} must be different shapers and one score of logits alone, of "
+            f"{', '.join(able)}."
+        )
+    parts = (*shapers, last)
+    learns = any(entry.learns for entry in [*entries, judge])
+    fit_needs = ("features", *_HEAD) + (("labels",) if "labels" in judge.fit_needs else ())
+    grid = {
+        f"{part}.{parameter}": values
+        for part, entry in zip(parts, [*entries, judge._replace(grid={})], strict=True)
+        for parameter, values in entry.grid.items()
+    }
+    needs = ("features", *_HEAD)
+    return Score(activations.Shaped, needs, fit_needs if learns else (), "training", grid, parts)
+
+
+def _known(catalogue, name, kind):
+    if name not in catalogue:
+        close = difflib.get_close_matches(name, catalogue, 1)
+        hint = f" Did you mean {close[0]}?" if close else ""
+        raise ValueError(f"Unknown {kind} {name!r}.{hint} Known: {', '.join(catalogue)}.")
+    return catalogue[name]

@@ -1,4 +1,4 @@
-"""One checker over all SCORES, and each against hand numbers."""
+"""One checker over the whole catalogue, and the scores of density models against hand numbers."""
 
 import inspect
 
@@ -9,10 +9,37 @@ from ood_suite import scores
 from ood_suite.detector import Detector
 from ood_suite.outputs import Outputs
 
+COMPOSED = ("dice+react+energy", "react+kl_matching", "ash_s+max_logit", "vra+openmax")
+NAMES = (*scores.ALL, *COMPOSED)
+# A value of each parameter that must change the scores, other than the default.
+OTHER = {
+    "acceptance": 0.8, "activation_percentile": 60.0, "alpha": 2, "clip": 0.3, "dimension": 3,
+    "clip_percentile": 70.0, "epsilon": 0.002, "gamma": 0.5, "high_percentile": 80.0, "k": 3,
+    "low_percentile": 20.0, "mask_percentile": 20.0, "percentile": 40.0, "smooth": False,
+    "tail": 5, "temperature": 5.0, "top": 2, "weight_percentile": 60.0,
+}  # fmt: skip
 
-def outputs(seed, count=40):
+
+def outputs(seed, count=60, shift=0.0):
+    """Outputs with every array that a score may need: five classes, 12 features."""
     rng = np.random.default_rng(seed)
+    world = np.random.default_rng(99)
+    kernel, bias = world.normal(0, 1, (12, 5)), world.normal(0, 0.3, 5)
+    labels = np.arange(count) % 5
+    features = np.maximum(kernel.T[labels] + shift + rng.normal(0, 0.5, (count, 12)), 0)
+    logits = features @ kernel + bias
+    moved = {f"T={t:g},epsilon={e:g}": logits * (1 + e) + e * t / 1000 * rng.normal(0, 1, (count, 5))
+             for t in (5.0, 1000.0) for e in (0.0014, 0.002)}  # fmt: skip
+    layers = {"block1": rng.normal(labels[:, None] + shift, 1, (count, 3)), "block2": features}
+    layers |= {f"{name},epsilon=0.002": 0.9 * array for name, array in list(layers.items())}
     return Outputs(
+        labels=labels,
+        features=features,
+        logits=logits,
+        head_kernel=kernel,
+        head_bias=bias,
+        logits_perturbed=moved,
+        layer_features=layers,
         log_prob=rng.normal(-1500, 200, count),
         background_log_prob=rng.normal(-1700, 150, count),
         background_log_probs=rng.normal(-1700, 150, (count, 3)),
@@ -20,50 +47,109 @@ def outputs(seed, count=40):
     )
 
 
-@pytest.mark.parametrize("name", scores.SCORES)
+def fitted(name, parameters=None, acceptance=0.95):
+    """A detector on held-out, training and validation OOD outputs; k fits the small bank."""
+    own = {"k": 5} if name == "knn" else {}
+    detector = Detector(name, acceptance, own | (parameters or {}))
+    return detector.fit(outputs(0), outputs(2, 100), outputs(3, shift=1.0))
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_every_score(name, tmp_path):
-    held_out, test = outputs(0), outputs(1)
+    test = outputs(1)
     before = {k: v.copy() for k, v in test._arrays()}
-    detector = Detector(name, acceptance=0.9)
-    assert detector.fit(held_out) is detector
+    detector = fitted(name, acceptance=0.9)
     values = detector.score(test)
-    assert values.shape == (40,) and values.dtype == np.float64 and np.isfinite(values).all()
+    assert values.shape == (60,) and values.dtype == np.float64 and np.isfinite(values).all()
     for field, array in test._arrays():
         np.testing.assert_array_equal(array, before[field])
-    assert np.mean(~detector.is_ood(held_out)) >= 0.9
-    np.testing.assert_array_equal(detector.fit(held_out).score(test), values)  # refit = fit
+    assert np.mean(~detector.is_ood(outputs(0))) >= 0.9
+    np.testing.assert_array_equal(fitted(name).score(test), values)  # refit = fit
     detector.save(tmp_path / "detector.npz")
     loaded = Detector.load(tmp_path / "detector.npz")
     np.testing.assert_array_equal(loaded.score(test), values)
     np.testing.assert_array_equal(loaded.is_ood(test), detector.is_ood(test))
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_a_score_depends_on_its_example_alone(name):
+    detector, test = fitted(name), outputs(1)
+    values = detector.score(test)
+    order = np.random.default_rng(5).permutation(60)[:17]
+
+    def rows(array):
+        if isinstance(array, dict):
+            return {key: rows(value) for key, value in array.items()}
+        return array[order] if len(array) == 60 else array
+
+    arrays = {field: rows(getattr(test, field)) for field in detector.entry.needs}
+    np.testing.assert_allclose(detector.score(Outputs(**arrays)), values[order], rtol=1e-9)
+
+
+@pytest.mark.parametrize(
+    "name, parameter", [(name, p) for name in scores.ALL for p in scores.get(name).parameters]
+)
+def test_every_parameter_matters(name, parameter):
+    other = {parameter: OTHER[parameter.split(".")[-1]]}
+    if parameter == "clip":
+        assert fitted(name, {"clip": 0.0}).learner.clip_ != 0.3
+    assert not np.array_equal(fitted(name, other).score(outputs(1)), fitted(name).score(outputs(1)))
+    assert scores.get(name).settings[0].items() <= scores.get(name).parameters.items()
+
+
 @pytest.mark.parametrize("name", scores.SCORES)
 def test_every_score_needs_its_arrays_and_refuses_damaged_ones(name):
     score = scores.SCORES[name]
     with pytest.raises(ValueError, match=f"{name} needs"):
-        Detector(name).fit(Outputs(labels=np.arange(3), meta={"run": "r"}))
+        empty = Outputs(labels=np.arange(3), meta={"run": "r"})
+        Detector(name).fit(empty, Outputs(images=np.zeros((1, 2, 2, 1), np.uint8)), empty)
+    function = getattr(fitted(name).learner, "score", fitted(name).learner)
     arrays = outputs(0).require(score.needs, name)
-    function = score.fn().fit(*arrays).score if score.learns else score.fn
+
+    def spoilt(change):
+        first = arrays[0]
+        if isinstance(first, dict):
+            return [{key: change(value) for key, value in first.items()}, *arrays[1:]]
+        return [change(first), *arrays[1:]]
+
     with pytest.raises(ValueError):
-        function(*[array[:, None, None] for array in arrays])
+        function(*spoilt(lambda array: array[:, None, None]))
     with pytest.raises(ValueError, match="NaN"):
-        function(np.full(40, np.nan), *arrays[1:])
+        function(*spoilt(lambda array: np.full(array.shape, np.nan)))
 
 
-@pytest.mark.parametrize("name", scores.SCORES)
-def test_every_score_is_documented_and_says_its_arguments(name):
-    score = scores.SCORES[name]
-    assert "Reference" in score.fn.__doc__ or name == "background_mean"
-    function = score.fn.fit if score.learns else score.fn
-    arguments = [a for a in inspect.signature(function).parameters if a != "self"]
-    assert tuple(arguments) == score.needs
+@pytest.mark.parametrize("catalogue", (scores.SCORES, scores.SHAPERS))
+def test_every_score_is_documented_and_says_its_arguments(catalogue):
+    for name, score in catalogue.items():
+        assert "Reference" in score.fn.__doc__ or name == "background_mean", name
+        for function, needs in (("fit", score.fit_needs), ("score", score.needs)):
+            method = getattr(score.fn, function, None)
+            if catalogue is scores.SHAPERS and function == "score":
+                method = getattr(score.fn, "shape", None)
+            if not inspect.isclass(score.fn) and function == "score":
+                method = score.fn
+            if method is None:
+                assert not needs
+                continue
+            parameters = inspect.signature(method).parameters.values()
+            required = [p.name for p in parameters if p.default is p.empty and p.name != "self"]
+            assert tuple(required) == needs, name
 
 
 def test_the_catalogue_is_sorted_and_unknown_names_are_refused():
-    assert list(scores.SCORES) == sorted(scores.SCORES)
-    with pytest.raises(ValueError, match="Unknown score 'liklihood'. Known: background_mean"):
+    for catalogue in (scores.SCORES, scores.SHAPERS):
+        assert list(catalogue) == sorted(catalogue)
+    with pytest.raises(ValueError, match="'liklihood'. Did you mean likelihood"):
         scores.get("liklihood")
+    with pytest.raises(ValueError, match="Unknown shaper 'raect'. Did you mean react"):
+        scores.get("raect+energy")
+    with pytest.raises(ValueError, match="react shapes features: it needs .*react.energy"):
+        scores.get("react")
+    for wrong in ("react+knn", "react+react+energy"):
+        with pytest.raises(ValueError, match="one score of logits alone, of energy"):
+            scores.get(wrong)
+    with pytest.raises(ValueError, match="Unknown parameter 'kk'. Known: k"):
+        Detector("knn", parameters={"kk": 3})
 
 
 def test_hand_numbers():
@@ -92,6 +178,10 @@ def test_unfitted():
         Detector("likelihood").is_ood(outputs(0))
     with pytest.raises(ValueError, match="no threshold"):
         Detector("likelihood").save("never.npz")
+    with pytest.raises(ValueError, match="knn learns from training data"):
+        Detector("knn").fit(outputs(0))
+    with pytest.raises(ValueError, match="needs validation OOD data"):
+        Detector("mahalanobis_layers").fit(outputs(0), outputs(2))
 
 
 def test_shifting_all_backgrounds_shifts_the_ratio_alone():
@@ -100,3 +190,13 @@ def test_shifting_all_backgrounds_shifts_the_ratio_alone():
     np.testing.assert_allclose(
         Detector("likelihood_ratio").score(moved), Detector("likelihood_ratio").score(test) + 7.0
     )
+
+
+def test_outputs_of_another_layer_or_model_are_refused():
+    held_out = outputs(0)
+    held_out.meta |= {"features_layer": "avg_pool", "model_fingerprint": "a"}
+    detector = Detector("energy").fit(held_out)
+    other = outputs(1)
+    other.meta |= {"features_layer": "block3", "model_fingerprint": "a"}
+    with pytest.raises(ValueError, match="features_layer 'avg_pool'. Received: 'block3'"):
+        detector.score(other)

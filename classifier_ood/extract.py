@@ -1,0 +1,322 @@
+"""Writes what a trained classifier says of data sets: features, logits, and on demand ODIN's
+perturbed logits and inner layers.
+
+    python -m classifier_ood.extract --run=output/classifier_ood/fashion/convnet
+
+A model of your own becomes a run of its own, which `ood_suite.eval` then evaluates:
+
+    python -m classifier_ood.extract --model=mine.keras --features_layer=avg_pool
+    --id_train=train_images/ --id_test=test.npz --ood_far=other_images/ --out_dir=output/mine
+
+Data sets are names of the catalogue, npz files, folders of images, or tfds:NAME. Batches are
+written as they come, so that memory does not grow with the data, and the same command goes on where
+a killed one stopped. `ood_suite.eval` calls `extract` by itself.
+"""
+
+import dataclasses
+import hashlib
+import pathlib
+
+import numpy as np
+from absl import flags, logging
+
+from ood_suite import data
+from ood_suite.app import run_app
+from ood_suite.data.transforms import to_shape
+from ood_suite.outputs import Outputs, OutputsWriter
+from ood_suite.runs import Run, RunError, atomic_path, fingerprint, locked
+
+FLAGS = flags.FLAGS
+CHUNK_BYTES = 2**24  # of uint8 images between two moves of the progress bar
+FLUSH_EVERY = 20  # chunks between two points where a killed extraction can go on
+DEFAULT_ODIN = ((1000.0, 0.0014),)
+_VIEWS = {}  # evaluation asks for several data sets of one run in turn
+
+
+def extract(
+    run, names, split, data_dir=None, odin=(), inner_layers=(), mahalanobis_epsilons=(),
+    batch_size=100,
+):  # fmt: skip
+    """Outputs of a finished run on one data set; what is on file of the same model and data is not
+    computed again.
+
+    Args:
+        run: Run whose training is finished.
+        names: data sets in order of preference; the first that is there is taken.
+        split: "train", "val" or "test".
+        odin: pairs (temperature, epsilon) for `logits_perturbed`.
+        inner_layers: names of layers for `layer_features`.
+        mahalanobis_epsilons: for `layer_features` of those layers at perturbed inputs; their
+            Gaussians are fitted to the training split.
+
+    Raises:
+        RunError: an unfinished run, or a model file that cannot be read.
+    """
+    if not run.is_finished:
+        raise RunError(f"{run.folder} has no finished model yet. Its command continues it.")
+    view = load_view(run, tuple(inner_layers))
+    found = data.first_available(names, split, data_dir, view.image_shape)
+    job = _Job(run, found, split, view, batch_size)
+    parts = [job.part(None, job.main)]
+    if inner_layers:
+        parts.append(job.part(f"layers_{_short(inner_layers)}", job.layers))
+    for temperature in dict.fromkeys(t for t, _ in odin):
+        epsilons = sorted({e for t, e in odin if t == temperature})
+        part = f"odin_T{temperature:g}_{_short(epsilons)}"
+        parts.append(job.part(part, lambda x, t=temperature, e=epsilons: job.odin(x, t, e)))
+    if inner_layers and any(mahalanobis_epsilons):
+        gaussians = _gaussians(run, inner_layers, data_dir, batch_size)
+        part = f"mahalanobis_{_short([*inner_layers, *mahalanobis_epsilons])}"
+        parts.append(job.part(part, lambda x: job.mahalanobis(x, gaussians, mahalanobis_epsilons)))
+    return _joined(parts)
+
+
+def _short(values):
+    """A few characters for a file name that stand for a list of values."""
+    return hashlib.sha256(repr(list(values)).encode()).hexdigest()[:8]
+
+
+def _joined(parts):
+    """The first part with the mappings of all the others."""
+    mappings = {}
+    for part in parts[1:]:
+        for field in ("logits_perturbed", "layer_features"):
+            if getattr(part, field):
+                mappings.setdefault(field, {}).update(getattr(part, field))
+    return dataclasses.replace(parts[0], **mappings)
+
+
+@dataclasses.dataclass
+class _Job:
+    """One run on one data set, whose parts are files."""
+
+    run: Run
+    found: data.ImageSet
+    split: str
+    view: object
+    batch_size: int
+
+    def part(self, name, function):
+        """Outputs of one part: from its file, or computed by `function(images) -> arrays`."""
+        model = self.run.model_path.read_bytes()
+        meta = {
+            "run": str(self.run.folder),
+            "dataset": self.found.name,
+            "split": self.split,
+            "fingerprint": self.found.fingerprint,
+            "model_fingerprint": fingerprint(np.frombuffer(model, np.uint8)),
+            "features_layer": self.run.settings.get("features_layer") or "input of the last layer",
+            "source_note": self.found.note,
+            "command": f"python -m classifier_ood.extract --run={self.run.folder} "
+            f"--dataset={self.found.name} --split={self.split}",
+        }
+        path = self.run.outputs_path(self.found.name, self.split, name)
+        if path.exists():
+            outputs = Outputs.load(path)
+            if all(outputs.meta.get(key) == value for key, value in meta.items() if key != "run"):
+                return outputs
+        with locked(path.parent):
+            self._write(path, meta, function, is_main=name is None)
+        return Outputs.load(path)
+
+    def _head(self):
+        if self.view.head_kernel is None:
+            return {}
+        return {"head_kernel": self.view.head_kernel, "head_bias": self.view.head_bias}
+
+    def _write(self, path, meta, function, is_main):
+        from tqdm.auto import tqdm
+
+        images, steps = self.found.images, []
+        writer = OutputsWriter(path, len(images), meta)
+        rows = max(1, CHUNK_BYTES // int(np.prod(images.shape[1:])))
+        title = f"{self.run.folder.name} on {self.found.name} {path.stem.split(self.split)[-1]}"
+        starts = range(writer.done, len(images), rows)
+        bar = tqdm(total=len(images), initial=writer.done, desc=title, unit="image", mininterval=2)
+        with bar:
+            for chunk, start in enumerate(starts, 1):
+                shaped, steps = to_shape(images[start : start + rows], self.view.image_shape)
+                arrays = function(shaped)
+                if is_main:
+                    arrays["labels"] = self.found.labels[start : start + rows]
+                writer.add(arrays)
+                if chunk % FLUSH_EVERY == 0:
+                    writer.flush()
+                bar.update(len(shaped))
+        notes = [self.found.note, *(f"{self.found.name}: {step}" for step in steps)]
+        meta = meta | {"note": "; ".join(filter(None, notes))}
+        writer.finish(self._head() if is_main else {}, meta)
+
+    def main(self, images):
+        found = self.view.network.predict(images, batch_size=self.batch_size, verbose=0)
+        hashes = [hashlib.blake2b(image.tobytes(), digest_size=8).digest() for image in images]
+        arrays = {name: found[name] for name in ("features", "logits")}
+        return arrays | {"example_hashes": np.frombuffer(b"".join(hashes), np.uint64)}
+
+    def layers(self, images):
+        found = self.view.network.predict(images, batch_size=self.batch_size, verbose=0)
+        return {name: array for name, array in found.items() if name.startswith("layer_features/")}
+
+    def odin(self, images, temperature, epsilons):
+        from classifier_ood import perturbation
+
+        found = perturbation.odin(self.view.network, images, temperature, epsilons)
+        return {f"logits_perturbed/{key}": array for key, array in found.items()}
+
+    def mahalanobis(self, images, gaussians, epsilons):
+        from classifier_ood import perturbation
+
+        epsilons = [epsilon for epsilon in epsilons if epsilon]
+        found = perturbation.mahalanobis(self.view.network, images, gaussians, epsilons)
+        return {f"layer_features/{key}": array for key, array in found.items()}
+
+
+def _gaussians(run, inner_layers, data_dir, batch_size):
+    """{layer: (means, precision)} of the training split."""
+    from ood_suite.scores.gaussian import TiedGaussian
+
+    names, split = data_sets(run.settings)["training"]
+    training = extract(run, names, split, data_dir, (), inner_layers, (), batch_size)
+    found = {}
+    for name in inner_layers:
+        fitted = TiedGaussian().fit(training.layer_features[name], training.labels)
+        found[name] = fitted.means_, fitted.precision_
+    return found
+
+
+def data_sets(settings):
+    """{role: (data sets in order of preference, split)} of a run.
+
+    Roles: "training", "held_out", "id_test", "validation_ood" (both may be absent), and
+    "ood:<name>" for each OOD test set.
+    """
+    own = settings["id_dataset"]
+    roles = {
+        role: ((settings.get(key) or own,), split)
+        for role, key, split in (
+            ("training", "id_train", "train"), ("held_out", "id_val", "val"),
+            ("id_test", "id_test", "test"),
+        )
+        if settings.get(key) or own
+    }  # fmt: skip
+    if settings["ood_validation"]:
+        split = settings["ood_validation_split"]
+        roles["validation_ood"] = tuple(settings["ood_validation"]), split
+    for name in [*settings["ood_near"], *settings["ood_far"]]:
+        roles[f"ood:{name}"] = (name,), "test"
+    return roles
+
+
+def load_view(run, inner_layers=()):
+    """The run's model as a View; loaded models are kept."""
+    import keras
+
+    from classifier_ood.view import View
+
+    key = (str(run.model_path), run.model_path.stat().st_mtime_ns, inner_layers)
+    if key not in _VIEWS:
+        _VIEWS.clear()
+        try:
+            model = keras.saving.load_model(run.model_path, compile=False, safe_mode=True)
+        except Exception as error:
+            raise RunError(
+                f"The model {run.model_path} cannot be read ({error}). If it needs classes of "
+                "yours, save it as a plain functional model."
+            ) from error
+        settings = run.settings
+        _VIEWS[key] = View(
+            model,
+            settings.get("features_layer"),
+            inner_layers,
+            settings.get("input_range", "0..255"),
+            settings.get("image_shape"),
+        )
+    return _VIEWS[key]
+
+
+def own_run(model_path, out_dir, settings):
+    """A finished run around a model of the user's, which is copied and stays as it is.
+
+    Args:
+        model_path: .keras file. settings: what `data_sets` and `load_view` read.
+    """
+    model_path = pathlib.Path(model_path)
+    if not model_path.exists():
+        raise FileNotFoundError(f"There is no model {model_path}.")
+    content = model_path.read_bytes()
+    with locked(out_dir):
+        prints = {"model": fingerprint(np.frombuffer(content, np.uint8))}
+        run = Run.open(out_dir, settings, "classifier_ood.extract", prints)
+        if not run.is_finished:
+            with atomic_path(run.model_path) as temporary:
+                temporary.write_bytes(content)
+    return run
+
+
+def _own_settings():
+    return {
+        "exp": pathlib.Path(FLAGS.model).stem,
+        "id_dataset": None,
+        "id_train": FLAGS.id_train,
+        "id_val": FLAGS.id_val,
+        "id_test": FLAGS.id_test,
+        "ood_near": FLAGS.ood_near,
+        "ood_far": FLAGS.ood_far,
+        "ood_validation": FLAGS.ood_validation,
+        "ood_validation_split": "val",
+        "features_layer": FLAGS.features_layer,
+        "input_range": FLAGS.input_range,
+        "image_shape": [int(n) for n in FLAGS.image_shape] if FLAGS.image_shape else None,
+        "repeat_id": 0,
+    }
+
+
+def main(_):
+    if (FLAGS.run is None) == (FLAGS.model is None):
+        raise ValueError("Give either --run (a run of ours) or --model (a .keras file of yours).")
+    if FLAGS.model is not None:
+        if not (FLAGS.id_val and FLAGS.id_test):
+            raise ValueError(
+                "--model needs --id_val (for thresholds) and --id_test; scores that learn also "
+                "need --id_train."
+            )
+        run = own_run(FLAGS.model, FLAGS.out_dir or "output/classifier_ood/own", _own_settings())
+    else:
+        run = Run.load(FLAGS.run)
+    odin = [(float(t), float(e)) for t in FLAGS.odin_temperature for e in FLAGS.odin_epsilon]
+    roles = data_sets(run.settings)
+    if FLAGS.dataset:
+        roles = {"asked for": (tuple(FLAGS.dataset), FLAGS.split)}
+    for role, (names, split) in roles.items():
+        outputs = extract(
+            run, names, split, FLAGS.data_dir, () if role == "training" else odin,
+            tuple(FLAGS.inner_layers), (), FLAGS.batch_size,
+        )  # fmt: skip
+        logging.info(
+            "%s: %s (%s), %d images, features %s%s", role, outputs.meta["dataset"], split,
+            len(outputs), outputs.features.shape,
+            f" [{outputs.meta['note']}]" if outputs.meta["note"] else "",
+        )  # fmt: skip
+
+
+if __name__ == "__main__":
+    flags.DEFINE_string("run", None, "Run folder of a finished training or conversion.")
+    flags.DEFINE_string("model", None, "A .keras file of yours, in place of --run.")
+    flags.DEFINE_string("features_layer", None, "Layer of --model; default: what enters the head.")
+    flags.DEFINE_list("inner_layers", [], "Layers for scores of several layers.")
+    flags.DEFINE_enum("input_range", "0..255", ["0..255", "0..1", "-1..1"], "Pixels of --model.")
+    flags.DEFINE_list("image_shape", None, "Height, width, channels, if --model leaves them open.")
+    flags.DEFINE_string("id_train", None, "Training data of --model: npz, folder or tfds:NAME.")
+    flags.DEFINE_string("id_val", None, "Held-out ID data for thresholds.")
+    flags.DEFINE_string("id_test", None, "ID data of the result.")
+    flags.DEFINE_list("ood_near", [], "OOD data of the result that are near to the ID data.")
+    flags.DEFINE_list("ood_far", [], "OOD data of the result that are far from the ID data.")
+    flags.DEFINE_list("ood_validation", [], "OOD data to tune on, other than those of the result.")
+    flags.DEFINE_string("out_dir", None, "Run folder for --model.")
+    flags.DEFINE_list("dataset", [], "Only this data set (several: in order of preference).")
+    flags.DEFINE_enum("split", "test", data.SPLITS, "Split of --dataset.")
+    flags.DEFINE_string("data_dir", None, "Folder of the npz files; default: image_data.")
+    flags.DEFINE_list("odin_temperature", ["1000"], "Temperatures of ODIN.")
+    flags.DEFINE_list("odin_epsilon", [], "Step sizes of ODIN in pixels / 255; none: no ODIN.")
+    flags.DEFINE_integer("batch_size", 100, "Images per step.", lower_bound=1)
+    run_app(main)

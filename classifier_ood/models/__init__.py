@@ -1,0 +1,34 @@
+"""BACKBONES: the catalogue of classifiers. Adding one is one file and one line here.
+
+`build(input_shape, num_classes, **options) -> keras.Model` takes pixels 0..255 (any size, any
+number of channels), normalises them in its first layer, and returns {"features": (n, d), "logits":
+(n, num_classes)} in float32, where the features are exactly the input of the last Dense layer "fc".
+Layers carry the names of the PyTorch modules that a checkpoint can fill ("." written as "_").
+"""
+
+import inspect
+
+from classifier_ood.models import applications, convnet, densenet, resnet_cifar, wide_resnet
+
+BACKBONES = {
+    "applications": applications.build,
+    "convnet": convnet.build,
+    "densenet": densenet.build,
+    "resnet_cifar": resnet_cifar.build,
+    "wide_resnet": wide_resnet.build,
+}
+
+
+def build(name, input_shape, num_classes, options=None):
+    """The backbone of that name; ValueError lists the known names, or the known options of one."""
+    if name not in BACKBONES:
+        raise ValueError(f"Unknown backbone {name!r}. Known: {', '.join(BACKBONES)}.")
+    if num_classes < 2:
+        raise ValueError(f"`num_classes` must be at least 2. Received: {num_classes}.")
+    known = list(inspect.signature(BACKBONES[name]).parameters)[2:]
+    unknown = sorted(set(options or {}) - set(known))
+    if unknown:
+        raise ValueError(
+            f"Unknown option {unknown[0]!r} of the backbone {name}. Known: {', '.join(known)}."
+        )
+    return BACKBONES[name](tuple(input_shape), num_classes, **(options or {}))

@@ -1,0 +1,87 @@
+"""Outputs at perturbed inputs: ODIN's and that of the Mahalanobis papers.
+
+Epsilons are in pixels / 255 and the same for all channels, unless `channel_std` is given: then, as
+code that perturbs normalised inputs does, each channel moves by epsilon * std. Nothing is clipped.
+"""
+
+import numpy as np
+from keras import ops
+
+from ood_suite import backend
+
+BATCH = 100
+
+
+def odin_key(temperature, epsilon):
+    """Name of the array in Outputs.logits_perturbed."""
+    return f"T={temperature:g},epsilon={epsilon:g}"
+
+
+def odin(network, images, temperature, epsilons, channel_std=1.0):
+    """Logits of x - epsilon * sign(gradient of the cross entropy of softmax(z / T) to its arg max).
+
+    A gradient of 0 counts as positive, as in the authors' code.
+
+    Args:
+        network: images float32 0..255 -> {"logits"}. images: (n, height, width, channels).
+        epsilons: in pixels / 255.
+        channel_std: one number or one per channel, in the unit of [0, 1].
+
+    Returns:
+        {odin_key: float32 (n, classes)}.
+
+    Reference: Liang, Li, Srikant, "Enhancing The Reliability of Out-of-distribution Image Detection
+        in Neural Networks", ICLR 2018, equation 2.
+    """
+
+    def loss(batch):
+        scaled = network(batch, training=False)["logits"] / temperature
+        return ops.logsumexp(scaled, axis=-1) - ops.max(scaled, axis=-1)
+
+    steps = _perturbed(backend.input_gradient(loss), images, channel_std)
+    found = {odin_key(temperature, epsilon): [] for epsilon in epsilons}
+    for batch, step in steps:
+        for epsilon in epsilons:
+            moved = batch - 255.0 * epsilon * step
+            logits = network.predict_on_batch(moved)["logits"]
+            found[odin_key(temperature, epsilon)].append(logits)
+    return {key: np.concatenate(parts) for key, parts in found.items()}
+
+
+def mahalanobis(network, images, gaussians, epsilons):
+    """Layer features of x - epsilon * sign(gradient of the layer's Mahalanobis distance), each
+    layer with its own perturbation.
+
+    Args:
+        network: images -> {"layer_features/<name>"}.
+        gaussians: {name: (means (classes, d), precision (d, d))}.
+
+    Returns:
+        {"<name>,epsilon=<epsilon>": float32 (n, d)}.
+
+    Reference: Lee et al., "A Simple Unified Framework for Detecting Out-of-Distribution Samples and
+        Adversarial Attacks", NeurIPS 2018, equation 4.
+    """
+    found = {}
+    for name, (means, precision) in gaussians.items():
+        means, precision = (np.asarray(array, np.float32) for array in (means, precision))
+
+        def distance(batch, name=name, means=means, precision=precision):
+            features = network(batch, training=False)[f"layer_features/{name}"]
+            centred = ops.expand_dims(features, 1) - means  # (batch, classes, d)
+            squares = ops.sum(ops.matmul(centred, precision) * centred, axis=-1)
+            return ops.min(squares, axis=-1)
+
+        for batch, step in _perturbed(backend.input_gradient(distance), images, 1.0):
+            for epsilon in epsilons:
+                moved = network.predict_on_batch(batch - 255.0 * epsilon * step)
+                key = f"{name},epsilon={epsilon:g}"
+                found.setdefault(key, []).append(moved[f"layer_features/{name}"])
+    return {key: np.concatenate(parts) for key, parts in found.items()}
+
+
+def _perturbed(gradient, images, channel_std):
+    """Yields (batch float32, its signs times channel_std)."""
+    for start in range(0, len(images), BATCH):
+        batch = np.asarray(images[start : start + BATCH], np.float32)
+        yield batch, np.where(gradient(batch) >= 0.0, 1.0, -1.0).astype(np.float32) * channel_std

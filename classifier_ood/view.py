@@ -1,0 +1,139 @@
+"""Looks into a trained Keras model, without changing it: features, logits, inner layers."""
+
+import keras
+import numpy as np
+from keras import layers, ops
+
+INPUT_RANGES = {"0..255": (1.0, 0.0), "0..1": (1.0 / 255.0, 0.0), "-1..1": (1.0 / 127.5, -1.0)}
+SHOWN = 30  # candidates in a message
+
+
+class View:
+    """A classifier as a map from pixels 0..255 to features, logits and inner layers.
+
+    Args:
+        model: functional or sequential keras.Model of one image input. Either it returns
+            {"features", "logits"}, or it ends in a Dense layer, perhaps with a softmax in it or
+            after it.
+        features_layer: name of the layer whose output are the features; default: what enters the
+            last Dense layer. Maps are averaged over positions.
+        inner_layers: names of further layers, whose positions are averaged.
+        input_range: the range of pixels that `model` was trained on, a key of INPUT_RANGES.
+        image_shape: (height, width, channels), needed where the model leaves its size open.
+
+    Attributes:
+        network: keras.Model, float32 (n, *image_shape), 0..255 -> {"features", "logits",
+            "layer_features/<name>"}, all float32.
+        head_kernel (d, c), head_bias (c,): of the last Dense layer, or None where it does not make
+            the logits of the features.
+        image_shape: (height, width, channels).
+
+    Raises:
+        ValueError: a model without such a layer; an unknown layer, with the candidates.
+    """
+
+    def __init__(
+        self, model, features_layer=None, inner_layers=(), input_range="0..255", image_shape=None
+    ):
+        self.image_shape = _image_shape(model, image_shape)
+        head, head_input, logits = _head(model)
+        outputs = {"logits": logits, "features": head_input}
+        if features_layer is not None:
+            outputs["features"] = _layer_output(model, features_layer)
+        for name in inner_layers:
+            outputs[f"layer_features/{name}"] = _layer_output(model, name)
+        inner = keras.Model(model.inputs, outputs)
+        inputs = keras.Input(self.image_shape, name="pixels")
+        scale, offset = INPUT_RANGES[input_range]
+        unscaled = (scale, offset) == (1.0, 0.0)
+        scaled = inputs if unscaled else layers.Rescaling(scale, offset)(inputs)
+        pooled = {name: ops.cast(_pooled(y), "float32") for name, y in inner(scaled).items()}
+        self.network = keras.Model(inputs, pooled)
+        kernel, bias = (ops.convert_to_numpy(ops.cast(v, "float32")) for v in _weights(head))
+        makes_logits = self._makes_logits(kernel, bias)
+        self.head_kernel, self.head_bias = (kernel, bias) if makes_logits else (None, None)
+
+    def _makes_logits(self, kernel, bias):
+        rng = np.random.default_rng(0)
+        images = rng.integers(0, 256, (2, *self.image_shape)).astype(np.float32)
+        found = self.network.predict_on_batch(images)
+        if found["features"].shape[1] != kernel.shape[0]:
+            return False
+        difference = np.abs(found["features"] @ kernel + bias - found["logits"]).max()
+        return bool(difference <= 0.01 * max(1.0, np.abs(found["logits"]).max()))
+
+
+def _image_shape(model, image_shape):
+    if not getattr(model, "inputs", None) or len(model.inputs) != 1:
+        raise ValueError(
+            "The model must be functional or sequential, with one image input. Received: "
+            f"{type(model).__name__} with {len(getattr(model, 'inputs', None) or ())} inputs."
+        )
+    shape = tuple(model.inputs[0].shape[1:])
+    if image_shape is not None:
+        fits = len(shape) == len(image_shape) and all(
+            known in (None, given) for known, given in zip(shape, image_shape, strict=True)
+        )
+        if not fits:
+            raise ValueError(f"The model takes images {shape}. Received: {tuple(image_shape)}.")
+        return tuple(image_shape)
+    if len(shape) != 3 or None in shape:
+        raise ValueError(f"The model leaves its image shape open ({shape}): give --image_shape.")
+    return shape
+
+
+def _made_by(tensor):
+    """(operation, its first input tensor) of a symbolic tensor."""
+    operation, node, _ = tensor._keras_history
+    return operation, operation._inbound_nodes[node].input_tensors[0]
+
+
+def _head(model):
+    """(last Dense layer, its input, the logits)."""
+    output = model.output["logits"] if isinstance(model.output, dict) else model.outputs[0]
+    operation, before = _made_by(output)
+    activation = getattr(operation, "activation", None)
+    is_activation = isinstance(operation, layers.Activation)
+    if isinstance(operation, layers.Softmax) or (
+        is_activation and activation is keras.activations.softmax
+    ):
+        output = before
+        operation, before = _made_by(output)
+    if isinstance(operation, keras.Model):
+        inner, inner_before, inner_logits = _head(operation)
+        through = keras.Model(operation.inputs, [inner_before, inner_logits])
+        return inner, *through(before)
+    if not isinstance(operation, layers.Dense):
+        raise ValueError(
+            f"The model must end in a Dense layer, perhaps with a softmax after it. It ends in "
+            f"{operation.name} ({type(operation).__name__})."
+        )
+    if operation.activation in (None, keras.activations.linear):
+        return operation, before, output
+    kernel, bias = _weights(operation)  # the activation stands between it and the logits
+    return operation, before, ops.matmul(before, ops.convert_to_tensor(kernel)) + bias
+
+
+def _weights(dense):
+    bias = dense.bias if dense.use_bias else ops.zeros((dense.units,), dense.kernel.dtype)
+    return dense.kernel, bias
+
+
+def _layer_output(model, name):
+    found = {layer.name: layer for layer in model.layers}
+    if name not in found:
+        usable = [
+            f"{layer.name} {tuple(layer.output.shape[1:])}"
+            for layer in model.layers
+            if hasattr(layer.output, "shape") and len(layer.output.shape) >= 2
+        ]
+        earlier = f" (and {len(usable) - SHOWN} before them)" if len(usable) > SHOWN else ""
+        raise ValueError(
+            f"The model has no layer {name!r}. Candidates: {', '.join(usable[-SHOWN:])}{earlier}."
+        )
+    return found[name].output
+
+
+def _pooled(y):
+    """(n, ..., d) -> (n, d), the mean over all positions in between."""
+    return ops.mean(y, axis=tuple(range(1, len(y.shape) - 1))) if len(y.shape) > 2 else y

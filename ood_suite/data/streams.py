@@ -1,0 +1,134 @@
+"""Images that are read when they are asked for: folders of files, and TFDS splits.
+
+Both behave like a uint8 array (n, height, width, channels) of which slices are taken in order, so
+that a data set larger than memory passes through an extractor in batches.
+"""
+
+import itertools
+import pathlib
+
+import numpy as np
+
+from ood_suite.runs import fingerprint
+
+SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".ppm", ".tif", ".tiff"}
+
+
+class FolderImages:
+    """Image files below a folder, in sorted order, cut to one shape.
+
+    Each image is scaled until its shorter side is size / crop_share (bilinear, antialiased, by
+    Pillow), and its centre is cut out: with size 224 and crop_share 0.875 the usual
+    "resize 256, centre crop 224".
+
+    Args:
+        folder: searched with all its sub-folders; where there are sub-folders directly below, their
+            sorted names are the classes.
+        image_shape: (height, width, channels), 1 (grey) or 3 (RGB) channels.
+        crop_share: in (0, 1]; 1 keeps all of the shorter side.
+
+    Attributes:
+        labels: int32 (n,), number of the sub-folder, or zeros.
+
+    Raises:
+        ValueError: no images there; or, when it is read, a file that is no image.
+    """
+
+    def __init__(self, folder, image_shape, crop_share=1.0):
+        self.folder = pathlib.Path(folder)
+        found = (path for path in self.folder.rglob("*") if path.suffix.lower() in SUFFIXES)
+        self.paths = sorted(found)
+        if not self.paths:
+            raise ValueError(
+                f"The folder {folder} holds no images ({', '.join(sorted(SUFFIXES))})."
+            )
+        if image_shape[-1] not in (1, 3):
+            raise ValueError(f"Images have 1 or 3 channels. Received: {image_shape[-1]}.")
+        self.crop_share = crop_share
+        self.shape = (len(self.paths), *image_shape)
+        parts = [path.relative_to(self.folder).parts for path in self.paths]
+        classes = sorted({part[0] for part in parts if len(part) > 1})
+        numbers = {name: i for i, name in enumerate(classes)}
+        self.labels = np.array([numbers.get(part[0], 0) for part in parts], np.int32)
+
+    def __len__(self):
+        return len(self.paths)
+
+    def __getitem__(self, rows):
+        return np.stack([self._read(path) for path in self.paths[rows]])
+
+    @property
+    def fingerprint(self):
+        """Of the relative paths, sizes and shape; contents are not read."""
+        lines = [f"{p.relative_to(self.folder)} {p.stat().st_size}" for p in self.paths]
+        text = "\n".join([*lines, str(self.shape), str(self.crop_share)])
+        return fingerprint(np.frombuffer(text.encode(), np.uint8))
+
+    def _read(self, path):
+        from PIL import Image, UnidentifiedImageError
+
+        height, width, channels = self.shape[1:]
+        try:
+            with Image.open(path) as file:
+                image = file.convert("L" if channels == 1 else "RGB")
+        except (OSError, UnidentifiedImageError) as error:
+            raise ValueError(f"{path} cannot be read as an image: {error}.") from error
+        scale = max(height / image.height, width / image.width) / self.crop_share
+        size = max(width, round(image.width * scale)), max(height, round(image.height * scale))
+        if size != image.size:
+            image = image.resize(size, Image.Resampling.BILINEAR)
+        left, top = (size[0] - width) // 2, (size[1] - height) // 2
+        image = image.crop((left, top, left + width, top + height))
+        return np.asarray(image).reshape(height, width, channels)
+
+
+class TfdsImages:
+    """A split of a TFDS data set of fixed image size, read in stored order; nothing is downloaded.
+
+    Attributes:
+        labels: int32 (n,), read in a pass of their own, or zeros where there are none.
+
+    Raises:
+        ValueError: the data set is unknown, not prepared, or has no images of one fixed size.
+    """
+
+    def __init__(self, name, split, tfds_dir=None):
+        import tensorflow_datasets as tfds
+
+        self.name, self.split, self.tfds_dir = name, split, tfds_dir
+        try:
+            builder = tfds.builder(name, data_dir=tfds_dir)
+            self.dataset = builder.as_dataset(split=split, shuffle_files=False)
+        except (AssertionError, ValueError, OSError) as error:
+            raise ValueError(
+                f"TFDS cannot give the split {split!r} of {name!r}: {error}. Prepare it once with "
+                f"tfds.builder({name!r}).download_and_prepare()."
+            ) from error
+        shape = self.dataset.element_spec["image"].shape
+        if None in shape:
+            raise ValueError(
+                f"The images of {name} have no fixed size ({shape}). Write them into a folder."
+            )
+        self.shape = (builder.info.splits[split].num_examples, *shape)
+        self.labels = np.zeros(len(self), np.int32)
+        if "label" in self.dataset.element_spec:
+            labels = self.dataset.map(lambda example: example["label"])
+            self.labels = np.fromiter(labels.as_numpy_iterator(), np.int32, len(self))
+        self._position, self._images = None, None
+
+    def __len__(self):
+        return self.shape[0]
+
+    def __getitem__(self, rows):
+        start, stop, _ = rows.indices(len(self))
+        if self._position != start:
+            images = self.dataset.skip(start).map(lambda example: example["image"])
+            self._images = images.as_numpy_iterator()
+        self._position = stop
+        return np.stack(list(itertools.islice(self._images, stop - start)))
+
+    @property
+    def fingerprint(self):
+        """Of name, version, split and shape."""
+        text = f"{self.name} {self.split} {self.shape}"
+        return fingerprint(np.frombuffer(text.encode(), np.uint8), self.labels)

@@ -1,0 +1,231 @@
+"""Activation shapers: they change the features (or the head) before the logits are made anew, and
+any score of logits judges the result: "react+energy", "ash_s+max_logit", "dice+react+energy".
+
+A shaper is a function `(features, head_kernel, head_bias, **options) -> (features, head_kernel,
+head_bias)` on float64 rows, or, if it learns, a class with `fit(features, head_kernel)` and a
+method `shape` of that kind. All act on pooled features, the input of the last Dense layer; some
+papers shape the maps before pooling.
+"""
+
+import numpy as np
+
+from ood_suite.scores import checks
+
+
+def _fraction(name, value):
+    if not 0.0 <= value <= 100.0:
+        raise ValueError(f"`{name}` must lie in 0..100. Received: {value}.")
+    return value
+
+
+def _kept(features, percentile):
+    """bool (n, d): the d - round(d * percentile / 100) largest of each row; of equal ones the
+    first.
+    """
+    width = features.shape[1]
+    keep = width - int(np.round(width * _fraction("percentile", percentile) / 100.0))
+    if keep == 0:
+        raise ValueError(f"`percentile` {percentile} leaves none of {width} features.")
+    order = np.argsort(-features, axis=1, kind="stable")[:, :keep]
+    kept = np.zeros(features.shape, bool)
+    np.put_along_axis(kept, order, True, axis=1)
+    return kept
+
+
+def ash_p(features, head_kernel, head_bias, percentile=65.0):
+    """Sets the smallest `percentile` percent of each example's features to zero.
+
+    Reference: Djurisic et al., "Extremely Simple Activation Shaping for Out-of-Distribution
+        Detection", ICLR 2023, algorithm 1 (ASH-P).
+    """
+    return np.where(_kept(features, percentile), features, 0.0), head_kernel, head_bias
+
+
+def ash_b(features, head_kernel, head_bias, percentile=65.0):
+    """As ash_p, then sets all that is left to (sum before) / (number left).
+
+    Reference: Djurisic et al., ICLR 2023, algorithm 2 (ASH-B).
+    """
+    kept = _kept(features, percentile)
+    value = features.sum(axis=1, keepdims=True) / kept.sum(axis=1, keepdims=True)
+    return np.where(kept, value, 0.0), head_kernel, head_bias
+
+
+def ash_s(features, head_kernel, head_bias, percentile=65.0):
+    """As ash_p, then multiplies by exp((sum before) / (sum after)).
+
+    Reference: Djurisic et al., ICLR 2023, algorithm 3 (ASH-S).
+    """
+    pruned = np.where(_kept(features, percentile), features, 0.0)
+    return pruned * np.exp(_ratio(features, pruned)), head_kernel, head_bias
+
+
+def scale(features, head_kernel, head_bias, percentile=85.0):
+    """Multiplies all features by exp((sum of all) / (sum of the largest)), pruning none.
+
+    Reference: Xu et al., "Scaling for Training Time and Post-hoc Out-of-distribution Detection
+        Enhancement", ICLR 2024, equation 5.
+    """
+    pruned = np.where(_kept(features, percentile), features, 0.0)
+    return features * np.exp(_ratio(features, pruned)), head_kernel, head_bias
+
+
+def _ratio(features, pruned):
+    """(n, 1): sum before / sum after; 1 where both are zero."""
+    before, after = features.sum(axis=1, keepdims=True), pruned.sum(axis=1, keepdims=True)
+    return np.divide(before, after, out=np.ones_like(before), where=after != 0.0)
+
+
+class ReAct:
+    """Clips features from above: min(x, threshold).
+
+    Args:
+        percentile: of all training features, which is the threshold.
+
+    Attributes:
+        threshold_: float64.
+
+    Reference: Sun, Guo, Li, "ReAct: Out-of-distribution Detection With Rectified Activations",
+        NeurIPS 2021, equation 1.
+    """
+
+    def __init__(self, percentile=90.0):
+        self.percentile = percentile
+
+    def fit(self, features, head_kernel):
+        """Learns from training features (n, d)."""
+        share = _fraction("percentile", self.percentile) / 100.0
+        self.threshold_ = np.float64(checks.quantile(features, share))
+        return self
+
+    def shape(self, features, head_kernel, head_bias):
+        return np.minimum(features, self.threshold_), head_kernel, head_bias
+
+
+class VRA:
+    """Sets features below one quantile to zero, and clips them above another.
+
+    Args:
+        low_percentile, high_percentile: of all training features.
+
+    Attributes:
+        low_, high_: float64.
+
+    Reference: Xu et al., "VRA: Variational Rectified Activation for Out-of-distribution Detection",
+        NeurIPS 2023, equation 9 (VRA-P).
+    """
+
+    def __init__(self, low_percentile=60.0, high_percentile=95.0):
+        self.low_percentile = low_percentile
+        self.high_percentile = high_percentile
+
+    def fit(self, features, head_kernel):
+        """Learns from training features (n, d)."""
+        low, high = (
+            _fraction(name, getattr(self, name)) for name in ("low_percentile", "high_percentile")
+        )
+        if low > high:
+            raise ValueError(f"`low_percentile` {low} is above `high_percentile` {high}.")
+        self.low_ = np.float64(checks.quantile(features, low / 100.0))
+        self.high_ = np.float64(checks.quantile(features, high / 100.0))
+        return self
+
+    def shape(self, features, head_kernel, head_bias):
+        kept = np.where(features < self.low_, 0.0, features)
+        return np.minimum(kept, self.high_), head_kernel, head_bias
+
+
+class DICE:
+    """Keeps only the head's weights with the largest mean contribution: V = mean feature * W, kept
+    where V > the `percentile`-th percentile of the whole matrix.
+
+    Args:
+        percentile: share of the weights that go, in percent.
+
+    Attributes:
+        mean_: float64 (d,), of the training features.
+
+    Reference: Sun, Li, "DICE: Leveraging Sparsification for Out-of-Distribution Detection", ECCV
+        2022, equation 3.
+    """
+
+    def __init__(self, percentile=90.0):
+        self.percentile = percentile
+
+    def fit(self, features, head_kernel):
+        """Learns from training features (n, d)."""
+        total = sum(rows.sum(axis=0) for _, rows in checks.chunks("features", features))
+        self.mean_ = total / len(features)
+        return self
+
+    def shape(self, features, head_kernel, head_bias):
+        contribution = self.mean_[:, None] * head_kernel
+        kept = contribution > np.percentile(contribution, _fraction("percentile", self.percentile))
+        return features, head_kernel * kept, head_bias
+
+
+class Shaped:
+    """A score of the logits that shaped features give: "react+energy".
+
+    Shapers act in their order; each learns from training features as the shapers before it leave
+    them.
+
+    Args:
+        shapers: {name: function of rows, or object that learns}.
+        judge: function of logits, or object that learns from shaped logits.
+        judge_needs: names of what `judge` learns from, of "logits" and "labels".
+    """
+
+    def __init__(self, shapers, judge, judge_needs=()):
+        self.shapers = shapers
+        self.judge = judge
+        self.judge_needs = judge_needs
+
+    def fit(self, features, head_kernel, head_bias, labels=None):
+        """Learns from training features (n, d), the head, and labels (n,) if the judge does."""
+        features = checks.matrix("features", features, what="features")
+        kernel, bias = checks.head(features, head_kernel, head_bias)
+        self.width_ = np.int64(features.shape[1])
+        for position, shaper in enumerate(self.shapers.values()):
+            if hasattr(shaper, "fit"):
+                before = list(self.shapers.values())[:position]
+                shaper.fit(_Lazily(features, before, kernel, bias), kernel)
+        if self.judge_needs:
+            arrays = {"logits": self._logits(features, kernel, bias), "labels": labels}
+            self.judge.fit(*(arrays[name] for name in self.judge_needs))
+        return self
+
+    def _logits(self, features, kernel, bias):
+        parts = []
+        for _, rows in checks.chunks("features", features):
+            shaped = _through(self.shapers.values(), rows, kernel, bias)
+            parts.append(shaped[0] @ shaped[1] + shaped[2])
+        return np.concatenate(parts) if parts else np.empty((0, kernel.shape[1]))
+
+    def score(self, features, head_kernel, head_bias):
+        """float64 (n,)."""
+        width = getattr(self, "width_", None)
+        features = checks.matrix("features", features, width, "features")
+        logits = self._logits(features, *checks.head(features, head_kernel, head_bias))
+        return self.judge.score(logits) if hasattr(self.judge, "score") else self.judge(logits)
+
+
+def _through(shapers, features, kernel, bias):
+    for shaper in shapers:
+        features, kernel, bias = getattr(shaper, "shape", shaper)(features, kernel, bias)
+    return features, kernel, bias
+
+
+class _Lazily:
+    """Features as shapers leave them, made when rows are asked for, so that nothing is copied."""
+
+    def __init__(self, features, shapers, kernel, bias):
+        self.features, self.shapers, self.kernel, self.bias = features, shapers, kernel, bias
+        self.shape, self.size = features.shape, features.size
+
+    def __len__(self):
+        return len(self.features)
+
+    def __getitem__(self, rows):
+        part = np.asarray(self.features[rows], np.float64)
+        return _through(self.shapers, part, self.kernel, self.bias)[0]

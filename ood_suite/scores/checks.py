@@ -1,0 +1,166 @@
+"""What every score of a classifier does with its arguments: refuse bad ones, walk over large ones.
+
+Arrays may be memory maps larger than memory: nothing here copies a whole one. `chunks` gives a few
+thousand rows at a time as float64.
+"""
+
+import warnings
+
+import numpy as np
+
+CHUNK_BYTES = 2**24  # of float64 rows at a time
+
+
+def matrix(name, values, width=None, what="columns"):
+    """`values` (n, k) as it came, as an array; ValueError for another shape.
+
+    Args:
+        width: the k that was seen at fit.
+    """
+    values = np.asanyarray(values)
+    if values.ndim != 2 or values.shape[1] == 0 or values.dtype.kind not in "fiu":
+        raise ValueError(
+            f"`{name}` must be numbers of shape (n, {what}). Received: {values.dtype}, "
+            f"shape={values.shape}."
+        )
+    if width is not None and values.shape[1] != width:
+        raise ValueError(
+            f"`{name}` must have {width} {what}, as at fit. Received: {values.shape[1]}. Were they "
+            "extracted from the same layer of the same model?"
+        )
+    return values
+
+
+def logits_matrix(logits, width=None):
+    """Logits as float64 (n, classes), finite; warns if they look like probabilities."""
+    logits = np.asarray(matrix("logits", logits, width, "classes"), np.float64)
+    finite("logits", logits)
+    if logits.shape[1] > 1 and len(logits) and logits.min() >= 0.0:
+        if np.allclose(logits.sum(axis=1), 1.0, atol=1e-4):
+            warnings.warn(
+                "`logits` look like probabilities: all rows sum to 1. Scores want the values "
+                "before the softmax.",
+                stacklevel=3,
+            )
+    return logits
+
+
+def finite(name, values):
+    if not np.isfinite(values).all():
+        raise ValueError(f"`{name}` has values that are NaN or infinite.")
+    return values
+
+
+def chunks(name, values):
+    """Yields (slice, float64 rows) over all rows of a matrix, each chunk checked to be finite."""
+    rows = max(1, CHUNK_BYTES // (8 * values.shape[1]))
+    for start in range(0, len(values), rows):
+        part = slice(start, start + rows)
+        yield part, finite(name, np.asarray(values[part], np.float64))
+
+
+def class_labels(labels, count, num_classes=None):
+    """int64 labels (n,) of `count` examples, and the number of classes; every class must occur.
+
+    Raises:
+        ValueError: a wrong shape or type, a label outside 0..classes - 1, or an empty class.
+    """
+    labels = np.asarray(labels)
+    if labels.shape != (count,) or labels.dtype.kind not in "iu":
+        raise ValueError(
+            f"`labels` must be integers of shape ({count},). Received: {labels.dtype}, "
+            f"shape={labels.shape}."
+        )
+    if count == 0:
+        raise ValueError("A score cannot be fitted to no examples.")
+    labels = labels.astype(np.int64)
+    found = int(labels.max()) + 1
+    if labels.min() < 0 or (num_classes is not None and found > num_classes):
+        raise ValueError(
+            f"`labels` must lie in 0..{(num_classes or found) - 1}. Received: {labels.min()} to "
+            f"{labels.max()}."
+        )
+    num_classes = num_classes or found
+    empty = np.flatnonzero(np.bincount(labels, minlength=num_classes) == 0)
+    if empty.size:
+        raise ValueError(
+            f"Every class must have examples at fit. Class {empty[0]} has none "
+            f"({empty.size} of {num_classes} classes are empty)."
+        )
+    return labels, num_classes
+
+
+def head(features, head_kernel, head_bias=None):
+    """(kernel, bias) as float64 (d, classes), (classes,); ValueError if they do not fit."""
+    kernel = finite("head_kernel", np.asarray(head_kernel, np.float64))
+    if kernel.ndim != 2 or kernel.shape[0] != features.shape[1]:
+        raise ValueError(
+            f"`head_kernel` must have shape ({features.shape[1]}, classes), as the features have "
+            f"{features.shape[1]} columns. Received: shape={kernel.shape}."
+        )
+    bias = np.zeros(kernel.shape[1]) if head_bias is None else np.asarray(head_bias, np.float64)
+    if bias.shape != kernel.shape[1:]:
+        raise ValueError(
+            f"`head_bias` must have shape ({kernel.shape[1]},). Received: shape={bias.shape}."
+        )
+    return kernel, finite("head_bias", bias)
+
+
+def same_classes(logits, head_kernel):
+    if logits.shape[1] != head_kernel.shape[1]:
+        raise ValueError(
+            f"`logits` have {logits.shape[1]} classes and the head has {head_kernel.shape[1]}."
+        )
+
+
+def class_means(features, labels, num_classes):
+    """float64 (classes, d): the mean of each class, in one pass."""
+    sums = np.zeros((num_classes, features.shape[1]))
+    for part, rows in chunks("features", features):
+        here = labels[part]
+        order = np.argsort(here, kind="stable")
+        starts = np.flatnonzero(np.diff(here[order], prepend=-1))
+        sums[here[order][starts]] += np.add.reduceat(rows[order], starts)
+    return sums / np.bincount(labels, minlength=num_classes)[:, None]
+
+
+def quantile(features, share):
+    """The `share`-quantile of all values of a matrix, linearly interpolated as np.quantile does it.
+
+    Exact, in two passes over the data and a few MiB: a histogram of the upper 16 bits of the
+    float32 values finds the bins of the two order statistics, a histogram of the lower 16 bits
+    finds them.
+    """
+    if not 0.0 <= share <= 1.0:
+        raise ValueError(f"A percentile must lie in 0..100. Received: {100 * share}.")
+    position = share * (features.size - 1)
+    wanted = [int(np.floor(position)), int(np.ceil(position))]
+    low, high = _order_statistics(features, wanted)
+    return float(low + (position - wanted[0]) * (high - low))
+
+
+def _order_statistics(features, ranks):
+    upper = np.zeros(2**16, np.int64)
+    for keys in _sortable(features):
+        upper += np.bincount(keys >> 16, minlength=2**16)
+    below = np.cumsum(upper)
+    bins = [int(np.searchsorted(below, rank, "right")) for rank in ranks]
+    lower = {b: np.zeros(2**16, np.int64) for b in bins}
+    for keys in _sortable(features):
+        for b, histogram in lower.items():
+            inside = keys[keys >> 16 == b]
+            histogram += np.bincount(inside & 0xFFFF, minlength=2**16)
+    found = []
+    for rank, b in zip(ranks, bins, strict=True):
+        within = rank - (below[b] - upper[b])
+        key = (b << 16) | int(np.searchsorted(np.cumsum(lower[b]), within, "right"))
+        bits = key ^ 0x80000000 if key >= 0x80000000 else key ^ 0xFFFFFFFF
+        found.append(float(np.array(bits, np.uint32).view(np.float32)))
+    return found
+
+
+def _sortable(features):
+    """Yields the values as uint32 (k,) whose order is that of the float32 values."""
+    for _, rows in chunks("features", features):
+        bits = rows.astype(np.float32).ravel().view(np.uint32)
+        yield np.where(bits >> 31, ~bits, bits | np.uint32(0x80000000))

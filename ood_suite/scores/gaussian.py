@@ -1,0 +1,171 @@
+"""Distances to Gaussians fitted to features. Squared distances, without the factor 1/2, and
+covariances divided by n: other libraries scale both otherwise.
+
+Fits are passes over the features, which may be memory maps; memory is that of a few thousand rows
+and of d x d matrices. Precisions are pseudo-inverses.
+"""
+
+import numpy as np
+from scipy import linalg
+from sklearn.linear_model import LogisticRegression
+
+from ood_suite.scores import checks
+
+
+def whitening(covariance):
+    """W (d, rank) with W @ W.T the pseudo-inverse of a covariance (d, d)."""
+    values, vectors = linalg.eigh(covariance)
+    floor = values[-1] * len(values) * np.finfo(np.float64).eps
+    if values[-1] <= 0.0:
+        raise ValueError("The features do not vary: their covariance is zero.")
+    kept = values > floor
+    return vectors[:, kept] / np.sqrt(values[kept])
+
+
+def covariance(features, centres, labels=None):
+    """Mean of (x - centre)(x - centre)^T; the centre is `centres[label]`, or `centres` itself."""
+    total = np.zeros((features.shape[1],) * 2)
+    for part, rows in checks.chunks("features", features):
+        centred = rows - (centres if labels is None else centres[labels[part]])
+        total += centred.T @ centred
+    return total / len(features)
+
+
+class TiedGaussian:
+    """One Gaussian per class with a common covariance.
+
+    Attributes:
+        means_: float64 (classes, d). whitening_: float64 (d, rank).
+    """
+
+    def fit(self, features, labels):
+        """Learns from features (n, d) and labels (n,), every class with an example."""
+        features = checks.matrix("features", features, what="features")
+        labels, classes = checks.class_labels(labels, len(features))
+        self.means_ = checks.class_means(features, labels, classes)
+        self.whitening_ = whitening(covariance(features, self.means_, labels))
+        return self
+
+    @property
+    def precision_(self):
+        return self.whitening_ @ self.whitening_.T
+
+    def distances(self, features):
+        """Yields (slice, squared Mahalanobis distances float64 (rows, classes))."""
+        features = checks.matrix("features", features, self.means_.shape[1], "features")
+        origin = self.means_.mean(axis=0)  # near the data: less cancellation in |x|^2 - 2 x m + m^2
+        means = (self.means_ - origin) @ self.whitening_
+        for part, rows in checks.chunks("features", features):
+            white = (rows - origin) @ self.whitening_
+            squares = (white**2).sum(axis=1)[:, None] + (means**2).sum(axis=1)
+            yield part, np.maximum(squares - 2.0 * white @ means.T, 0.0)
+
+
+class Mahalanobis(TiedGaussian):
+    """min_c (x - mean_c)^T P (x - mean_c), with P the inverse of the covariance that all classes
+    share.
+
+    Reference: Lee et al., "A Simple Unified Framework for Detecting Out-of-Distribution Samples and
+        Adversarial Attacks", NeurIPS 2018, equation 2 (negated), on one layer.
+    """
+
+    def score(self, features):
+        """float64 (n,)."""
+        scores = np.empty(len(features))
+        for part, distances in self.distances(features):
+            scores[part] = distances.min(axis=1)
+        return scores
+
+
+class RelativeMahalanobis:
+    """min_c d_c(x) - d_0(x): the Mahalanobis distance less that to one Gaussian of all the data.
+
+    Attributes:
+        classes_: a fitted TiedGaussian. mean_, whitening_: of the Gaussian of all the data.
+
+    Reference: Ren et al., "A Simple Fix to Mahalanobis Distance for Improving Near-OOD Detection",
+        2021, equation 2.
+    """
+
+    def fit(self, features, labels):
+        """Learns from features (n, d) and labels (n,)."""
+        features = checks.matrix("features", features, what="features")
+        self.classes_ = TiedGaussian().fit(features, labels)
+        labels = np.asarray(labels, np.int64)
+        self.mean_ = np.average(self.classes_.means_, axis=0, weights=np.bincount(labels))
+        self.whitening_ = whitening(covariance(features, self.mean_))
+        return self
+
+    def score(self, features):
+        """float64 (n,)."""
+        scores = np.empty(len(features))
+        for part, distances in self.classes_.distances(features):
+            background = (np.asarray(features[part], np.float64) - self.mean_) @ self.whitening_
+            scores[part] = distances.min(axis=1) - (background**2).sum(axis=1)
+        return scores
+
+
+class MahalanobisLayers:
+    """logit of a logistic regression on the Mahalanobis distances of several layers.
+
+    The regression is fitted to validation ID and OOD data, on standardised distances, with equal
+    weight for both classes. With `epsilon`, the distances at test and in the regression are those
+    at inputs perturbed towards a smaller distance.
+
+    Args:
+        epsilon: size of the perturbation in pixels / 255, one that was extracted; 0 for none.
+
+    Attributes:
+        layers_: names of the layers, sorted. gaussian_<i>_: a fitted TiedGaussian per layer.
+        centre_, spread_, weights_ (layers,), intercept_: of the regression.
+
+    Reference: Lee et al., "A Simple Unified Framework for Detecting Out-of-Distribution Samples and
+        Adversarial Attacks", NeurIPS 2018, algorithm 1 and section 2.2. The authors' code fits the
+        regression on test images; here only validation data enter.
+    """
+
+    def __init__(self, epsilon=0.0):
+        self.epsilon = epsilon
+
+    def fit(self, layer_features, labels):
+        """Learns a TiedGaussian per layer.
+
+        Args:
+            layer_features: {layer: (n, d_l)}. labels: (n,).
+        """
+        self.layers_ = np.array(sorted(name for name in layer_features if ",epsilon" not in name))
+        for i, name in enumerate(self.layers_):
+            setattr(self, f"gaussian_{i}_", TiedGaussian().fit(layer_features[name], labels))
+        return self
+
+    def fit_validation(self, id_arrays, ood_arrays):
+        """Learns the regression from what `score` takes, of validation ID and OOD data."""
+        distances = [self._distances(*arrays) for arrays in (id_arrays, ood_arrays)]
+        is_ood = np.repeat([0, 1], [len(part) for part in distances])
+        stacked = np.concatenate(distances)
+        self.centre_, self.spread_ = stacked.mean(axis=0), stacked.std(axis=0) + 1e-12
+        regression = LogisticRegression(class_weight="balanced", max_iter=1000)
+        regression.fit((stacked - self.centre_) / self.spread_, is_ood)
+        self.weights_, self.intercept_ = regression.coef_[0], regression.intercept_[0]
+        return self
+
+    def _distances(self, layer_features):
+        """float64 (n, layers), the smallest distance in each layer."""
+        columns = []
+        for i, name in enumerate(self.layers_):
+            key = f"{name},epsilon={self.epsilon:g}" if self.epsilon else str(name)
+            if key not in layer_features:
+                raise ValueError(
+                    f"mahalanobis_layers needs the layer {key!r}. Received: "
+                    f"{sorted(layer_features)}."
+                )
+            distances = getattr(self, f"gaussian_{i}_").distances(layer_features[key])
+            columns.append(np.concatenate([part.min(axis=1) for _, part in distances]))
+        return np.stack(columns, axis=1)
+
+    def score(self, layer_features):
+        """float64 (n,); needs "layer,epsilon=..." of every layer if `epsilon` is not 0."""
+        if not hasattr(self, "weights_"):
+            raise ValueError("mahalanobis_layers needs validation OOD data at fit.")
+        distances = self._distances(layer_features)
+        return ((distances - self.centre_) / self.spread_) @ self.weights_ + self.intercept_

@@ -1,0 +1,55 @@
+"""Scores that stem from gradients: of the input (ODIN, on perturbed logits made at extraction) and
+of the head's weights (GradNorm, in closed form).
+"""
+
+import numpy as np
+from scipy.special import softmax
+
+from ood_suite.scores import checks
+
+
+def odin(logits_perturbed, temperature=1000.0, epsilon=0.0014):
+    """-max_c softmax(z(x') / T)_c, with x' = x - epsilon * sign(gradient) (see the extractor).
+
+    Computed in float64: at T = 1000 all values lie within a few thousandths of -1/classes.
+
+    Args:
+        logits_perturbed: {"T=1000,epsilon=0.0014": (n, classes)}; the gradient depends on T too.
+        temperature, epsilon: which of them; epsilon in pixels / 255.
+
+    Reference: Liang, Li, Srikant, "Enhancing The Reliability of Out-of-distribution Image Detection
+        in Neural Networks", ICLR 2018, equations 1 and 2. Their epsilon 0.0014 holds for inputs in
+        [0, 1] divided by the channels' standard deviation; here nothing is divided.
+    """
+    key = f"T={temperature:g},epsilon={epsilon:g}"
+    if not isinstance(logits_perturbed, dict) or key not in logits_perturbed:
+        have = sorted(logits_perturbed) if isinstance(logits_perturbed, dict) else "no mapping"
+        raise ValueError(
+            f"odin needs `logits_perturbed` of {key}. Received: {have}. Extract them with "
+            f"--odin_temperature={temperature:g} --odin_epsilon={epsilon:g}."
+        )
+    logits = checks.logits_matrix(logits_perturbed[key])
+    return -softmax(logits / temperature, axis=1).max(axis=1)
+
+
+def gradnorm(features, logits, temperature=1.0):
+    """-|x|_1 * sum_c |softmax(z / T)_c - 1/classes| / T.
+
+    This is the L1 norm of the gradient of KL(uniform || softmax(z / T)) by the weights of the last
+    layer, which is the outer product of the feature and that difference: no backward pass.
+
+    Reference: Huang, Geng, Li, "On the Importance of Gradients for Detecting Distributional Shifts
+        in the Wild", NeurIPS 2021, equations 5 and 8.
+
+    >>> gradnorm([[1.0, 2.0]], [[np.log(3.0), 0.0]])
+    array([-1.5])
+    """
+    features = checks.matrix("features", features, what="features")
+    logits = checks.logits_matrix(logits)
+    if len(features) != len(logits):
+        raise ValueError(f"There are {len(features)} features and {len(logits)} logits.")
+    away = np.abs(softmax(logits / temperature, axis=1) - 1.0 / logits.shape[1]).sum(axis=1)
+    scores = np.empty(len(features))
+    for part, rows in checks.chunks("features", features):
+        scores[part] = -np.abs(rows).sum(axis=1) * away[part] / temperature
+    return scores

@@ -1,0 +1,233 @@
+"""Scores of the logits alone. Higher = more OOD; natural logarithms; logits are (n, classes)."""
+
+import numpy as np
+from scipy import optimize
+from scipy.special import log_softmax, logsumexp, softmax
+
+from ood_suite.scores import checks
+
+WEIBULL_SHIFT = 10_000.0  # libMR's, see OpenMax
+
+
+def msp(logits):
+    """-max_c softmax(z)_c, in [-1, -1/classes].
+
+    Reference: Hendrycks, Gimpel, "A Baseline for Detecting Misclassified and Out-of-Distribution
+        Examples in Neural Networks", ICLR 2017.
+
+    >>> msp([[0.0, 0.0], [np.log(3.0), 0.0]])
+    array([-0.5 , -0.75])
+    """
+    return -softmax(checks.logits_matrix(logits), axis=1).max(axis=1)
+
+
+def max_logit(logits):
+    """-max_c z_c.
+
+    Reference: Hendrycks et al., "Scaling Out-of-Distribution Detection for Real-World Settings",
+        ICML 2022, section 3.
+
+    >>> max_logit([[1.0, 4.0]])
+    array([-4.])
+    """
+    return -checks.logits_matrix(logits).max(axis=1)
+
+
+def energy(logits, temperature=1.0):
+    """-T log sum_c exp(z_c / T).
+
+    Args:
+        temperature: T > 0.
+
+    Reference: Liu et al., "Energy-based Out-of-distribution Detection", NeurIPS 2020, equation 4.
+
+    >>> energy([[0.0, 0.0]]).round(4)
+    array([-0.6931])
+    """
+    logits = checks.logits_matrix(logits)
+    return -temperature * logsumexp(logits / temperature, axis=1)
+
+
+def entropy(logits):
+    """-sum_c p_c log p_c of p = softmax(z), in nats, in [0, log(classes)].
+
+    Reference: Chan, Rottmann, Gottschalk, "Entropy Maximization and Meta Classification for
+        Out-of-Distribution Detection in Semantic Segmentation", ICCV 2021, equation 2.
+
+    >>> entropy([[0.0, 0.0]]).round(4)
+    array([0.6931])
+    """
+    log_p = log_softmax(checks.logits_matrix(logits), axis=1)
+    return -(np.exp(log_p) * log_p).sum(axis=1)
+
+
+def gen(logits, gamma=0.1, top=100):
+    """sum over the `top` largest p_c of p_c**gamma (1 - p_c)**gamma, p = softmax(z).
+
+    pytorch-ood gives the mean in place of the sum, and clamps p at 1e-7 as is not done here.
+
+    Args:
+        gamma: in (0, 1). top: M, classes that count; all if there are fewer.
+
+    Reference: Liu, Lochman, Zach, "GEN: Pushing the Limits of Softmax-Based Out-of-Distribution
+        Detection", CVPR 2023, equation 4.
+
+    >>> gen([[0.0, 0.0]], gamma=0.5)
+    array([1.])
+    """
+    logits = checks.logits_matrix(logits)
+    log_p = np.sort(log_softmax(logits, axis=1), axis=1)[:, -top:]
+    return np.exp(gamma * (log_p + np.log(-np.expm1(np.minimum(log_p, -1e-300))))).sum(axis=1)
+
+
+class TemperatureScaling:
+    """-max_c softmax(z / T)_c with the T that minimises the cross entropy of held-out ID data.
+
+    Attributes:
+        temperature_: T, found in [0.05, 20] to 1e-6 in its logarithm.
+
+    Reference: Guo et al., "On Calibration of Modern Neural Networks", ICML 2017, section 4.2.
+
+    >>> scaling = TemperatureScaling().fit([[2.0, 0.0]] * 3, np.array([0, 1, 0]))
+    >>> round(float(scaling.temperature_), 3)  # log 2 = 2 / T: two of three are right
+    2.885
+    """
+
+    def fit(self, logits, labels):
+        """Learns T from logits (n, classes) and labels (n,)."""
+        logits = checks.logits_matrix(logits)
+        labels = np.asarray(labels)
+        if labels.shape != (len(logits),) or not len(logits):
+            raise ValueError(
+                f"`labels` must have shape ({len(logits)},), n >= 1. Received: "
+                f"shape={labels.shape}."
+            )
+        if labels.min() < 0 or labels.max() >= logits.shape[1]:
+            raise ValueError(f"`labels` must lie in 0..{logits.shape[1] - 1}.")
+        right = logits[np.arange(len(logits)), labels]
+
+        def loss(log_temperature):
+            scale = np.exp(-log_temperature)
+            return np.mean(logsumexp(logits * scale, axis=1) - right * scale)
+
+        bounds = (np.log(0.05), np.log(20.0))
+        found = optimize.minimize_scalar(loss, bounds=bounds, options={"xatol": 1e-6})
+        self.temperature_ = np.float64(np.exp(found.x))
+        return self
+
+    def score(self, logits):
+        """float64 (n,)."""
+        return msp(checks.logits_matrix(logits) / self.temperature_)
+
+
+class KLMatching:
+    """min_k KL(softmax(z) || d_k), in nats, with d_k the mean softmax of the held-out ID examples
+    that are predicted as class k.
+
+    Classes that are never predicted there have no template. log d_k is clipped at log(1e-300).
+
+    Attributes:
+        log_templates_: float64 (templates, classes).
+
+    Reference: Hendrycks et al., "Scaling Out-of-Distribution Detection for Real-World Settings",
+        ICML 2022, section 4.
+    """
+
+    def fit(self, logits):
+        """Learns the templates; labels are not needed."""
+        logits = checks.logits_matrix(logits)
+        if not len(logits):
+            raise ValueError("KL matching cannot be fitted to no examples.")
+        probabilities, predicted = softmax(logits, axis=1), logits.argmax(axis=1)
+        sums = np.zeros((logits.shape[1], logits.shape[1]))
+        np.add.at(sums, predicted, probabilities)
+        counts = np.bincount(predicted, minlength=logits.shape[1])
+        templates = sums[counts > 0] / counts[counts > 0, None]
+        self.log_templates_ = np.log(np.maximum(templates, 1e-300))
+        return self
+
+    def score(self, logits):
+        """float64 (n,)."""
+        logits = checks.logits_matrix(logits, self.log_templates_.shape[1])
+        log_p = log_softmax(logits, axis=1)
+        p = np.exp(log_p)
+        divergences = (p * log_p).sum(axis=1)[:, None] - p @ self.log_templates_.T
+        return divergences.min(axis=1)
+
+
+class OpenMax:
+    """softmax(v)_unknown, the probability of the unknown class, in [0, 1].
+
+    The `alpha` largest logits are lowered by w_i = CDF_i(|z - mean_i|) * (alpha + 1 - i) / alpha,
+    i = 1..alpha, where CDF_i is a Weibull distribution of the largest distances of class i; what
+    they lose is the logit of the unknown class.
+
+    As libMR does, tails are moved to start at 10000 before the Weibull fit; the fit itself solves
+    the likelihood equation exactly.
+
+    Args:
+        tail: number of largest distances per class that the Weibull distribution describes.
+        alpha: number of top classes that are revised, at most all.
+
+    Attributes:
+        means_: float64 (classes, classes), the mean logits of correctly classified examples.
+        starts_, shapes_, scales_: float64 (classes,), of the Weibull distributions.
+
+    Reference: Bendale, Boult, "Towards Open Set Deep Networks", CVPR 2016, algorithms 1 and 2.
+    """
+
+    def __init__(self, tail=20, alpha=3):
+        self.tail = tail
+        self.alpha = alpha
+
+    def fit(self, logits, labels):
+        """Learns from training logits (n, classes) and labels (n,)."""
+        logits = checks.logits_matrix(logits)
+        labels, classes = checks.class_labels(labels, len(logits), logits.shape[1])
+        correct = logits.argmax(axis=1) == labels
+        self.means_ = np.empty((classes, classes))
+        self.starts_, self.shapes_, self.scales_ = np.empty((3, classes))
+        for c in range(classes):
+            own = logits[correct & (labels == c)]
+            if not len(own):
+                raise ValueError(f"Class {c} has no correctly classified example to fit.")
+            self.means_[c] = own.mean(axis=0)
+            distances = np.linalg.norm(own - self.means_[c], axis=1)
+            tail = np.sort(distances)[-self.tail :]
+            self.starts_[c] = tail[0]
+            self.shapes_[c], self.scales_[c] = _weibull(tail - tail[0] + WEIBULL_SHIFT)
+        return self
+
+    def score(self, logits):
+        """float64 (n,)."""
+        logits = checks.logits_matrix(logits, len(self.means_))
+        alpha = min(self.alpha, logits.shape[1])
+        rows = np.arange(len(logits))
+        top = np.argsort(-logits, axis=1, kind="stable")[:, :alpha]
+        lost = np.zeros_like(logits)
+        for rank in range(alpha):
+            c = top[:, rank]
+            distances = np.linalg.norm(logits - self.means_[c], axis=1)
+            moved = np.maximum(distances - self.starts_[c] + WEIBULL_SHIFT, 0.0)
+            cdf = -np.expm1(-((moved / self.scales_[c]) ** self.shapes_[c]))
+            lost[rows, c] = cdf * (alpha - rank) / alpha * logits[rows, c]
+        unknown = lost.sum(axis=1)
+        return np.exp(unknown - np.logaddexp(unknown, logsumexp(logits - lost, axis=1)))
+
+
+def _weibull(values):
+    """(shape, scale) of the most likely Weibull distribution of positive values."""
+    log_values = np.log(values)
+    highest = log_values.max()
+    if np.ptp(log_values) == 0.0:  # one value, or equal ones: a step
+        return 1e8, values[0]
+
+    def slope(shape):
+        weights = np.exp(shape * (log_values - highest))
+        return weights @ log_values / weights.sum() - 1.0 / shape - log_values.mean()
+
+    upper = 1.0
+    while slope(upper) < 0.0:
+        upper *= 2.0
+    shape = optimize.brentq(slope, upper / 2.0 if upper > 1.0 else 1e-6, upper, xtol=1e-10)
+    return shape, np.exp(highest + np.log(np.mean(np.exp(shape * (log_values - highest)))) / shape)

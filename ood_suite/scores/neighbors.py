@@ -1,0 +1,135 @@
+"""Scores that compare with single training examples.
+
+The bank of training features is kept as it came: an array, or a memory map larger than memory, over
+which a score passes once per block of queries. Similarities are products in float32; what the
+scores report is computed anew in float64.
+"""
+
+import numpy as np
+from scipy.special import logsumexp
+
+from ood_suite.scores import checks
+
+QUERIES, BANK_ROWS = 2048, 8192  # a block of similarities: 64 MiB
+
+
+def nearest(queries, bank, norms, k, weights=None):
+    """Bank rows with the k largest weight * cosine similarity, for each query.
+
+    Args:
+        queries: (n, d). bank: (m, d), m >= k. norms: (m,), of the bank's rows.
+        weights: (m,) factors of the similarities, or None.
+
+    Returns:
+        int64 (n, k) rows of the bank, in no order, and float32 (n, k) their similarities.
+    """
+    scale = (1.0 / norms if weights is None else weights / norms).astype(np.float32)
+    best = np.full((len(queries), k), -np.inf, np.float32)
+    rows = np.zeros((len(queries), k), np.int64)
+    units = np.empty((len(queries), bank.shape[1]), np.float32)
+    for part, block in checks.chunks("features", queries):
+        units[part] = block / lengths(block)[:, None]
+    for start in range(0, len(bank), BANK_ROWS):
+        part = slice(start, start + BANK_ROWS)
+        scaled = np.asarray(bank[part], np.float32) * scale[part, None]
+        for first in range(0, len(units), QUERIES):
+            block = slice(first, first + QUERIES)
+            similar = units[block] @ scaled.T
+            hopeful = np.flatnonzero(similar.max(axis=1) > best[block].min(axis=1))
+            if not hopeful.size:
+                continue
+            here = first + hopeful
+            kept = min(k, similar.shape[1])
+            columns = np.argpartition(similar[hopeful], -kept, axis=1)[:, -kept:]
+            found = np.take_along_axis(similar[hopeful], columns, axis=1)
+            merged = np.concatenate([best[here], found], axis=1)
+            merged_rows = np.concatenate([rows[here], columns + start], axis=1)
+            top = np.argpartition(merged, -k, axis=1)[:, -k:]
+            best[here] = np.take_along_axis(merged, top, axis=1)
+            rows[here] = np.take_along_axis(merged_rows, top, axis=1)
+    return rows, best
+
+
+def lengths(rows):
+    """Euclidean norms, at least 1e-12, so that a zero vector stays one when divided by it."""
+    return np.maximum(np.linalg.norm(rows, axis=1), 1e-12)
+
+
+def _bank(features, k):
+    """(features, norms float64); ValueError if there are fewer than k."""
+    features = checks.matrix("features", features, what="features")
+    if not 1 <= k <= len(features):
+        raise ValueError(
+            f"`k` must lie in 1..{len(features)}, the number of training examples. Received: {k}."
+        )
+    norms = np.empty(len(features))
+    for part, rows in checks.chunks("features", features):
+        norms[part] = lengths(rows)
+    return features, norms
+
+
+class KNN:
+    """|x/|x| - y_k/|y_k||: the Euclidean distance to the k-th nearest training feature, all scaled
+    to length 1, in [0, 2].
+
+    OpenOOD and oodeel give the square of it.
+
+    Args:
+        k: in 1..number of training examples. The paper takes 50 on CIFAR-10, 200 on CIFAR-100, and
+            1000 on ImageNet.
+
+    Attributes:
+        bank_: (m, d) the training features themselves, not a copy. norms_: float64 (m,).
+
+    Reference: Sun et al., "Out-of-Distribution Detection with Deep Nearest Neighbors", ICML 2022.
+    """
+
+    def __init__(self, k=50):
+        self.k = k
+
+    def fit(self, features):
+        """Keeps training features (m, d)."""
+        self.bank_, self.norms_ = _bank(features, self.k)
+        return self
+
+    def score(self, features):
+        """float64 (n,)."""
+        features = checks.matrix("features", features, self.bank_.shape[1], "features")
+        rows, similarities = nearest(features, self.bank_, self.norms_, self.k)
+        kth = np.take_along_axis(rows, similarities.argmin(axis=1)[:, None], axis=1)[:, 0]
+        scores = np.empty(len(features))
+        for part, queries in checks.chunks("features", features):
+            others = np.asarray(self.bank_[kth[part]], np.float64) / self.norms_[kth[part], None]
+            scores[part] = np.linalg.norm(queries / lengths(queries)[:, None] - others, axis=1)
+        return scores
+
+
+class NNGuide:
+    """-E(x) * mean of the k largest E(y) cos(x, y) over training examples y, with E = log sum exp
+    of the logits.
+
+    Args:
+        k: neighbours that guide. The paper takes 10 on CIFAR, and 10 of 1% of ImageNet.
+
+    Attributes:
+        bank_: (m, d) the training features themselves. norms_, energies_: float64 (m,).
+
+    Reference: Park, Jung, Teoh, "Nearest Neighbor Guidance for Out-of-Distribution Detection", ICCV
+        2023, equations 3 to 5.
+    """
+
+    def __init__(self, k=10):
+        self.k = k
+
+    def fit(self, features, logits):
+        """Keeps training features (m, d), and the energies of their logits (m, classes)."""
+        self.bank_, self.norms_ = _bank(features, self.k)
+        self.energies_ = logsumexp(checks.logits_matrix(logits), axis=1)
+        return self
+
+    def score(self, features, logits):
+        """float64 (n,)."""
+        features = checks.matrix("features", features, self.bank_.shape[1], "features")
+        energies = logsumexp(checks.logits_matrix(logits), axis=1)
+        _, similarities = nearest(features, self.bank_, self.norms_, self.k, self.energies_)
+        return -energies * similarities.mean(axis=1, dtype=np.float64)

@@ -1,0 +1,242 @@
+"""Scores that compare features with means of training features and with the head's weights."""
+
+import numpy as np
+from scipy.special import logsumexp
+
+from ood_suite.scores import checks
+from ood_suite.scores.neighbors import lengths
+
+
+class SHE:
+    """-x . S_c, with S_c the mean of the correctly classified training features of the predicted
+    class c.
+
+    Attributes:
+        patterns_: float64 (classes, d).
+
+    Reference: Zhang et al., "Out-of-Distribution Detection based on In-Distribution Data Patterns
+        Memorization with Modern Hopfield Energy", ICLR 2023, equation 5 (simplified).
+    """
+
+    def fit(self, features, labels, logits):
+        """Learns from training features (n, d), labels (n,) and logits (n, classes)."""
+        features = checks.matrix("features", features, what="features")
+        logits = checks.logits_matrix(logits)
+        labels, classes = checks.class_labels(labels, len(features), logits.shape[1])
+        correct = logits.argmax(axis=1) == labels
+        counts = np.bincount(labels[correct], minlength=classes)
+        if not counts.all():
+            raise ValueError(f"Class {counts.argmin()} has no correctly classified example to fit.")
+        masked = np.where(correct, labels, classes)  # the wrong ones are a class of their own
+        sums = np.zeros((classes + 1, features.shape[1]))
+        for part, rows in checks.chunks("features", features):
+            np.add.at(sums, masked[part], rows)
+        self.patterns_ = sums[:classes] / counts[:, None]
+        return self
+
+    def score(self, features, logits):
+        """float64 (n,)."""
+        features = checks.matrix("features", features, self.patterns_.shape[1], "features")
+        predicted = checks.logits_matrix(logits, len(self.patterns_)).argmax(axis=1)
+        scores = np.empty(len(features))
+        for part, rows in checks.chunks("features", features):
+            scores[part] = -(rows * self.patterns_[predicted[part]]).sum(axis=1)
+        return scores
+
+
+class MeanFeature:
+    """What fDBD and NCI learn.
+
+    Attributes:
+        mean_: float64 (d,), of the training features.
+    """
+
+    def fit(self, features):
+        """Learns from training features (n, d)."""
+        features = checks.matrix("features", features, what="features")
+        if not len(features):
+            raise ValueError("A mean cannot be fitted to no examples.")
+        total = sum(rows.sum(axis=0) for _, rows in checks.chunks("features", features))
+        self.mean_ = total / len(features)
+        return self
+
+
+class FDBD(MeanFeature):
+    """-mean over c != p of (z_p - z_c) / (|w_p - w_c| |x - mean|), p the predicted class: the
+    average distance to the decision boundaries, relative to that from the training mean.
+
+    Reference: Liu, Qin, "Fast Decision Boundary based Out-of-Distribution Detector", ICML 2024,
+        equations 4 and 5.
+    """
+
+    def score(self, features, logits, head_kernel):
+        """float64 (n,)."""
+        features = checks.matrix("features", features, len(self.mean_), "features")
+        logits = checks.logits_matrix(logits)
+        kernel, _ = checks.head(features, head_kernel)
+        checks.same_classes(logits, kernel)
+        squares = (kernel**2).sum(axis=0)
+        between = np.sqrt(np.maximum(squares[:, None] + squares - 2.0 * kernel.T @ kernel, 0.0))
+        between[between < 1e-12] = np.inf  # a class and itself (or its copy): no boundary
+        scores = np.empty(len(features))
+        for part, rows in checks.chunks("features", features):
+            predicted = logits[part].argmax(axis=1)
+            gaps = logits[part].max(axis=1)[:, None] - logits[part]
+            distances = (gaps / between[predicted]).sum(axis=1) / (logits.shape[1] - 1)
+            scores[part] = -distances / np.maximum(lengths(rows - self.mean_), 1e-8)
+        return scores
+
+
+class NCI(MeanFeature):
+    """-(w_p . (x - mean)) / |x - mean| - alpha |x|_1, p the predicted class.
+
+    Args:
+        alpha: weight of the features' L1 norm, >= 0.
+
+    Reference: Liu, Qin, "Detecting Out-of-Distribution Through the Lens of Neural Collapse", CVPR
+        2025, equations 5 and 7.
+    """
+
+    def __init__(self, alpha=0.001):
+        self.alpha = alpha
+
+    def score(self, features, logits, head_kernel):
+        """float64 (n,)."""
+        features = checks.matrix("features", features, len(self.mean_), "features")
+        logits = checks.logits_matrix(logits)
+        kernel, _ = checks.head(features, head_kernel)
+        checks.same_classes(logits, kernel)
+        scores = np.empty(len(features))
+        for part, rows in checks.chunks("features", features):
+            weights = kernel.T[logits[part].argmax(axis=1)]
+            centred = rows - self.mean_
+            pull = (weights * centred).sum(axis=1) / lengths(centred)
+            scores[part] = -pull - self.alpha * np.abs(rows).sum(axis=1)
+        return scores
+
+
+class HIMPLoS:
+    """-log sum_k exp(s z'_k): the energy of logits of masked and clipped features, smoothed by the
+    similarity to the predicted class's prototype.
+
+    With p the class predicted from the original logits:
+
+        mask   M[p, d] = 1 where W[d, p] >= the `mask_percentile`-th percentile of W[:, p]
+        clip   g = min(x * M[p], clip)
+        logits z' = W^T g + b, of all classes
+        smooth s = cos(prototype_p, x) of the unmasked feature
+
+    The prototype of a class is the mean of its training features, of right and wrong predictions
+    alike. Each of the three steps can be switched off.
+
+    Args:
+        mask_percentile: of signed weights, linearly interpolated; 0 keeps all features.
+        clip: upper bound of features; 0 for the `clip_percentile`-th percentile of all training
+            features (our choice: the authors give constants for their networks).
+        clip_percentile: 100 for no clipping.
+        smooth: whether logits are multiplied by the similarity.
+
+    Attributes:
+        prototypes_: float64 (classes, d). clip_: float64.
+
+    Reference: Sun et al., "Classifier-head Informed Feature Masking and Prototype-based Logit
+        Smoothing for Out-of-Distribution Detection", 2023. The authors' settings: mask_percentile
+        60, clip 1.6 (CIFAR, DenseNet), 30 and 0.8 (ImageNet, ResNet-50).
+    """
+
+    def __init__(self, mask_percentile=60.0, clip=0.0, clip_percentile=95.0, smooth=True):
+        self.mask_percentile = mask_percentile
+        self.clip = clip
+        self.clip_percentile = clip_percentile
+        self.smooth = smooth
+
+    def fit(self, features, labels):
+        """Learns from training features (n, d) and labels (n,)."""
+        features = checks.matrix("features", features, what="features")
+        labels, classes = checks.class_labels(labels, len(features))
+        self.prototypes_ = checks.class_means(features, labels, classes)
+        if self.clip:
+            self.clip_ = np.float64(self.clip)
+        elif self.clip_percentile < 100.0:
+            self.clip_ = np.float64(checks.quantile(features, self.clip_percentile / 100.0))
+        else:
+            self.clip_ = np.float64(np.inf)
+        return self
+
+    def score(self, features, logits, head_kernel, head_bias):
+        """float64 (n,)."""
+        features = checks.matrix("features", features, self.prototypes_.shape[1], "features")
+        logits = checks.logits_matrix(logits, len(self.prototypes_))
+        kernel, bias = checks.head(features, head_kernel, head_bias)
+        checks.same_classes(logits, kernel)
+        mask = kernel >= np.percentile(kernel, self.mask_percentile, axis=0)  # (d, classes)
+        scores = np.empty(len(features))
+        for part, rows in checks.chunks("features", features):
+            predicted = logits[part].argmax(axis=1)
+            shaped = np.minimum(rows * mask.T[predicted], self.clip_) @ kernel + bias
+            if self.smooth:
+                prototypes = self.prototypes_[predicted]
+                norms = lengths(prototypes) * lengths(rows)
+                shaped *= ((prototypes * rows).sum(axis=1) / norms)[:, None]
+            scores[part] = -logsumexp(shaped, axis=1)
+        return scores
+
+
+class LINe:
+    """-log sum_k exp(z_k), the energy of logits made by the neurons that matter to one class.
+
+    Features are clipped, x <- min(x, clip); p is the class that the head predicts of them. With
+    C[c, d] = W[d, c] * (mean of feature d over training examples of class c), a neuron d counts if
+
+        C[p, d] > the `activation_percentile`-th percentile of C[p, :],
+
+    and a weight W[d, k] counts if |C[p, d]| W[d, k] > the `weight_percentile`-th percentile of that
+    matrix. For a linear head C is exactly the neuron's mean Shapley value (its Taylor term).
+
+    Args:
+        activation_percentile, weight_percentile: in 0..100.
+        clip_percentile: of all training features; 100 for no clipping. (The authors use constants.)
+
+    Attributes:
+        contributions_: float64 (classes, d). clip_: float64.
+
+    Reference: Ahn, Park, Kim, "LINe: Out-of-Distribution Detection by Leveraging Important
+        Neurons", CVPR 2023.
+    """
+
+    def __init__(self, activation_percentile=10.0, weight_percentile=10.0, clip_percentile=90.0):
+        self.activation_percentile = activation_percentile
+        self.weight_percentile = weight_percentile
+        self.clip_percentile = clip_percentile
+
+    def fit(self, features, labels, head_kernel):
+        """Learns from training features (n, d), labels (n,) and the head."""
+        features = checks.matrix("features", features, what="features")
+        kernel, _ = checks.head(features, head_kernel)
+        labels, classes = checks.class_labels(labels, len(features), kernel.shape[1])
+        self.contributions_ = checks.class_means(features, labels, classes) * kernel.T
+        whole = self.clip_percentile >= 100.0
+        share = self.clip_percentile / 100.0
+        self.clip_ = np.float64(np.inf if whole else checks.quantile(features, share))
+        return self
+
+    def score(self, features, head_kernel, head_bias):
+        """float64 (n,)."""
+        features = checks.matrix("features", features, self.contributions_.shape[1], "features")
+        kernel, bias = checks.head(features, head_kernel, head_bias)
+        predicted = np.empty(len(features), np.int64)
+        for part, rows in checks.chunks("features", features):
+            predicted[part] = (np.minimum(rows, self.clip_) @ kernel + bias).argmax(axis=1)
+        scores = np.empty(len(features))
+        for c in np.unique(predicted):
+            important = self.contributions_[c]
+            neurons = important > np.percentile(important, self.activation_percentile)
+            weighted = np.abs(important)[:, None] * kernel
+            masked = kernel * (weighted > np.percentile(weighted, self.weight_percentile))
+            masked[~neurons] = 0.0
+            mine = np.flatnonzero(predicted == c)
+            for start in range(0, len(mine), 8192):
+                rows = mine[start : start + 8192]
+                clipped = np.minimum(np.asarray(features[rows], np.float64), self.clip_)
+                scores[rows] = -logsumexp(clipped @ masked + bias, axis=1)
+        return scores

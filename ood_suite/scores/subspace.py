@@ -1,0 +1,99 @@
+"""Scores that look at what lies outside the principal subspace of the training features."""
+
+import numpy as np
+from scipy import linalg
+from scipy.special import logsumexp
+
+from ood_suite.scores import checks
+
+
+class Residual:
+    """|R^T (x - o)|: the length of a feature vector outside the principal subspace.
+
+    o = -pinv(W^T) b is the point whose logits are all equal to zero (in the least-squares sense),
+    and R are the eigenvectors of mean (x - o)(x - o)^T over training data with the smallest
+    eigenvalues.
+
+    Args:
+        dimension: D, of the principal subspace; 0 for the authors' choice: 1000 from 2048 features
+            on, 512 from 768 on, else half of them.
+
+    Attributes:
+        origin_: float64 (d,). residual_: float64 (d, d - D).
+
+    Reference: Wang et al., "ViM: Out-Of-Distribution with Virtual-logit Matching", CVPR 2022,
+        section 4.1.
+    """
+
+    def __init__(self, dimension=0):
+        self.dimension = dimension
+
+    def fit(self, features, head_kernel, head_bias):
+        """Learns from training features (n, d) and the head, in one pass."""
+        features = checks.matrix("features", features, what="features")
+        if not len(features):
+            raise ValueError("A subspace cannot be fitted to no examples.")
+        kernel, bias = checks.head(features, head_kernel, head_bias)
+        width = features.shape[1]
+        dimension = self.dimension or next(
+            size for limit, size in ((2048, 1000), (768, 512), (0, width // 2)) if width >= limit
+        )
+        if not 0 < dimension < width:
+            raise ValueError(
+                f"`dimension` must lie in 1..{width - 1}, below the number of features. Received: "
+                f"{dimension}."
+            )
+        # Weight decay drives the mean over classes of a head to zero, which leaves it one rank less
+        # up to the rounding of float32: what is below that must not be inverted.
+        cutoff = max(kernel.shape) * np.finfo(np.float32).eps
+        self.origin_ = -linalg.pinv(kernel.T, rtol=cutoff) @ bias
+        second_moment = np.zeros((width, width))
+        for _, rows in checks.chunks("features", features):
+            centred = rows - self.origin_
+            second_moment += centred.T @ centred
+        _, vectors = linalg.eigh(second_moment)
+        self.residual_ = vectors[:, : width - dimension]
+        return self
+
+    def score(self, features):
+        """float64 (n,)."""
+        features = checks.matrix("features", features, len(self.origin_), "features")
+        scores = np.empty(len(features))
+        for part, rows in checks.chunks("features", features):
+            scores[part] = np.linalg.norm((rows - self.origin_) @ self.residual_, axis=1)
+        return scores
+
+
+class Vim:
+    """alpha |R^T (x - o)| - log sum_c exp(z_c): the residual as a virtual logit.
+
+    alpha scales the mean residual of the training data to their mean largest logit. The paper's
+    score is the softmax probability of the virtual logit, of which this is the logit, a monotone
+    function.
+
+    Args:
+        dimension: as of Residual.
+
+    Attributes:
+        space_: a fitted Residual. alpha_: float64.
+
+    Reference: Wang et al., "ViM: Out-Of-Distribution with Virtual-logit Matching", CVPR 2022,
+        equations 5 to 7.
+    """
+
+    def __init__(self, dimension=0):
+        self.dimension = dimension
+
+    def fit(self, features, logits, head_kernel, head_bias):
+        """Learns from training features (n, d), logits (n, classes) and the head, in two passes."""
+        self.space_ = Residual(self.dimension).fit(features, head_kernel, head_bias)
+        logits = checks.matrix("logits", logits, what="classes")
+        largest = sum(rows.max(axis=1).sum() for _, rows in checks.chunks("logits", logits))
+        self.alpha_ = np.float64(largest / self.space_.score(features).sum())
+        return self
+
+    def score(self, features, logits):
+        """float64 (n,)."""
+        return self.alpha_ * self.space_.score(features) - logsumexp(
+            checks.logits_matrix(logits), axis=1
+        )
