@@ -29,7 +29,6 @@ class Experiment:
             PyTorch's SGD).
         eval_every, save_every: epochs between evaluations, which are also the checkpoints; epochs
             between models that are kept, 0 for none.
-        ema: momentum of the average of the weights that is validated and shipped; 0 for none.
     """
 
     id_dataset: str
@@ -91,8 +90,8 @@ EXPERIMENTS = {
     "fashion": Experiment(
         id_dataset="fashion_mnist",
         ood_near=(),
-        ood_far=("mnist", "uniform", "gaussian"),
-        ood_validation=("notmnist", "glyphs"),
+        ood_far=("mnist", "glyphs", "gaussian"),
+        ood_validation=("notmnist", "uniform"),
         backbone="convnet",
         options={"width": 16},
         epochs=6,

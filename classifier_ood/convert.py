@@ -188,11 +188,9 @@ def convert(state, backbone, image_size, normalisation):
     return model, options
 
 
-def count_parameters(model):
-    return sum(int(np.prod(variable.shape)) for variable in model.trainable_variables)
-
-
 def main(_):
+    from classifier_ood import models
+
     experiment = configs.get(FLAGS.exp)
     state = read_state(FLAGS.checkpoint)
     defaults = {"mean": configs.CIFAR_MEAN, "std": configs.CIFAR_STD}
@@ -217,9 +215,10 @@ def main(_):
             return
         with atomic_path(run.model_path) as temporary:
             model.save(temporary)
+    count, num_classes = models.count_parameters(model), model.output["logits"].shape[1]
     logging.info(
         "%s: %d trainable parameters, %d classes, options %s. Wrote %s.",
-        model.name, count_parameters(model), model.output["logits"].shape[1], options, folder,
+        model.name, count, num_classes, options, folder,
     )  # fmt: skip
 
 

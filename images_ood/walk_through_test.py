@@ -113,7 +113,7 @@ def test_a_single_run_has_no_ratio_and_asking_for_it_says_why(sweep):
     assert refused.returncode == 1
     assert "likelihood_ratio needs `background_log_prob`" in refused.stderr
     typo = evaluate(run, data_dir, "--scores=likelihod")
-    assert "Unknown score 'likelihod'. Known: background_mean" in typo.stderr
+    assert "Unknown score 'likelihod'. Did you mean likelihood? Known:" in typo.stderr
 
 
 def test_extraction_survives_a_kill(sweep, tmp_path):

@@ -1,230 +1,133 @@
 """Evaluates a run, or a folder of runs, as an OOD detector.
 
     python -m ood_suite.eval --run=output/images_ood/fashion_small
+    python -m ood_suite.eval --run=output/classifier_ood/fashion/convnet --scores=all --tune
 
-A folder of runs holds a foreground model and background models (mutation_rate or reg_weight not 0).
-The background is chosen by the AUROC of the likelihood ratio on VALIDATION data (ID and OOD); the
-test sets choose nothing. Missing outputs are extracted first. Writes results.csv, results.json,
-report.html and figures into RUN/report/.
+Density models: a folder of runs holds a foreground model and background models (mutation_rate or
+reg_weight not 0). The background is chosen by the AUROC of the likelihood ratio on VALIDATION data
+(ID and OOD); the test sets choose nothing. Classifiers: every score of the catalogue, with its
+default parameters or, with --tune, those of its grid that are best on validation data.
+
+Missing outputs are extracted first. Writes results.csv, results.json, report.html and figures into
+RUN/report/.
 """
 
-import dataclasses
 import importlib
 import pathlib
 
 import numpy as np
 from absl import flags, logging
 
-from ood_suite import figures, intervals, metrics, report, scores
+from ood_suite import classification, figures, intervals, metrics, report, scores
 from ood_suite.app import run_app
+from ood_suite.backgrounds import Densities, find_groups
+from ood_suite.classifiers import Classifier, tune
 from ood_suite.detector import Detector
-from ood_suite.outputs import Outputs
-from ood_suite.runs import Run, RunError, read_csv
+from ood_suite.runs import read_csv
 
 FLAGS = flags.FLAGS
-# What a background model may set otherwise than its foreground; all else would be compared with it.
-MAY_DIFFER = {
-    "background_steps", "eval_every", "eval_images", "ema_overwrite_frequency", "mutation_rate",
-    "mutation_rates", "reg_weight", "reg_weights", "total_steps",
-}  # fmt: skip
+DRAWN_CURVES, DRAWN_HISTOGRAMS = 8, 8  # scores beyond which a figure would not be read
 
 
-@dataclasses.dataclass
-class Group:
-    """The models of one repeat: a foreground run and its background runs (none for a single
-    run).
-    """
-
-    repeat_id: int
-    foreground: Run
-    backgrounds: list
-
-
-def find_groups(folder):
-    """Groups of a run folder, or of a folder of runs, by repeat; RunError if there is no finished
-    foreground.
-    """
-    folder = pathlib.Path(folder)
-    if (folder / "config.json").exists():
-        return [Group(0, Run.load(folder), [])]
-    runs = [Run.load(path.parent) for path in sorted(folder.glob("*/config.json"))]
-    if not runs:
-        raise RunError(f"{folder} is no run and holds none. Train first, or check --run.")
-    unfinished = [run.folder.name for run in runs if not run.is_finished]
-    if unfinished:
-        logging.warning("Left out, because not finished: %s.", ", ".join(unfinished))
-    groups = {}
-    for run in runs:
-        if run.is_finished:
-            groups.setdefault(run.settings["repeat_id"], []).append(run)
-    found = []
-    for repeat_id, members in sorted(groups.items()):
-        foregrounds = [run for run in members if not is_background(run)]
-        if not foregrounds:
-            raise RunError(
-                f"{folder} holds no finished foreground run (mutation_rate 0, reg_weight 0) of "
-                f"repeat {repeat_id}."
-            )
-        found.append(
-            Group(repeat_id, foregrounds[0], [run for run in members if is_background(run)])
-        )
-    if not found:
-        raise RunError(
-            f"No run in {folder} is finished. Repeat its training command: it continues."
-        )
-    for group in found:
-        for run in group.backgrounds:
-            refuse_mixture(group.foreground, run)
-    return found
+def gather(group, data_dir, wanted, tuning, inner_layers, near, far):
+    """The material of a group: Densities or a Classifier, by what its run is."""
+    extractor = importlib.import_module(group.foreground.config["extractor"])
+    if "ood_near" not in group.foreground.settings:
+        if tuning or near or far:
+            raise ValueError("--tune, --ood_near and --ood_far are for classifiers.")
+        return Densities(group, extractor, data_dir)
+    names = scores.ALL if wanted == ["all"] else wanted
+    for name in names:
+        scores.get(name)
+    return Classifier(group, extractor, data_dir, names, tuning, inner_layers, near, far)
 
 
-def refuse_mixture(foreground, background):
-    """RunError when a background differs from its foreground in more than it may."""
-    differences = []
-    for part in ("settings", "fingerprints"):
-        ours, theirs = foreground.config[part], background.config[part]
-        differences += [
-            f"{key} ({ours[key]!r} and {theirs[key]!r})"
-            for key in sorted(set(ours) & set(theirs) - MAY_DIFFER)
-            if ours[key] != theirs[key]
-        ]
-    if differences:
-        raise RunError(
-            f"{foreground.folder.name} and {background.folder.name} cannot be compared, they "
-            f"differ in {', '.join(differences)}. Keep one experiment's runs in a folder."
-        )
-
-
-def is_background(run):
-    return run.settings["mutation_rate"] > 0.0 or run.settings["reg_weight"] > 0.0
-
-
-class Extraction:
-    """Outputs of a group's runs on the data sets of the experiment, extracted where absent."""
-
-    def __init__(self, group, data_dir):
-        self.group = group
-        self.data_dir = data_dir
-        settings = group.foreground.settings
-        self.id_names = (settings["id_dataset"],)
-        self.validation_names = tuple(settings["ood_validation"])
-        self.validation_split = settings["ood_validation_split"]
-        self.ood_names = tuple(settings["ood_test"])
-        self.extractor = importlib.import_module(group.foreground.config["extractor"])
-
-    def of(self, run, names, split, maps=False):
-        return self.extractor.extract(run, names, split, self.data_dir, maps)
-
-    def joined(self, names, split, chosen, maps=False):
-        """The foreground's Outputs with those of the backgrounds beside them; `chosen` is the
-        ratio's background.
-        """
-        outputs = self.of(self.group.foreground, names, split, maps)
-        if not self.group.backgrounds:
-            return outputs
-        backgrounds = [
-            self.of(run, names, split, maps and run is chosen) for run in self.group.backgrounds
-        ]
-        ratio = backgrounds[self.group.backgrounds.index(chosen)] if chosen else None
-        return dataclasses.replace(
-            outputs,
-            background_log_probs=np.stack([b.log_prob for b in backgrounds], axis=1),
-            background_log_prob=ratio.log_prob if chosen else None,
-            background_log_prob_map=ratio.log_prob_map if chosen else None,
-        )
-
-
-def choose_background(extraction):
-    """(chosen run or None, rows): validation AUROC of the likelihood ratio for every background
-    model.
-    """
-    backgrounds = extraction.group.backgrounds
-    if not backgrounds:
-        return None, []
-    id_outputs = extraction.joined(extraction.id_names, "val", None)
-    ood_outputs = extraction.joined(extraction.validation_names, extraction.validation_split, None)
-    ratio = scores.get("likelihood_ratio").fn
-    rows = []
-    for column, run in enumerate(backgrounds):
-        counts = metrics.Counts.of(
-            *(
-                ratio(o.log_prob, o.background_log_probs[:, column])
-                for o in (id_outputs, ood_outputs)
-            )
-        )
-        rows.append({
-            "background": run.folder.name,
-            "mutation_rate": run.settings["mutation_rate"],
-            "reg_weight": run.settings["reg_weight"],
-            "validation_ood": ood_outputs.meta["dataset"],
-            "validation_auroc": metrics.auroc(counts),
-        })  # fmt: skip
-    return backgrounds[int(np.argmax([row["validation_auroc"] for row in rows]))], rows
-
-
-def applicable_scores(outputs, wanted):
+def applicable_scores(material, wanted):
     """Names of scores whose arrays are there; a score asked for by name must be."""
     if not wanted:
-        raise ValueError(f"--scores is empty. Known: all, {', '.join(scores.SCORES)}.")
+        raise ValueError(f"--scores is empty. Known: all, {', '.join(scores.ALL)}.")
     if wanted != ["all"]:
         for name in wanted:
-            outputs.require(scores.get(name).needs, name)
+            material.held_out.require(scores.get(name).needs, name)
         return wanted
-    return [
-        name
-        for name, score in scores.SCORES.items()
-        if all(getattr(outputs, field) is not None for field in score.needs)
-    ]
+    return [name for name in scores.ALL if _applies(scores.get(name), material)]
 
 
-def evaluate_group(group, data_dir, wanted, baseline, resamples):
-    """All scores of one repeat on all test sets.
+def _applies(entry, material):
+    fit_data = material.training if entry.fit_on == "training" else material.held_out
+    pairs = [(material.held_out, entry.needs), (fit_data, entry.fit_needs)]
+    if "layer_features" in entry.needs and material.validation_ood is None:
+        return False
+    return all(
+        outputs is not None and all(getattr(outputs, field) is not None for field in fields)
+        for outputs, fields in pairs
+        if fields
+    )
 
-    Returns:
-        report.GroupReport with one row per score and OOD set, and the figures.
-    """
-    extraction = Extraction(group, data_dir)
-    chosen, choice = choose_background(extraction)
-    held_out = extraction.joined(extraction.id_names, "val", chosen)
-    id_outputs = extraction.joined(extraction.id_names, "test", chosen, maps=True)
-    ood_outputs = {
-        name: extraction.joined((name,), "test", chosen, maps=True) for name in extraction.ood_names
-    }
-    refuse_overlap(id_outputs, ood_outputs)
-    names = applicable_scores(id_outputs, wanted)
-    if baseline not in names and baseline in applicable_scores(id_outputs, ["all"]):
+
+def evaluate_group(group, material, wanted, tuning, baseline, resamples, allow_overlap=False):
+    """All scores of one repeat on all test sets: a report.GroupReport with its figures."""
+    names = applicable_scores(material, wanted)
+    baseline = baseline or material.baseline
+    if baseline not in names and baseline in applicable_scores(material, ["all"]):
         names = [baseline, *names]
-    detectors = {name: Detector(name).fit(held_out) for name in names}
+    parameters, tuned = {}, []
+    if tuning:
+        if material.validation_ood is None:
+            raise ValueError("--tune needs validation OOD data: the run's ood_validation is empty.")
+        parameters, tuned = tune(
+            names, material.held_out, material.training, material.validation_ood
+        )
+    id_test, ood_tests = material.tests(parameters)
+    refuse_overlap(material, id_test, ood_tests, allow_overlap)
+    detectors = {
+        name: Detector(name, parameters=parameters.get(name)).fit(
+            material.held_out, material.training, material.validation_ood
+        )
+        for name in progress(names, "fitting")
+    }
     values = {
         name: (
-            detectors[name].score(id_outputs),
-            {k: detectors[name].score(o) for k, o in ood_outputs.items()},
+            detectors[name].score(id_test),
+            {ood: detectors[name].score(outputs) for ood, outputs in ood_tests.items()},
         )
-        for name in names
+        for name in progress(names, "scoring")
     }
+    correct = None
+    if id_test.logits is not None and id_test.labels is not None:
+        correct = id_test.logits.argmax(axis=1) == id_test.labels
     rows = [
-        result_row(name, ood_name, values, baseline, resamples)
+        result_row(name, ood, values, baseline, resamples, correct)
         | {"repeat": group.repeat_id, "threshold": detectors[name].threshold_}
-        for name in names
-        for ood_name in ood_outputs
+        for name in progress(names, "intervals")
+        for ood in ood_tests
     ]
-    drawn = draw_figures(group, values, detectors, id_outputs, ood_outputs)
     return report.GroupReport(
         repeat_id=group.repeat_id,
-        rows=rows,
-        choice=choice,
-        chosen=chosen and chosen.folder.name,
-        notes=data_notes(extraction, [id_outputs, *ood_outputs.values()]),
-        figures=drawn,
+        rows=rows + group_means(rows, material.near),
+        choice=material.choice,
+        chosen=material.chosen and material.chosen.folder.name,
+        tuned=tuned,
+        classifier=classifier_figures(id_test),
+        notes=data_notes([id_test, *ood_tests.values(), material.validation_ood]),
+        figures=draw_figures(group, values, detectors, id_test, ood_tests),
         baseline=baseline,
     )
 
 
-def result_row(name, ood_name, values, baseline, resamples):
+def progress(names, title):
+    """The names, with a progress bar where there are many."""
+    from tqdm.auto import tqdm
+
+    return tqdm(names, desc=title, unit="score", mininterval=2, disable=len(names) < 10)
+
+
+def result_row(name, ood_name, values, baseline, resamples, correct=None):
     """One line of the results: metrics with intervals, and the difference to the baseline score.
 
     Args:
         values: {score: (id_scores, {data set: ood_scores})}.
+        correct: bool (n_id,), whether the classifier is right, for the OSCR.
     """
     pair = values[name][0], values[name][1][ood_name]
     row = {"score": name, "ood": ood_name, "num_id": len(pair[0]), "num_ood": len(pair[1])}
@@ -232,6 +135,8 @@ def result_row(name, ood_name, values, baseline, resamples):
     bounds = intervals.bootstrap_intervals(*pair, resamples=resamples)
     for metric, (low, high) in bounds.items():
         row |= {f"{metric}_low": low, f"{metric}_high": high}
+    if correct is not None:
+        row["oscr"] = classification.oscr(*pair, correct)
     if baseline in values and name != baseline:
         other = values[baseline][0], values[baseline][1][ood_name]
         difference = intervals.paired_auroc_difference(pair, other)
@@ -239,37 +144,94 @@ def result_row(name, ood_name, values, baseline, resamples):
     return row
 
 
-def data_notes(extraction, tested):
-    """What a reader must know of the data sets: samples, stand-ins, resizing."""
-    notes = [outputs.meta["note"] for outputs in tested if outputs.meta.get("note")]
-    if extraction.group.backgrounds:
-        validation = extraction.of(
-            extraction.group.foreground, extraction.validation_names, extraction.validation_split
+def group_means(rows, near):
+    """Rows of plain means over the near, the far and all OOD sets of each score; none for a single
+    set.
+    """
+    sets = list(dict.fromkeys(row["ood"] for row in rows))
+    groups = {"near": [s for s in sets if s in near], "far": [s for s in sets if s not in near]}
+    if not groups["near"]:
+        groups = {}
+    groups["all"] = sets
+    found = []
+    for title, members in groups.items():
+        if len(sets) < 2 or not members:
+            continue
+        for name in dict.fromkeys(row["score"] for row in rows):
+            own = [row for row in rows if row["score"] == name and row["ood"] in members]
+            keys = [key for key in (*metrics.METRICS, "oscr") if key in own[0]]
+            means = {key: float(np.mean([row[key] for row in own])) for key in keys}
+            label = f"mean of {title} ({', '.join(members)})"
+            found.append({"score": name, "ood": label, "repeat": own[0]["repeat"]} | means)
+    return found
+
+
+def classifier_figures(id_test):
+    """{"accuracy", "expected_calibration_error"} of the ID test set, {} for a density model."""
+    if id_test.logits is None or id_test.labels is None:
+        return {}
+    if id_test.labels.max() >= id_test.logits.shape[1]:
+        raise ValueError(
+            f"The ID test set has labels up to {id_test.labels.max()}, the model has "
+            f"{id_test.logits.shape[1]} classes: is it the data set that the model was trained on?"
         )
-        if validation.meta.get("note"):
-            notes.append(f"validation OOD: {validation.meta['note']}")
-    return notes
+    return {
+        name: getattr(classification, name)(id_test.logits, id_test.labels)
+        for name in ("accuracy", "expected_calibration_error")
+    }
 
 
-def refuse_overlap(id_outputs, ood_outputs):
-    """ValueError when two of the data sets are the same images."""
-    known = {id_outputs.meta["fingerprint"]: f"ID set {id_outputs.meta['dataset']}"}
-    for name, outputs in ood_outputs.items():
+def data_notes(tested):
+    """What a reader must know of the data sets: samples, stand-ins, resizing."""
+    found = [outputs.meta["note"] for outputs in tested if outputs and outputs.meta.get("note")]
+    return list(dict.fromkeys(found))
+
+
+def refuse_overlap(material, id_test, ood_tests, allowed):
+    """ValueError when an OOD set is another set again, or shares examples with the ID data, or, as
+    validation OOD, with a test set.
+    """
+    known = {id_test.meta["fingerprint"]: f"ID set {id_test.meta['dataset']}"}
+    for name, outputs in ood_tests.items():
         mark = outputs.meta["fingerprint"]
         if mark in known:
             raise ValueError(f"The OOD set {name} is the {known[mark]} itself.")
         known[mark] = f"OOD set {name}"
+    sources = {"ID test set": id_test, "held-out ID set": material.held_out}
+    if material.validation_ood is not None:
+        sources["validation OOD set"] = material.validation_ood
+    for title, source in sources.items():
+        for name, outputs in ood_tests.items():
+            if source.example_hashes is None or outputs.example_hashes is None or allowed:
+                continue
+            shared = int(np.isin(outputs.example_hashes, source.example_hashes).sum())
+            if shared:
+                raise ValueError(
+                    f"{shared} of the {len(outputs)} examples of the OOD set {name} are in the "
+                    f"{title} too. Remove them, or accept them with --allow_overlap."
+                )
 
 
-def draw_figures(group, values, detectors, id_outputs: Outputs, ood_outputs):
+def draw_figures(group, values, detectors, id_outputs, ood_outputs):
     """{file name: Figure} of one repeat."""
     drawn = {}
-    for name, (id_scores, ood_scores) in values.items():
-        drawn[f"histogram_{name}"] = figures.histograms(
-            name, id_scores, ood_scores, detectors[name].threshold_
-        )
+    thresholds = {name: detector.threshold_ for name, detector in detectors.items()}
+    if len(values) > DRAWN_HISTOGRAMS:
+        drawn["histograms"] = figures.histogram_grid(values, thresholds)
+    else:
+        for name, (id_scores, ood_scores) in values.items():
+            drawn[f"histogram_{name}"] = figures.histograms(
+                name, id_scores, ood_scores, thresholds[name]
+            )
+    aurocs = {
+        name: {k: metrics.auroc(metrics.Counts.of(own, scored)) for k, scored in ood.items()}
+        for name, (own, ood) in values.items()
+    }
+    if len(values) > DRAWN_CURVES:
+        drawn["overview"] = figures.overview(aurocs)
+    best = sorted(values, key=lambda name: -np.mean(list(aurocs[name].values())))[:DRAWN_CURVES]
     for ood_name in ood_outputs:
-        pairs = {name: (id_scores, ood[ood_name]) for name, (id_scores, ood) in values.items()}
+        pairs = {name: (values[name][0], values[name][1][ood_name]) for name in best}
         title = f"{id_outputs.meta['dataset']} against {ood_name}"
         drawn[f"curves_{ood_name}"] = figures.curves(title, pairs)
     for name, outputs in {id_outputs.meta["dataset"]: id_outputs, **ood_outputs}.items():
@@ -281,13 +243,16 @@ def draw_figures(group, values, detectors, id_outputs: Outputs, ood_outputs):
         run.folder.name: read_csv(run.folder / "logs" / "history.csv")
         for run in [group.foreground, *group.backgrounds]
     }
-    drawn["training"] = figures.training_curves({k: rows for k, rows in histories.items() if rows})
+    histories = {name: rows for name, rows in histories.items() if rows}
+    if histories:
+        drawn["training"] = figures.training_curves(histories)
     return drawn
 
 
 def main(_):
     folder = pathlib.Path(FLAGS.run)
-    scores.get(FLAGS.baseline)
+    if FLAGS.baseline:
+        scores.get(FLAGS.baseline)
     groups = find_groups(folder)
     if not FLAGS.repeats:
         if len(groups) > 1:
@@ -297,8 +262,20 @@ def main(_):
         groups = groups[:1]
     reports = []
     for group in groups:
+        material = gather(
+            group, FLAGS.data_dir, FLAGS.scores, FLAGS.tune, FLAGS.inner_layers, FLAGS.ood_near,
+            FLAGS.ood_far,
+        )  # fmt: skip
         reports.append(
-            evaluate_group(group, FLAGS.data_dir, FLAGS.scores, FLAGS.baseline, FLAGS.resamples)
+            evaluate_group(
+                group,
+                material,
+                FLAGS.scores,
+                FLAGS.tune,
+                FLAGS.baseline,
+                FLAGS.resamples,
+                FLAGS.allow_overlap,
+            )  # fmt: skip
         )
     target = pathlib.Path(FLAGS.out or folder / "report")
     report.write(target, groups[0].foreground.config, reports)
@@ -309,13 +286,25 @@ def main(_):
 if __name__ == "__main__":
     flags.DEFINE_string("run", None, "A run folder, or a folder of runs (an experiment's).")
     flags.DEFINE_string("data_dir", None, "Folder of the npz files; default: image_data.")
-    flags.DEFINE_list("scores", ["all"], f"Scores: all, or some of {', '.join(scores.SCORES)}.")
+    flags.DEFINE_list(
+        "scores",
+        ["all"],
+        f"Scores: all, or some of {', '.join(scores.SCORES)}; and compositions such as "
+        f"react+energy, of the shapers {', '.join(scores.SHAPERS)}.",
+    )
+    flags.DEFINE_bool("tune", False, "Search each score's grid on validation OOD (classifiers).")
+    flags.DEFINE_list("inner_layers", [], "Layers of a classifier for mahalanobis_layers.")
+    flags.DEFINE_list("ood_near", [], "OOD test sets near to the ID set, in place of the run's.")
+    flags.DEFINE_list("ood_far", [], "OOD test sets far from the ID set, in place of the run's.")
     flags.DEFINE_string(
-        "baseline", "likelihood", "Score that the others are compared with, pair by pair."
+        "baseline",
+        None,
+        "Score that the others are compared with, pair by pair; default: likelihood, or msp.",
     )
     flags.DEFINE_bool(
         "repeats", False, "Evaluate all repeats; adds their mean and standard deviation."
     )
+    flags.DEFINE_bool("allow_overlap", False, "Accept OOD sets that share examples with ID data.")
     flags.DEFINE_integer(
         "resamples", 1000, "Bootstrap resamples behind the intervals.", lower_bound=10
     )

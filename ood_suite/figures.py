@@ -18,6 +18,33 @@ def histograms(score_name, id_scores, ood_scores, threshold=None):
         id_scores: (n,). ood_scores: {data set: (m,)}.
     """
     figure, axes = _figure(5.2, 3.4)
+    _histogram(axes, id_scores, ood_scores, threshold)
+    axes.set(xlabel=f"{score_name} (higher = more OOD)", ylabel="density", title=score_name)
+    axes.legend(frameon=False)
+    return figure
+
+
+def histogram_grid(values, thresholds, columns=4):
+    """The histograms of many scores as one figure.
+
+    Args:
+        values: {score: (id_scores, {data set: ood_scores})}. thresholds: {score: float}.
+    """
+    lines = -(-len(values) // columns)
+    figure = Figure(figsize=(3.1 * columns, 2.1 * lines), dpi=90, layout="constrained")
+    grid = figure.subplots(lines, columns, squeeze=False)
+    for axes, (name, (id_scores, ood_scores)) in zip(grid.flat, values.items(), strict=False):
+        _histogram(axes, id_scores, ood_scores, thresholds[name])
+        axes.set_title(name, fontsize=9)
+        axes.tick_params(labelsize=6)
+        axes.set_yticks([])
+    for axes in grid.flat[len(values) :]:
+        axes.set_axis_off()
+    figure.legend(*grid[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=8)
+    return figure
+
+
+def _histogram(axes, id_scores, ood_scores, threshold):
     everything = np.concatenate([id_scores, *ood_scores.values()])
     low, high = np.quantile(everything, [0.002, 0.998])
     bins = np.linspace(low, high if high > low else low + 1.0, 61)
@@ -33,8 +60,31 @@ def histograms(score_name, id_scores, ood_scores, threshold=None):
         axes.axvline(
             threshold, color="black", linestyle="--", linewidth=1, label="accepts 95% of ID"
         )
-    axes.set(xlabel=f"{score_name} (higher = more OOD)", ylabel="density", title=score_name)
-    axes.legend(frameon=False)
+
+
+def overview(aurocs):
+    """AUROC of every score on every OOD set as a heat map with its numbers, best mean first.
+
+    Args:
+        aurocs: {score: {data set: AUROC}}.
+    """
+    names = sorted(aurocs, key=lambda name: -np.mean(list(aurocs[name].values())))
+    sets = list(aurocs[names[0]])
+    columns = sets + (["mean"] if len(sets) > 1 else [])
+    numbers = np.array([[aurocs[name][s] for s in sets] for name in names])
+    if len(sets) > 1:
+        numbers = np.column_stack([numbers, numbers.mean(axis=1)])
+    size = (2.2 + 1.1 * len(columns), 0.8 + 0.24 * len(names))
+    figure = Figure(figsize=size, dpi=110, layout="constrained")
+    axes = figure.subplots()
+    drawn = axes.imshow(numbers, cmap="RdYlGn", vmin=0.0, vmax=1.0, aspect="auto")
+    for line, row in enumerate(numbers):
+        for column, value in enumerate(row):
+            axes.text(column, line, f"{value:.3f}", ha="center", va="center", fontsize=7)
+    axes.set_xticks(range(len(columns)), columns, fontsize=8, rotation=20, ha="right")
+    axes.set_yticks(range(len(names)), names, fontsize=8)
+    axes.set_title("AUROC", fontsize=10)
+    figure.colorbar(drawn, ax=axes, fraction=0.05, pad=0.02)
     return figure
 
 
@@ -133,12 +183,14 @@ def likelihood_against_complexity(id_outputs, ood_outputs):
     return figure
 
 
-def training_curves(histories, metric="bits_per_dim"):
-    """Validation metric by step, one line a run.
+def training_curves(histories):
+    """Validation bits per dimension, or accuracy, by step, one line a run.
 
     Args:
         histories: {run: list of rows of logs/history.csv}.
     """
+    first = next(iter(histories.values()))[0]
+    metric = "bits_per_dim" if "val_bits_per_dim" in first else "accuracy"
     figure, axes = _figure(5.2, 3.4)
     for name, rows in histories.items():
         steps = [int(row["step"]) for row in rows]

@@ -10,7 +10,6 @@ import pathlib
 
 import numpy as np
 
-from ood_suite.metrics import METRICS
 from ood_suite.runs import atomic_path, versions, write_csv, write_json, write_text
 
 # Column titles; the positive class stands beside every number that depends on it.
@@ -21,14 +20,17 @@ TITLES = {
     "detection_error": "det. error",
     "fpr95_id_positive": "FPR95 ID+",
     "fpr95_ood_positive": "FPR95 OOD+",
+    "oscr": "OSCR",
 }
+MANY = 8  # scores beyond which the terminal shows an overview
 LEGEND = (
     "Scores are higher = more OOD. AUPR in / out: ID / OOD is the positive class (step sum). "
     "FPR95 ID+: share of OOD accepted at the threshold that accepts 95% of ID. "
     "FPR95 OOD+: share of ID rejected at the threshold that catches 95% of OOD. "
     "In brackets 95% intervals: DeLong for AUROC, stratified bootstrap for the others; they speak "
     "of the test examples, "
-    "not of the training."
+    "not of the training. OSCR: area under the rate of accepted and correctly classified ID "
+    "against the rate of accepted OOD."
 )
 
 
@@ -37,9 +39,10 @@ class GroupReport:
     """What the evaluator found for one repeat.
 
     Attributes:
-        rows: one dict per score and OOD set. choice: one dict per background model, with its
-            validation AUROC.
+        rows: one dict per score and OOD set, and per score and mean over OOD sets (those have no
+            intervals). choice: one dict per background model, with its validation AUROC.
         chosen: name of the chosen background or None. notes: what a reader must know of the data.
+        tuned: one dict per tuned score. classifier: accuracy and calibration of the classifier.
         figures: {name: matplotlib Figure}. baseline: the score that others are compared with.
     """
 
@@ -50,21 +53,39 @@ class GroupReport:
     notes: list
     figures: dict
     baseline: str
+    tuned: list = dataclasses.field(default_factory=list)
+    classifier: dict = dataclasses.field(default_factory=dict)
+
+
+def _metrics(report):
+    """Names of the metrics in the rows of a report."""
+    return [metric for metric in TITLES if metric in report.rows[0]]
+
+
+def _sets(report):
+    """The OOD sets of a report, and their means, in order."""
+    return list(dict.fromkeys(row["ood"] for row in report.rows))
 
 
 def terminal_table(reports):
     """The table as text: one line per score and OOD set (mean and standard deviation if there are
     repeats).
     """
+    first = reports[0]
     lines = []
-    for ood, num_id, num_ood in dict.fromkeys(
-        (row["ood"], row["num_id"], row["num_ood"]) for row in reports[0].rows
-    ):
-        lines += ["", f"OOD: {ood} ({num_ood} images) against ID ({num_id} images)"]
-        lines.append(f"  {'score':<18}" + "".join(f"{TITLES[m]:>23}" for m in METRICS))
-        for name in dict.fromkeys(row["score"] for row in reports[0].rows):
-            cells = [_cell(reports, name, ood, metric) for metric in METRICS]
-            lines.append(f"  {name:<18}" + "".join(f"{cell:>23}" for cell in cells))
+    for key, value in first.classifier.items():
+        lines.append(f"ID {key.replace('_', ' ')}: {value:.4f}")
+    names = list(dict.fromkeys(row["score"] for row in first.rows))
+    if len(names) > MANY:
+        lines += _overview(reports, names)
+    for ood in _sets(first) if len(names) <= MANY else ():
+        row = next(row for row in first.rows if row["ood"] == ood)
+        lines += ["", f"OOD: {ood}{_counts(row)}"]
+        found = [metric for metric in _metrics(first) if metric in row]
+        lines.append(f"  {'score':<20}" + "".join(f"{TITLES[m]:>23}" for m in found))
+        for name in names:
+            cells = [_cell(reports, name, ood, metric) for metric in found]
+            lines.append(f"  {name:<20}" + "".join(f"{cell:>23}" for cell in cells))
     for group in reports:
         if group.chosen:
             best = max(row["validation_auroc"] for row in group.choice)
@@ -74,6 +95,14 @@ def terminal_table(reports):
                 f"{len(group.choice)} on validation "
                 f"OOD {group.choice[0]['validation_ood']} (AUROC {best:.4f}).",
             ]
+        for row in group.tuned:
+            edge = row["at_the_grid_edge"]
+            warning = f"; at the edge of its grid: {edge}" if edge else ""
+            lines.append(
+                f"Tuned: {row['score']} with {row['chosen']} (validation AUROC "
+                f"{row['validation_auroc']:.4f}, {row['with_defaults']:.4f} with the defaults"
+                f"{warning})."
+            )
     lines += [
         f"Note: {note}." for note in dict.fromkeys(n for group in reports for n in group.notes)
     ]
@@ -81,11 +110,38 @@ def terminal_table(reports):
     return "\n".join([*lines, "", f"Cells: {brackets}. {LEGEND}", ""])
 
 
+def _counts(row):
+    """How many images a row is about, if it is no mean over data sets."""
+    if "num_ood" not in row:
+        return ""
+    return f" ({row['num_ood']} images) against ID ({row['num_id']} images)"
+
+
+def _overview(reports, names):
+    """Lines of one table per metric, scores by OOD sets: what a terminal can hold."""
+    sets = _sets(reports[0])
+    lines = []
+    for metric in ("auroc", "fpr95_id_positive"):
+        lines += ["", f"{TITLES[metric]} (all other metrics: results.csv and report.html)"]
+        titles = [ood.split(" (")[0] for ood in sets]
+        lines.append(f"  {'score':<20}" + "".join(f"{title:>23}" for title in titles))
+        for name in names:
+            cells = [_cell(reports, name, ood, metric) for ood in sets]
+            lines.append(f"  {name:<20}" + "".join(f"{cell:>23}" for cell in cells))
+    lines += [
+        "",
+        *(f"{ood}{_counts(next(r for r in reports[0].rows if r['ood'] == ood))}" for ood in sets),
+    ]
+    return lines
+
+
 def _cell(reports, score, ood, metric):
     rows = [r for group in reports for r in group.rows if (r["score"], r["ood"]) == (score, ood)]
     values = [row[metric] for row in rows]
     if len(values) > 1:
         return f"{np.mean(values):.4f} ({np.std(values, ddof=1):.4f})"
+    if f"{metric}_low" not in rows[0]:
+        return f"{values[0]:.4f}"
     return f"{values[0]:.4f} [{rows[0][f'{metric}_low']:.3f}, {rows[0][f'{metric}_high']:.3f}]"
 
 
@@ -99,7 +155,7 @@ def over_repeats(reports):
     for score, ood in dict.fromkeys((row["score"], row["ood"]) for row in reports[0].rows):
         rows = [r for g in reports for r in g.rows if (r["score"], r["ood"]) == (score, ood)]
         entry = {"score": score, "ood": ood, "repeats": len(rows)}
-        for metric in METRICS:
+        for metric in _metrics(reports[0]):
             values = [row[metric] for row in rows]
             entry |= {
                 f"{metric}_mean": float(np.mean(values)),
@@ -152,12 +208,15 @@ STYLE = (
 
 def _html(config, reports, pictures):
     settings = config["settings"]
-    sets = f"{settings['id_dataset']} against {', '.join(settings['ood_test'])}"
+    tested = [row["ood"] for row in reports[0].rows if "num_ood" in row]
+    sets = f"{settings['id_dataset'] or 'ID'} against {', '.join(dict.fromkeys(tested))}"
     title = f"{settings.get('exp', 'evaluation')}: {sets}"
     parts = [f"<h1>{html.escape(title)}</h1>"]
     notes = dict.fromkeys(note for group in reports for note in group.notes)
     parts += [f'<p class="note">{html.escape(note)}.</p>' for note in notes]
-    for ood in dict.fromkeys(row["ood"] for row in reports[0].rows):
+    for key, value in reports[0].classifier.items():
+        parts.append(f"<p>ID {html.escape(key.replace('_', ' '))}: <b>{value:.4f}</b></p>")
+    for ood in _sets(reports[0]):
         parts.append(f"<h2>ID against {html.escape(ood)}</h2>" + _results_table(reports, ood))
     parts.append(f"<p><small>{html.escape(LEGEND)}</small></p>")
     for group in reports:
@@ -169,6 +228,10 @@ def _html(config, reports, pictures):
             parts.append(
                 _table(list(group.choice[0]), [list(row.values()) for row in group.choice])
             )
+        if group.tuned:
+            parts.append("<h2>Parameters, tuned on validation data only</h2>")
+            rows = [list(row.values()) for row in group.tuned]
+            parts.append(_table([key.replace("_", " ") for key in group.tuned[0]], rows))
     images = [
         f'<img alt="{html.escape(name)}" '
         f'src="data:image/png;base64,{base64.b64encode(data).decode()}">'
@@ -177,7 +240,7 @@ def _html(config, reports, pictures):
     parts.append(f'<h2>Figures</h2><div class="figures">{"".join(images)}</div>')
     record = html.escape("\n".join(f"{k}: {v}" for k, v in (settings | config["versions"]).items()))
     parts.append(
-        f"<details><summary>Settings and versions of the foreground model</summary><pre>{record}\n"
+        f"<details><summary>Settings and versions of the model</summary><pre>{record}\n"
         f"git commit: {config['git_commit']}</pre></details>"
     )
     body = "\n".join(parts)
@@ -188,8 +251,9 @@ def _html(config, reports, pictures):
 def _results_table(reports, ood):
     names = dict.fromkeys(row["score"] for row in reports[0].rows)
     lines = []
+    found = _metrics(reports[0])
     for name in names:
-        line = [name] + [_cell(reports, name, ood, metric) for metric in METRICS]
+        line = [name] + [_cell(reports, name, ood, metric) for metric in found]
         row = next(r for r in reports[0].rows if (r["score"], r["ood"]) == (name, ood))
         if "versus_difference" in row:
             line.append(
@@ -202,7 +266,7 @@ def _results_table(reports, ood):
         lines.append(line)
     titles = [
         "score",
-        *TITLES.values(),
+        *(TITLES[metric] for metric in found),
         "AUROC minus baseline's" + (" (first repeat)" if len(reports) > 1 else ""),
     ]
     return _table(titles, lines)

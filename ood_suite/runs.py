@@ -163,9 +163,10 @@ class Run:
     one.
     """
 
-    def __init__(self, folder, config):
+    def __init__(self, folder, config, checkpoint="last"):
         self.folder = pathlib.Path(folder)
         self.config = config
+        self.checkpoint = checkpoint
 
     @classmethod
     def open(cls, folder, settings, extractor, fingerprints):
@@ -209,11 +210,23 @@ class Run:
         return cls(folder, config)
 
     @classmethod
-    def load(cls, folder):
-        """Reads an existing run; RunError if `folder` is none."""
-        if not (pathlib.Path(folder) / "config.json").exists():
+    def load(cls, folder, checkpoint="last"):
+        """Reads an existing run; RunError if `folder` is none, or has no such checkpoint.
+
+        Args:
+            checkpoint: "last" for the finished model, or the name of a model that the training kept
+                on the way: "first", "best", "epoch_10".
+        """
+        folder = pathlib.Path(folder)
+        if not (folder / "config.json").exists():
             raise RunError(f"{folder} is not a run folder: it has no config.json.")
-        return cls(folder, read_json(pathlib.Path(folder) / "config.json"))
+        run = cls(folder, read_json(folder / "config.json"), checkpoint)
+        if checkpoint != "last" and not run.model_path.exists():
+            kept = sorted(path.stem for path in (folder / "checkpoints").glob("*.keras"))
+            raise RunError(
+                f"{folder} has no checkpoint {checkpoint!r}. It has: {', '.join(['last', *kept])}."
+            )
+        return run
 
     @property
     def settings(self):
@@ -221,7 +234,9 @@ class Run:
 
     @property
     def model_path(self):
-        return self.folder / "model.keras"
+        if self.checkpoint == "last":
+            return self.folder / "model.keras"
+        return self.folder / "checkpoints" / f"{self.checkpoint}.keras"
 
     @property
     def is_finished(self):
@@ -230,4 +245,5 @@ class Run:
     def outputs_path(self, dataset, split, part=None):
         """File of what the model says of a data set; `part` names a file beside the main one."""
         name = f"{dataset}_{split}_{part}" if part else f"{dataset}_{split}"
-        return self.folder / "outputs" / f"{name}.npz"
+        suffix = "" if self.checkpoint == "last" else f"_{self.checkpoint}"
+        return self.folder / f"outputs{suffix}" / f"{name}.npz"

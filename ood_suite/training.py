@@ -26,7 +26,7 @@ from ood_suite.runs import RunError, atomic_path, read_csv, write_csv
 KEPT_CHECKPOINTS = 2
 
 
-def batches(arrays, batch_size, seed, start_step=0):
+def batches(arrays, batch_size, seed, start_step=0, targets=None):
     """Endless shuffled batches, the same for the same seed wherever one starts.
 
     Epoch e visits all examples in the order of a permutation drawn from (seed, e); a last
@@ -36,9 +36,11 @@ def batches(arrays, batch_size, seed, start_step=0):
         arrays: list of arrays with examples first.
         batch_size: at most the number of examples.
         start_step: number of the first batch to give.
+        targets: array with examples first, or None.
 
     Yields:
-        tuple of one tuple or array, as `keras.Model.fit` wants its inputs.
+        tuple of inputs (one array, or a tuple), and targets if there are any, as `keras.Model.fit`
+        wants them.
     """
     count = len(arrays[0])
     if not 1 <= batch_size <= count:
@@ -55,7 +57,8 @@ def batches(arrays, batch_size, seed, start_step=0):
         start = (step % per_epoch) * batch_size
         rows = np.sort(order[start : start + batch_size])
         inputs = tuple(array[rows] for array in arrays)
-        yield (inputs if len(inputs) > 1 else inputs[0],)
+        inputs = inputs if len(inputs) > 1 else inputs[0]
+        yield (inputs,) if targets is None else (inputs, targets[rows])
         step += 1
 
 
@@ -78,7 +81,10 @@ class History:
         write_csv(self.path, self.rows)
 
 
-def fit(model, arrays, run, *, total_steps, eval_every, batch_size, seed, validation, monitor):
+def fit(
+    model, arrays, run, *, total_steps, eval_every, batch_size, seed, validation, monitor,
+    targets=None, saved=None, keep=None,
+):  # fmt: skip
     """Trains a compiled model for `total_steps`, continuing from the run's last checkpoint, and
     writes model.keras.
 
@@ -87,8 +93,14 @@ def fit(model, arrays, run, *, total_steps, eval_every, batch_size, seed, valida
         arrays: list of training arrays, examples first: the model's inputs.
         run: Run, whose lock the caller holds.
         eval_every: steps between evaluations and checkpoints.
-        validation: inputs (array or list) for `model.evaluate`.
+        validation: inputs (array or list) for `model.evaluate`, or with targets the pair (inputs,
+            targets).
         monitor: name of the metric shown as progress, such as "bits_per_dim".
+        targets: of the training examples, or None.
+        saved: the part of `model` that becomes model.keras; default: all of it.
+        keep: function(step, rows of the history so far), called before the first step and after
+            each evaluation, to keep models on the way; it may be called again with the same
+            arguments after a kill.
 
     Returns:
         the rows of the history.
@@ -101,10 +113,12 @@ def fit(model, arrays, run, *, total_steps, eval_every, batch_size, seed, valida
     step = restore(model, run)
     history = History.until(run.folder / "logs" / "history.csv", step)
     progress, raw = _Progress(total_steps, step, monitor), _RawWeights()
+    if keep and step == 0:
+        keep(0, [])
     with backend.summary_writer(run.folder / "logs") as write_summary:
         while step < total_steps:
             count = min(eval_every, total_steps - step)
-            inputs = batches(arrays, batch_size, seed, step)
+            inputs = batches(arrays, batch_size, seed, step, targets)
             started = time.perf_counter()
             logs = model.fit(
                 inputs, steps_per_epoch=count, verbose=0, shuffle=False, callbacks=[progress, raw]
@@ -119,11 +133,13 @@ def fit(model, arrays, run, *, total_steps, eval_every, batch_size, seed, valida
             write_summary(step, row)
             history.add(row)
             progress.show(row, count / seconds)
+            if keep:
+                keep(step, history.rows)
             save(model, run, step)
     progress.close()
     with averaged_weights(model), atomic_path(run.model_path) as temporary:
         optimizer, model.optimizer = model.optimizer, None
-        model.save(temporary)
+        (saved or model).save(temporary)
         model.optimizer = optimizer
     return history.rows
 
@@ -131,8 +147,9 @@ def fit(model, arrays, run, *, total_steps, eval_every, batch_size, seed, valida
 def evaluate(model, validation, batch_size):
     """Metrics on validation data with the averaged weights: {"val_<name>": float}."""
     with averaged_weights(model):
+        pair = validation if isinstance(validation, tuple) else (validation,)
         results = model.evaluate(
-            validation, batch_size=max(batch_size, 100), verbose=0, return_dict=True
+            *pair, batch_size=max(batch_size, 100), verbose=0, return_dict=True
         )
     return {f"val_{name}": float(value) for name, value in results.items()}
 

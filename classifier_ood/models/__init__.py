@@ -7,6 +7,7 @@ Layers carry the names of the PyTorch modules that a checkpoint can fill ("." wr
 """
 
 import inspect
+import math
 
 from classifier_ood.models import applications, convnet, densenet, resnet_cifar, wide_resnet
 
@@ -32,3 +33,8 @@ def build(name, input_shape, num_classes, options=None):
             f"Unknown option {unknown[0]!r} of the backbone {name}. Known: {', '.join(known)}."
         )
     return BACKBONES[name](tuple(input_shape), num_classes, **(options or {}))
+
+
+def count_parameters(model):
+    """Number of trainable parameters."""
+    return sum(math.prod(variable.shape) for variable in model.trainable_variables)

@@ -28,8 +28,11 @@ def outputs(seed, count=60, shift=0.0):
     labels = np.arange(count) % 5
     features = np.maximum(kernel.T[labels] + shift + rng.normal(0, 0.5, (count, 12)), 0)
     logits = features @ kernel + bias
-    moved = {f"T={t:g},epsilon={e:g}": logits * (1 + e) + e * t / 1000 * rng.normal(0, 1, (count, 5))
-             for t in (5.0, 1000.0) for e in (0.0014, 0.002)}  # fmt: skip
+    moved = {
+        f"T={t:g},epsilon={e:g}": logits * (1 + e) + e * t / 1000 * rng.normal(0, 1, (count, 5))
+        for t in (5.0, 1000.0)
+        for e in (0.0014, 0.002)
+    }
     layers = {"block1": rng.normal(labels[:, None] + shift, 1, (count, 3)), "block2": features}
     layers |= {f"{name},epsilon=0.002": 0.9 * array for name, array in list(layers.items())}
     return Outputs(

@@ -1,0 +1,233 @@
+"""Trains a classifier in a run folder.
+
+    python -m classifier_ood.train --exp=fashion
+    python -m classifier_ood.train --exp=cifar10_wrn --options=depth=28,width=10 --epochs=200
+
+The run goes to OUT_DIR/EXP/NAME[_repeat<repeat_id>], NAME being the backbone's unless given. The
+same command continues an interrupted run. Models are kept on the way in checkpoints/: first.keras
+(before the first step), best.keras (highest accuracy on the held-out split, never on the test set),
+epoch_<n>.keras with --save_every; model.keras is the last. `python -m ood_suite.eval --run=RUN`
+makes a detector of it, `--checkpoint=best` of another of them.
+"""
+
+import ast
+import dataclasses
+import pathlib
+
+from absl import flags, logging
+
+from classifier_ood import configs
+from ood_suite import data
+from ood_suite.app import run_app
+from ood_suite.runs import Run, atomic_path, locked
+
+FLAGS = flags.FLAGS
+EXTRACTOR = "classifier_ood.extract"
+DEFAULT_OUT_DIR = "output/classifier_ood"
+
+HELP = {
+    "epochs": "Passes over the training data.",
+    "batch_size": "Images per step.",
+    "learning_rate": "SGD's step size at the start.",
+    "momentum": "SGD's momentum, in [0, 1).",
+    "weight_decay": "L2, added to the gradient (coupled).",
+    "label_smoothing": "Share of the target spread over all classes, in [0, 1).",
+    "eval_every": "Epochs between evaluations, which are also the checkpoints.",
+    "save_every": "Epochs between models that are kept for good; 0 for none.",
+    "random_seed": "Seed of weights, order and augmentation; --repeat_id is added to it.",
+}
+
+
+def define_override_flags():
+    """One flag for every single-valued setting of a training; None keeps the experiment's value."""
+    for field in dataclasses.fields(configs.Experiment):
+        if field.name in HELP:
+            define = flags.DEFINE_float if field.type is float else flags.DEFINE_integer
+            define(field.name, None, HELP[field.name])
+    flags.DEFINE_enum("learning_rate_schedule", None, ["cosine", "step"], "How the rate falls.")
+    flags.DEFINE_enum(
+        "augmentation", None, ["none", "crop", "flip", "crop_flip"], "Of the training images."
+    )
+    flags.DEFINE_bool("nesterov", None, "Nesterov's momentum.")
+    flags.DEFINE_enum("dtype", None, ["float32", "mixed_bfloat16"], "Precision of the network.")
+    flags.DEFINE_string("backbone", None, "See classifier_ood/models/__init__.py.")
+    flags.DEFINE_list("options", None, "The backbone's options, as depth=40,width=2.")
+
+
+def experiment_from_flags():
+    """The experiment named by --exp with the flags' values in place of its own."""
+    experiment = configs.get(FLAGS.exp)
+    overrides = {
+        field.name: FLAGS[field.name].value
+        for field in dataclasses.fields(experiment)
+        if field.name in FLAGS and FLAGS[field.name].value is not None
+    }
+    if "options" in overrides:
+        overrides["options"] = parse_options(overrides["options"])
+        if overrides.get("backbone", experiment.backbone) == experiment.backbone:
+            overrides["options"] = experiment.options | overrides["options"]
+    elif overrides.get("backbone", experiment.backbone) != experiment.backbone:
+        overrides["options"] = {}
+    return dataclasses.replace(experiment, **overrides)
+
+
+def parse_options(pairs):
+    """{"depth": 40, "affine": False} of ["depth=40", "affine=False"]."""
+    options = {}
+    for pair in pairs:
+        name, equals, text = pair.partition("=")
+        if not equals:
+            raise ValueError(f"--options must be name=value pairs. Received: {pair!r}.")
+        try:
+            options[name.strip()] = ast.literal_eval(text.strip())
+        except (ValueError, SyntaxError):
+            options[name.strip()] = text.strip()
+    return options
+
+
+def check(experiment):
+    """ValueError for settings out of range, naming the flag."""
+    for name, lowest in (("epochs", 1), ("batch_size", 2), ("eval_every", 1), ("save_every", 0)):
+        if getattr(experiment, name) < lowest:
+            value = getattr(experiment, name)
+            raise ValueError(f"--{name} must be at least {lowest}. Received: {value}.")
+    for name in ("momentum", "label_smoothing"):
+        if not 0.0 <= getattr(experiment, name) < 1.0:
+            raise ValueError(f"--{name} must lie in [0, 1). Received: {getattr(experiment, name)}.")
+    if not 0.0 < experiment.learning_rate < float("inf"):
+        value = experiment.learning_rate
+        raise ValueError(f"--learning_rate must be positive and finite. Received: {value}.")
+    if not 0.0 <= experiment.weight_decay < float("inf"):
+        value = experiment.weight_decay
+        raise ValueError(f"--weight_decay must be 0 or more, and finite. Received: {value}.")
+    if experiment.nesterov and not experiment.momentum:
+        raise ValueError("--nesterov has no effect without --momentum.")
+
+
+def check_data(experiment, training, validation):
+    """ValueError for data that do not fit each other, before anything is written."""
+    shape = training.images.shape[1:]
+    if validation.images.shape[1:] != shape:
+        raise ValueError(
+            f"The images of {validation.name} (val) have shape {validation.images.shape[1:]}, "
+            f"those of {training.name} (train) {shape}."
+        )
+    if experiment.batch_size > len(training):
+        raise ValueError(
+            f"--batch_size must be at most {len(training)}, the number of training images. "
+            f"Received: {experiment.batch_size}."
+        )
+    classes = sorted({int(label) for label in training.labels})
+    if classes != list(range(len(classes))) or len(classes) < 2:
+        raise ValueError(
+            f"The labels of {training.name} must be 0..classes - 1, each with images. Received: "
+            f"{classes[:20]}."
+        )
+    if not 0 <= validation.labels.min() <= validation.labels.max() < len(classes):
+        raise ValueError(
+            f"The labels of {validation.name} (val) lie in {validation.labels.min()}.."
+            f"{validation.labels.max()}, those of the training images in 0..{len(classes) - 1}."
+        )
+
+
+def train(experiment, exp, out_dir, data_dir=None, repeat_id=0, name=None):
+    """Trains one classifier, or continues it, or finds it finished; returns its Run."""
+    import keras
+
+    check(experiment)
+    training = data.load(experiment.id_dataset, "train", data_dir)
+    validation = data.load(experiment.id_dataset, "val", data_dir)
+    check_data(experiment, training, validation)
+    settings = dataclasses.asdict(experiment) | {
+        "exp": exp,
+        "repeat_id": repeat_id,
+        "backend": keras.backend.backend(),
+    }
+    prints = {f"{s.name}_{s.split}": s.fingerprint for s in (training, validation)}
+    name = f"{name or experiment.backbone}_repeat{repeat_id}" if repeat_id else name
+    folder = pathlib.Path(out_dir) / exp / (name or experiment.backbone)
+    keras.config.set_dtype_policy(experiment.dtype)
+    seed = experiment.random_seed + repeat_id
+    model = build(experiment, training, seed)
+    with locked(folder):
+        run = Run.open(folder, settings, EXTRACTOR, prints)
+        if run.is_finished:
+            logging.info("%s is finished: nothing to do.", folder)
+            return run
+        for note in filter(None, (training.note, validation.note)):
+            logging.info("Data: %s.", note)
+        _fit(experiment, run, model, training, validation, seed)
+    return run
+
+
+def build(experiment, training, seed):
+    """The compiled Trainer of an experiment."""
+    from classifier_ood import models
+    from classifier_ood.trainer import CoupledSGD, Trainer, schedule
+    from ood_suite import backend
+
+    backend.set_seed(seed)
+    num_classes = int(training.labels.max()) + 1
+    backbone = models.build(
+        experiment.backbone, training.images.shape[1:], num_classes, experiment.options
+    )
+    model = Trainer(backbone, experiment.augmentation, experiment.label_smoothing, seed)
+    rate = schedule(
+        experiment.learning_rate_schedule, experiment.learning_rate, experiment.epochs,
+        len(training) // experiment.batch_size,
+    )  # fmt: skip
+    optimizer = CoupledSGD(rate, experiment.momentum, experiment.nesterov, experiment.weight_decay)
+    model.compile(optimizer=optimizer, jit_compile=backend.jit_compile())
+    model.build((None, *training.images.shape[1:]))
+    count = models.count_parameters(backbone)
+    logging.info("%s: %d trainable parameters.", backbone.name, count)
+    return model
+
+
+def _fit(experiment, run, model, training, validation, seed):
+    from ood_suite import training as trainer
+
+    per_epoch = len(training) // experiment.batch_size
+
+    def keep(step, rows):
+        """Models on the way; best is the first row with the highest validation accuracy."""
+        names = ["first"] if step == 0 else []
+        epoch = step // per_epoch
+        if step and experiment.save_every and epoch % experiment.save_every == 0:
+            names.append(f"epoch_{epoch}")
+        accuracies = [float(row["val_accuracy"]) for row in rows]
+        if rows and accuracies.index(max(accuracies)) == len(rows) - 1:
+            names.append("best")
+        for name in names:
+            with atomic_path(run.folder / "checkpoints" / f"{name}.keras") as temporary:
+                model.backbone.save(temporary)
+
+    trainer.fit(
+        model,
+        [training.images],
+        run,
+        total_steps=experiment.epochs * per_epoch,
+        eval_every=experiment.eval_every * per_epoch,
+        batch_size=experiment.batch_size,
+        seed=seed,
+        validation=(validation.images, validation.labels),
+        monitor="accuracy",
+        targets=training.labels,
+        saved=model.backbone,
+        keep=keep,
+    )
+
+
+def main(_):
+    experiment = experiment_from_flags()
+    train(experiment, FLAGS.exp, FLAGS.out_dir, FLAGS.data_dir, FLAGS.repeat_id, FLAGS.name)
+
+
+if __name__ == "__main__":
+    flags.DEFINE_string("exp", "fashion", f"Experiment: {', '.join(configs.EXPERIMENTS)}.")
+    flags.DEFINE_string("data_dir", None, "Folder of the npz files; default: image_data.")
+    flags.DEFINE_string("out_dir", DEFAULT_OUT_DIR, "Where the experiments' folders go.")
+    flags.DEFINE_string("name", None, "Name of the run; default: that of the backbone.")
+    flags.DEFINE_integer("repeat_id", 0, "Number of the independent repeat.", lower_bound=0)
+    define_override_flags()
+    run_app(main)

@@ -1,0 +1,123 @@
+"""A classifier under evaluation: its outputs on every data set of its run, and the tuning of scores
+on validation data.
+"""
+
+import itertools
+
+import numpy as np
+from absl import logging
+
+from ood_suite import metrics, scores
+from ood_suite.detector import Detector
+
+DEFAULT_ODIN = (1000.0, 0.0014)
+
+
+class Classifier:
+    """What a classifier says of the data sets of its run.
+
+    Args:
+        group: whose foreground is the run. extractor: its module. data_dir: of the data sets.
+        wanted: names of scores, which decide what has to be extracted.
+        tune: whether the grids of these scores will be searched.
+        inner_layers: layers for scores of several layers.
+        near, far: OOD test sets in place of the run's.
+
+    Attributes:
+        training, held_out, validation_ood: Outputs, or None where the run names no such data.
+        near: names of the OOD test sets that are near to the ID set.
+    """
+
+    baseline = "msp"
+    choice, chosen = [], None
+
+    def __init__(self, group, extractor, data_dir, wanted, tune, inner_layers, near, far):
+        self.run, self.extractor, self.data_dir = group.foreground, extractor, data_dir
+        self.roles = extractor.data_sets(self.run.settings)
+        if near or far:
+            kept = {k: v for k, v in self.roles.items() if not k.startswith("ood:")}
+            self.roles = kept | {f"ood:{name}": ((name,), "test") for name in [*near, *far]}
+        self.near = tuple(near or () if near or far else self.run.settings["ood_near"])
+        self.inner_layers = tuple(inner_layers)
+        self.uses_odin = "odin" in wanted
+        self.uses_layers = bool(inner_layers) and "mahalanobis_layers" in wanted
+        grid = {name: scores.get(name).grid for name in ("odin", "mahalanobis_layers")}
+        pairs = itertools.product(grid["odin"]["temperature"], grid["odin"]["epsilon"])
+        odin = [*pairs] if tune else [DEFAULT_ODIN]
+        epsilons = grid["mahalanobis_layers"]["epsilon"] if tune else ()
+        self.training = self._outputs("training", (), ())
+        self.held_out = self._outputs("held_out", odin, epsilons)
+        self.validation_ood = None
+        if tune or self.uses_layers:
+            self.validation_ood = self._outputs("validation_ood", odin, epsilons)
+
+    def tests(self, parameters):
+        """(Outputs of the ID test set, {data set: Outputs} of the OOD test sets).
+
+        Args:
+            parameters: {score: its parameters}, of which ODIN's decide what is extracted.
+        """
+        chosen = parameters.get("odin", {})
+        odin = [
+            (chosen.get("temperature", DEFAULT_ODIN[0]), chosen.get("epsilon", DEFAULT_ODIN[1]))
+        ]
+        epsilon = parameters.get("mahalanobis_layers", {}).get("epsilon", 0.0)
+        found = {
+            role: self._outputs(role, odin, [epsilon])
+            for role in self.roles
+            if role == "id_test" or role.startswith("ood:")
+        }
+        id_test = found.pop("id_test")
+        return id_test, {role.removeprefix("ood:"): outputs for role, outputs in found.items()}
+
+    def _outputs(self, role, odin, epsilons):
+        if role not in self.roles:
+            return None
+        names, split = self.roles[role]
+        layers = self.inner_layers if self.uses_layers else ()
+        return self.extractor.extract(
+            self.run, names, split, self.data_dir, odin if self.uses_odin else (), layers,
+            epsilons if self.uses_layers else (),
+        )  # fmt: skip
+
+
+def tune(names, held_out, training, validation_ood):
+    """The best setting of each score's grid by the AUROC of held-out ID against validation OOD.
+
+    Settings that the data do not allow (such as more neighbours than examples) are left out. Ties
+    go to the default, then to the order of the grid.
+
+    Returns:
+        {score: parameters}, and rows for the report: score, parameters, AUROC, default AUROC, and
+        whether the best value of a parameter is the first or last of its grid.
+    """
+    from tqdm.auto import tqdm
+
+    chosen, rows = {}, []
+    jobs = [name for name in names if scores.get(name).grid]
+    for name in tqdm(jobs, desc="tuning", unit="score", mininterval=2):
+        entry, found = scores.get(name), []
+        for setting in entry.settings:
+            try:
+                detector = Detector(name, parameters=setting)
+                detector.fit(held_out, training, validation_ood)
+                pair = detector.score(held_out), detector.score(validation_ood)
+            except ValueError as error:
+                logging.debug("%s with %s is left out: %s", name, setting, error)
+                continue
+            found.append((metrics.auroc(metrics.Counts.of(*pair)), setting))
+        best = int(np.argmax([auroc for auroc, _ in found]))
+        chosen[name] = found[best][1]
+        edge = [
+            parameter
+            for parameter, values in entry.grid.items()
+            if chosen[name][parameter] in (min(values), max(values)) and len(values) > 2
+        ]
+        rows.append({
+            "score": name,
+            "chosen": ", ".join(f"{k} = {v:g}" for k, v in chosen[name].items()),
+            "validation_auroc": found[best][0],
+            "with_defaults": found[0][0],
+            "at_the_grid_edge": ", ".join(edge),
+        })  # fmt: skip
+    return chosen, rows
