@@ -63,11 +63,11 @@ def extract(
     for temperature in dict.fromkeys(t for t, _ in odin):
         epsilons = sorted({e for t, e in odin if t == temperature})
         part = f"odin_T{temperature:g}_{_short(epsilons)}"
-        parts.append(job.part(part, lambda x, t=temperature, e=epsilons: job.odin(x, t, e)))
+        parts.append(job.part(part, _odin(view, temperature, epsilons)))
     if inner_layers and any(mahalanobis_epsilons):
         gaussians = _gaussians(run, inner_layers, data_dir, batch_size)
         part = f"mahalanobis_{_short([*inner_layers, *mahalanobis_epsilons])}"
-        parts.append(job.part(part, lambda x: job.mahalanobis(x, gaussians, mahalanobis_epsilons)))
+        parts.append(job.part(part, _mahalanobis(view, gaussians, mahalanobis_epsilons)))
     return _joined(parts)
 
 
@@ -157,18 +157,28 @@ class _Job:
         found = self.view.network.predict(images, batch_size=self.batch_size, verbose=0)
         return {name: array for name, array in found.items() if name.startswith("layer_features/")}
 
-    def odin(self, images, temperature, epsilons):
-        from classifier_ood import perturbation
 
-        found = perturbation.odin(self.view.network, images, temperature, epsilons)
-        return {f"logits_perturbed/{key}": array for key, array in found.items()}
+def _odin(view, temperature, epsilons):
+    """function(images) -> {"logits_perturbed/<key>": array}; compiled once per view."""
+    from classifier_ood import perturbation
 
-    def mahalanobis(self, images, gaussians, epsilons):
-        from classifier_ood import perturbation
+    key = (temperature, *epsilons)
+    if key not in view.compiled:
+        view.compiled[key] = perturbation.odin(view.network, temperature, epsilons)
+    function = view.compiled[key]
+    return lambda images: {f"logits_perturbed/{k}": v for k, v in function(images).items()}
 
-        epsilons = [epsilon for epsilon in epsilons if epsilon]
-        found = perturbation.mahalanobis(self.view.network, images, gaussians, epsilons)
-        return {f"layer_features/{key}": array for key, array in found.items()}
+
+def _mahalanobis(view, gaussians, epsilons):
+    """function(images) -> {"layer_features/<layer>,epsilon=<e>": array}; compiled once per view."""
+    from classifier_ood import perturbation
+
+    key = ("mahalanobis", *epsilons)
+    if key not in view.compiled:
+        kept = [epsilon for epsilon in epsilons if epsilon]
+        view.compiled[key] = perturbation.mahalanobis(view.network, gaussians, kept)
+    function = view.compiled[key]
+    return lambda images: {f"layer_features/{k}": v for k, v in function(images).items()}
 
 
 def _gaussians(run, inner_layers, data_dir, batch_size):
@@ -282,7 +292,7 @@ def main(_):
             )
         run = own_run(FLAGS.model, FLAGS.out_dir or "output/classifier_ood/own", _own_settings())
     else:
-        run = Run.load(FLAGS.run)
+        run = Run.load(FLAGS.run, FLAGS.checkpoint)
     odin = [(float(t), float(e)) for t in FLAGS.odin_temperature for e in FLAGS.odin_epsilon]
     roles = data_sets(run.settings)
     if FLAGS.dataset:
@@ -301,6 +311,7 @@ def main(_):
 
 if __name__ == "__main__":
     flags.DEFINE_string("run", None, "Run folder of a finished training or conversion.")
+    flags.DEFINE_string("checkpoint", "last", "Model of --run: last, best, first, epoch_<n>.")
     flags.DEFINE_string("model", None, "A .keras file of yours, in place of --run.")
     flags.DEFINE_string("features_layer", None, "Layer of --model; default: what enters the head.")
     flags.DEFINE_list("inner_layers", [], "Layers for scores of several layers.")

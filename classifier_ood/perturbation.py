@@ -17,18 +17,19 @@ def odin_key(temperature, epsilon):
     return f"T={temperature:g},epsilon={epsilon:g}"
 
 
-def odin(network, images, temperature, epsilons, channel_std=1.0):
+def odin(network, temperature, epsilons, channel_std=1.0):
     """Logits of x - epsilon * sign(gradient of the cross entropy of softmax(z / T) to its arg max).
 
     A gradient of 0 counts as positive, as in the authors' code.
 
     Args:
-        network: images float32 0..255 -> {"logits"}. images: (n, height, width, channels).
+        network: images float32 0..255 -> {"logits"}.
         epsilons: in pixels / 255.
         channel_std: one number or one per channel, in the unit of [0, 1].
 
     Returns:
-        {odin_key: float32 (n, classes)}.
+        function of images (n, height, width, channels) -> {odin_key: float32 (n, classes)}. It
+        holds a compiled gradient: keep it for all the images.
 
     Reference: Liang, Li, Srikant, "Enhancing The Reliability of Out-of-distribution Image Detection
         in Neural Networks", ICLR 2018, equation 2.
@@ -38,17 +39,20 @@ def odin(network, images, temperature, epsilons, channel_std=1.0):
         scaled = network(batch, training=False)["logits"] / temperature
         return ops.logsumexp(scaled, axis=-1) - ops.max(scaled, axis=-1)
 
-    steps = _perturbed(backend.input_gradient(loss), images, channel_std)
-    found = {odin_key(temperature, epsilon): [] for epsilon in epsilons}
-    for batch, step in steps:
-        for epsilon in epsilons:
-            moved = batch - 255.0 * epsilon * step
-            logits = network.predict_on_batch(moved)["logits"]
-            found[odin_key(temperature, epsilon)].append(logits)
-    return {key: np.concatenate(parts) for key, parts in found.items()}
+    gradient = backend.input_gradient(loss)
+
+    def outputs(images):
+        found = {odin_key(temperature, epsilon): [] for epsilon in epsilons}
+        for batch, step in _perturbed(gradient, images, channel_std):
+            for epsilon in epsilons:
+                logits = network.predict_on_batch(batch - 255.0 * epsilon * step)["logits"]
+                found[odin_key(temperature, epsilon)].append(logits)
+        return {key: np.concatenate(parts) for key, parts in found.items()}
+
+    return outputs
 
 
-def mahalanobis(network, images, gaussians, epsilons):
+def mahalanobis(network, gaussians, epsilons):
     """Layer features of x - epsilon * sign(gradient of the layer's Mahalanobis distance), each
     layer with its own perturbation.
 
@@ -57,14 +61,15 @@ def mahalanobis(network, images, gaussians, epsilons):
         gaussians: {name: (means (classes, d), precision (d, d))}.
 
     Returns:
-        {"<name>,epsilon=<epsilon>": float32 (n, d)}.
+        function of images (n, height, width, channels) -> {"<name>,epsilon=<epsilon>": float32
+        (n, d)}, to be kept for all the images.
 
     Reference: Lee et al., "A Simple Unified Framework for Detecting Out-of-Distribution Samples and
         Adversarial Attacks", NeurIPS 2018, equation 4.
     """
-    found = {}
-    for name, (means, precision) in gaussians.items():
-        means, precision = (np.asarray(array, np.float32) for array in (means, precision))
+    gradients = {}
+    for name, arrays in gaussians.items():
+        means, precision = (np.asarray(array, np.float32) for array in arrays)
 
         def distance(batch, name=name, means=means, precision=precision):
             features = network(batch, training=False)[f"layer_features/{name}"]
@@ -72,12 +77,19 @@ def mahalanobis(network, images, gaussians, epsilons):
             squares = ops.sum(ops.matmul(centred, precision) * centred, axis=-1)
             return ops.min(squares, axis=-1)
 
-        for batch, step in _perturbed(backend.input_gradient(distance), images, 1.0):
-            for epsilon in epsilons:
-                moved = network.predict_on_batch(batch - 255.0 * epsilon * step)
-                key = f"{name},epsilon={epsilon:g}"
-                found.setdefault(key, []).append(moved[f"layer_features/{name}"])
-    return {key: np.concatenate(parts) for key, parts in found.items()}
+        gradients[name] = backend.input_gradient(distance)
+
+    def outputs(images):
+        found = {}
+        for name, gradient in gradients.items():
+            for batch, step in _perturbed(gradient, images, 1.0):
+                for epsilon in epsilons:
+                    moved = network.predict_on_batch(batch - 255.0 * epsilon * step)
+                    key = f"{name},epsilon={epsilon:g}"
+                    found.setdefault(key, []).append(moved[f"layer_features/{name}"])
+        return {key: np.concatenate(parts) for key, parts in found.items()}
+
+    return outputs
 
 
 def _perturbed(gradient, images, channel_std):

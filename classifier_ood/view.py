@@ -27,6 +27,7 @@ class View:
         head_kernel (d, c), head_bias (c,): of the last Dense layer, or None where it does not make
             the logits of the features.
         image_shape: (height, width, channels).
+        compiled: {key: function}, what perturbations keep from one data set to the next.
 
     Raises:
         ValueError: a model without such a layer; an unknown layer, with the candidates.
@@ -52,6 +53,7 @@ class View:
         kernel, bias = (ops.convert_to_numpy(ops.cast(v, "float32")) for v in _weights(head))
         makes_logits = self._makes_logits(kernel, bias)
         self.head_kernel, self.head_bias = (kernel, bias) if makes_logits else (None, None)
+        self.compiled = {}
 
     def _makes_logits(self, kernel, bias):
         rng = np.random.default_rng(0)
@@ -90,7 +92,8 @@ def _made_by(tensor):
 
 def _head(model):
     """(last Dense layer, its input, the logits)."""
-    output = model.output["logits"] if isinstance(model.output, dict) else model.outputs[0]
+    structure = None if isinstance(model, keras.Sequential) else model.output
+    output = structure["logits"] if isinstance(structure, dict) else model.outputs[0]
     operation, before = _made_by(output)
     activation = getattr(operation, "activation", None)
     is_activation = isinstance(operation, layers.Activation)

@@ -1,7 +1,5 @@
 """Training as a user does it: real processes, really killed; and every refusal with its message."""
 
-import os
-import pathlib
 import signal
 import subprocess
 import sys
@@ -14,41 +12,12 @@ import pytest
 from ood_suite.data.npz import write_images
 from ood_suite.outputs import load_npz
 from ood_suite.runs import read_csv
+from ood_suite.testing import ROOT, command
 
-ROOT = pathlib.Path(__file__).parents[1]
 TINY = (
     "--exp=fashion_small", "--num_filters=4", "--num_resnet=1", "--batch_size=8", "--eval_every=4",
     "--eval_images=8", "--background_steps=0",
 )  # fmt: skip
-# Runs a binary, but the n-th call of a NumPy writer writes half of its file and kills the process.
-KILLER = """
-import io, os, runpy, signal, sys
-import numpy as np
-name, calls, module = sys.argv[1], int(sys.argv[2]), sys.argv[3]
-original = getattr(np, name)
-def writer(file, *args, **arrays):
-    global calls
-    calls -= 1
-    if calls:
-        return original(file, *args, **arrays)
-    buffer = io.BytesIO()
-    original(buffer, *args, **arrays)
-    file.write(buffer.getvalue()[: len(buffer.getvalue()) // 2])
-    file.flush()
-    os.kill(os.getpid(), signal.SIGKILL)
-setattr(np, name, writer)
-sys.argv = [module, *sys.argv[4:]]
-runpy.run_module(module, run_name="__main__")
-"""
-
-
-def command(module, *arguments, kill_at=None):
-    """Runs a binary to its end; `kill_at=(writer, n)` kills it in the middle of that write."""
-    start = ["-m", module] if kill_at is None else ["-c", KILLER, *map(str, kill_at), module]
-    return subprocess.run(
-        [sys.executable, *start, *arguments], cwd=ROOT, capture_output=True, text=True,
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-    )  # fmt: skip
 
 
 def train(data_dir, out_dir, *arguments, **options):

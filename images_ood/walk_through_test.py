@@ -7,10 +7,11 @@ import signal
 import numpy as np
 import pytest
 
-from images_ood.train_test import TINY, command
+from images_ood.train_test import TINY
 from ood_suite.data.npz import write_images
 from ood_suite.outputs import Outputs
 from ood_suite.runs import Run, read_csv
+from ood_suite.testing import command
 
 
 @pytest.fixture(scope="module")

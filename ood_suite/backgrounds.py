@@ -29,14 +29,17 @@ class Group:
     backgrounds: list
 
 
-def find_groups(folder):
+def find_groups(folder, checkpoint="last"):
     """Groups of a run folder, or of a folder of runs, by repeat; RunError if there is no finished
     foreground.
+
+    Args:
+        checkpoint: which of a run's models is meant, see Run.load.
     """
     folder = pathlib.Path(folder)
     if (folder / "config.json").exists():
-        return [Group(0, Run.load(folder), [])]
-    runs = [Run.load(path.parent) for path in sorted(folder.glob("*/config.json"))]
+        return [Group(0, Run.load(folder, checkpoint), [])]
+    runs = [Run.load(path.parent, checkpoint) for path in sorted(folder.glob("*/config.json"))]
     if not runs:
         raise RunError(f"{folder} is no run and holds none. Train first, or check --run.")
     unfinished = [run.folder.name for run in runs if not run.is_finished]

@@ -68,7 +68,11 @@ class Classifier:
             if role == "id_test" or role.startswith("ood:")
         }
         id_test = found.pop("id_test")
-        return id_test, {role.removeprefix("ood:"): outputs for role, outputs in found.items()}
+        names = {role: outputs.meta["dataset"] for role, outputs in found.items()}
+        if len(set(names.values())) < len(names):
+            raise ValueError(f"Two OOD sets have the same name: {', '.join(names.values())}.")
+        self.near = tuple(names.get(f"ood:{name}", name) for name in self.near)
+        return id_test, {names[role]: outputs for role, outputs in found.items()}
 
     def _outputs(self, role, odin, epsilons):
         if role not in self.roles:

@@ -80,12 +80,8 @@ def evaluate_group(group, material, wanted, tuning, baseline, resamples, allow_o
         )
     id_test, ood_tests = material.tests(parameters)
     refuse_overlap(material, id_test, ood_tests, allow_overlap)
-    detectors = {
-        name: Detector(name, parameters=parameters.get(name)).fit(
-            material.held_out, material.training, material.validation_ood
-        )
-        for name in progress(names, "fitting")
-    }
+    detectors, left_out = fit(names, parameters, material, strict=wanted != ["all"])
+    names = list(detectors)
     values = {
         name: (
             detectors[name].score(id_test),
@@ -109,10 +105,28 @@ def evaluate_group(group, material, wanted, tuning, baseline, resamples, allow_o
         chosen=material.chosen and material.chosen.folder.name,
         tuned=tuned,
         classifier=classifier_figures(id_test),
-        notes=data_notes([id_test, *ood_tests.values(), material.validation_ood]),
+        notes=data_notes([id_test, *ood_tests.values(), material.validation_ood]) + left_out,
         figures=draw_figures(group, values, detectors, id_test, ood_tests),
         baseline=baseline,
     )
+
+
+def fit(names, parameters, material, strict):
+    """({score: fitted Detector}, notes): a score that cannot be fitted to these data is left out
+    with a note, or, if `strict`, a ValueError.
+    """
+    detectors, notes = {}, []
+    for name in progress(names, "fitting"):
+        try:
+            detectors[name] = Detector(name, parameters=parameters.get(name)).fit(
+                material.held_out, material.training, material.validation_ood
+            )
+        except ValueError as error:
+            if strict:
+                raise
+            notes.append(f"{name} is left out: {str(error).rstrip('.')}")
+            logging.warning("%s.", notes[-1])
+    return detectors, notes
 
 
 def progress(names, title):
@@ -253,7 +267,7 @@ def main(_):
     folder = pathlib.Path(FLAGS.run)
     if FLAGS.baseline:
         scores.get(FLAGS.baseline)
-    groups = find_groups(folder)
+    groups = find_groups(folder, FLAGS.checkpoint)
     if not FLAGS.repeats:
         if len(groups) > 1:
             logging.info(
@@ -277,7 +291,8 @@ def main(_):
                 FLAGS.allow_overlap,
             )  # fmt: skip
         )
-    target = pathlib.Path(FLAGS.out or folder / "report")
+    suffix = "" if FLAGS.checkpoint == "last" else f"_{FLAGS.checkpoint}"
+    target = pathlib.Path(FLAGS.out or folder / f"report{suffix}")
     report.write(target, groups[0].foreground.config, reports)
     print(report.terminal_table(reports))
     logging.info("Wrote results.csv, results.json and report.html to %s.", target)
@@ -293,6 +308,7 @@ if __name__ == "__main__":
         f"react+energy, of the shapers {', '.join(scores.SHAPERS)}.",
     )
     flags.DEFINE_bool("tune", False, "Search each score's grid on validation OOD (classifiers).")
+    flags.DEFINE_string("checkpoint", "last", "Model of the run: last, best, first, epoch_<n>.")
     flags.DEFINE_list("inner_layers", [], "Layers of a classifier for mahalanobis_layers.")
     flags.DEFINE_list("ood_near", [], "OOD test sets near to the ID set, in place of the run's.")
     flags.DEFINE_list("ood_far", [], "OOD test sets far from the ID set, in place of the run's.")

@@ -225,7 +225,8 @@ class OutputsWriter:
         constants = constants | {"meta": np.array(json.dumps(meta, default=str))}
         for name, array in constants.items():
             self.names[name] = f"{len(self.names):03d}.npy"
-            np.save(self.folder / self.names[name], array)
+            with open(self.folder / self.names[name], "wb") as file:
+                np.save(file, array)
         with (
             atomic_path(self.path) as temporary,
             zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED, allowZip64=True) as archive,

@@ -1,0 +1,259 @@
+"""From a trained model to a report: our runs and models of users, npz files and folders of images,
+kills, and every refusal with its message.
+"""
+
+import json
+import shutil
+import signal
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+from PIL import Image
+from sklearn.metrics import roc_auc_score
+
+from classifier_ood.extract import extract
+from classifier_ood.train_test import train
+from ood_suite.data.npz import write_images
+from ood_suite.detector import Detector
+from ood_suite.outputs import Outputs
+from ood_suite.runs import Run, read_csv
+from ood_suite.testing import command
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory, write_small_data):
+    """(data_dir, Run) of a trained convnet with ten classes of 8x8 images."""
+    folder = tmp_path_factory.mktemp("run")
+    data_dir = write_small_data(folder / "data")
+    rng = np.random.default_rng(2)
+    glyphs = rng.integers(0, 255, (16, 8, 8, 1), dtype=np.uint8)
+    write_images(data_dir / "glyphs_test.npz", glyphs, np.zeros(16))
+    done = train(data_dir, folder, "--epochs=2")
+    assert done.returncode == 0, done.stderr
+    return data_dir, Run.load(folder / "fashion" / "convnet")
+
+
+@pytest.fixture
+def copy(run, tmp_path):
+    """The same, to be spoilt."""
+    data_dir = shutil.copytree(run[0], tmp_path / "data")
+    ignore = shutil.ignore_patterns("outputs*", "report*")
+    return data_dir, Run.load(shutil.copytree(run[1].folder, tmp_path / "run", ignore=ignore))
+
+
+def evaluate(folder, data_dir, *arguments):
+    return command(
+        "ood_suite.eval", f"--run={folder}", f"--data_dir={data_dir}", "--resamples=20", *arguments
+    )
+
+
+def test_outputs_are_the_models(run):
+    data_dir, trained = run
+    outputs = extract(trained, ("mnist",), "test", data_dir, odin=[(1000.0, 0.002), (1.0, 0.0)])
+    model = keras.saving.load_model(trained.model_path, compile=False)
+    images = np.load(data_dir / "mnist_test.npz")["images"].astype(np.float32)
+    expected = model.predict(images, verbose=0)
+    for name in ("features", "logits"):
+        np.testing.assert_allclose(getattr(outputs, name), expected[name], rtol=1e-5, atol=1e-6)
+    assert set(outputs.logits_perturbed) == {"T=1000,epsilon=0.002", "T=1,epsilon=0"}
+    np.testing.assert_allclose(
+        outputs.logits_perturbed["T=1,epsilon=0"], expected["logits"], rtol=1e-5, atol=1e-6
+    )
+    assert len(set(outputs.example_hashes)) == 20
+
+
+def test_evaluation_of_every_score(run, tmp_path):
+    data_dir, trained = run
+    result = evaluate(
+        trained.folder, data_dir, "--inner_layers=stage1,stage2", "--ood_near=glyphs",
+        "--ood_far=mnist,gaussian", f"--out={tmp_path}",
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    rows = read_csv(tmp_path / "results.csv")
+    sets = list(dict.fromkeys(row["ood"] for row in rows))
+    assert sets == [
+        "glyphs", "mnist", "gaussian", "mean of near (glyphs)", "mean of far (mnist, gaussian)",
+        "mean of all (glyphs, mnist, gaussian)",
+    ]  # fmt: skip
+    names = {row["score"] for row in rows}
+    assert {"msp", "odin", "mahalanobis_layers", "react+energy", "himplos"} <= names
+    assert not names & {"likelihood", "typicality"}
+    left_out = {"openmax", "she", "knn"}  # too few examples here; said in the report
+    assert len(names | left_out) == 29
+    for name in left_out - names:
+        assert f"Note: {name} is left out: " in result.stdout
+    # The numbers are those of the outputs on disk, by another library.
+    outputs = [
+        Outputs.load(trained.outputs_path(name, "test")) for name in ("fashion_mnist", "mnist")
+    ]
+    energies = np.concatenate([-np.log(np.exp(o.logits.astype(float)).sum(1)) for o in outputs])
+    expected = roc_auc_score(np.repeat([0, 1], [24, 20]), energies)
+    row = next(row for row in rows if (row["score"], row["ood"]) == ("energy", "mnist"))
+    assert float(row["auroc"]) == pytest.approx(expected, abs=1e-12)
+    correct = outputs[0].logits.argmax(1) == outputs[0].labels
+    pairs = (energies[:24, None] < energies[None, 24:]) * correct[:, None]
+    assert float(row["oscr"]) == pytest.approx(pairs.mean(), abs=1e-6)
+    mean = next(r for r in rows if r["score"] == "energy" and r["ood"].startswith("mean of far"))
+    both = [r for r in rows if r["score"] == "energy" and r["ood"] in ("mnist", "gaussian")]
+    assert float(mean["fpr95_id_positive"]) == pytest.approx(
+        np.mean([float(r["fpr95_id_positive"]) for r in both])
+    )
+    assert f"ID accuracy: {correct.mean():.4f}" in result.stdout
+    assert "OSCR" in (tmp_path / "report.html").read_text()
+    assert {p.name for p in (tmp_path / "figures").glob("*.png")} >= {
+        "overview.png", "histograms.png", "training.png", "curves_mnist.png",
+    }  # fmt: skip
+
+
+def test_tuning_uses_validation_data_only(copy, tmp_path):
+    data_dir, trained = copy
+    flags = ("--tune", "--scores=knn,energy,odin", "--baseline=energy", f"--out={tmp_path / 'a'}")
+    result = evaluate(trained.folder, data_dir, *flags)
+    assert result.returncode == 0, result.stderr
+    assert "Tuned: knn with k = " in result.stdout and "at the edge of its grid" in result.stdout
+    chosen = json.loads((tmp_path / "a" / "results.json").read_text())["groups"][0]["tuned"]
+    # The choice is the best of the grid, on held-out and validation OOD outputs.
+    held_out, ood, training = (
+        Outputs.load(trained.outputs_path(name, split))
+        for name, split in (
+            ("fashion_mnist", "val"),
+            ("notmnist", "test"),
+            ("fashion_mnist", "train"),
+        )
+    )
+    found = {}
+    for k in (50, 1, 5, 10):
+        knn = Detector("knn", parameters={"k": k}).fit(held_out, training)
+        scored = np.concatenate([knn.score(held_out), knn.score(ood)])
+        found[k] = roc_auc_score(np.repeat([0, 1], [len(held_out), len(ood)]), scored)
+    row = next(row for row in chosen if row["score"] == "knn")
+    assert row["validation_auroc"] == pytest.approx(max(found.values()), abs=1e-12)
+    assert found[int(row["chosen"].removeprefix("k = "))] == max(found.values())
+    # Other test sets, the same choice.
+    images = np.random.default_rng(1).integers(0, 99, (30, 8, 8, 1), dtype=np.uint8)
+    write_images(data_dir / "mnist_test.npz", images, np.zeros(30))
+    again = evaluate(trained.folder, data_dir, *flags[:-1], f"--out={tmp_path / 'b'}")
+    assert again.returncode == 0, again.stderr
+    assert json.loads((tmp_path / "b/results.json").read_text())["groups"][0]["tuned"] == chosen
+
+
+def test_other_checkpoints(run, tmp_path):
+    data_dir, trained = run
+    flags = ("--scores=msp", f"--out={tmp_path}")
+    result = evaluate(trained.folder, data_dir, "--checkpoint=first", *flags)
+    assert result.returncode == 0, result.stderr
+    first = Outputs.load(trained.folder / "outputs_first" / "mnist_test.npz")
+    last = extract(trained, ("mnist",), "test", data_dir)
+    assert not np.array_equal(first.logits, last.logits)
+    refused = evaluate(trained.folder, data_dir, "--checkpoint=bst", *flags)
+    assert "has no checkpoint 'bst'. It has: last, best" in refused.stderr
+
+
+def test_a_killed_extraction_goes_on(copy, monkeypatch):
+    from classifier_ood import extract as module
+
+    data_dir, trained = copy
+    monkeypatch.setattr(module, "CHUNK_BYTES", 8 * 64)
+    monkeypatch.setattr(module, "FLUSH_EVERY", 1)
+    expected = extract(trained, ("mnist",), "test", data_dir)
+    path = trained.outputs_path("mnist", "test")
+    path.unlink()
+    calls, original = [], module._Job.main
+
+    def interrupted(self, images):
+        calls.append(len(images))
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return original(self, images)
+
+    monkeypatch.setattr(module._Job, "main", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        extract(trained, ("mnist",), "test", data_dir)
+    assert path.with_suffix(".partial").exists() and not path.exists()
+    resumed = extract(trained, ("mnist",), "test", data_dir)
+    assert calls == [8, 8, 8, 4]  # the first chunk was not computed again
+    np.testing.assert_array_equal(resumed.logits, expected.logits)
+    assert not path.with_suffix(".partial").exists()
+
+
+def test_kill_minus_nine_in_an_extraction(copy):
+    data_dir, trained = copy
+    arguments = (f"--run={trained.folder}", f"--data_dir={data_dir}", "--dataset=mnist")
+    cut = command("classifier_ood.extract", *arguments, kill_at=("save", 1))
+    assert cut.returncode == -signal.SIGKILL
+    assert not trained.outputs_path("mnist", "test").exists()
+    done = command("classifier_ood.extract", *arguments)
+    assert done.returncode == 0, done.stderr
+    assert len(Outputs.load(trained.outputs_path("mnist", "test"))) == 20
+
+
+@pytest.fixture
+def own(tmp_path, rng):
+    """A user's model, and folders of images of several sizes."""
+    model = keras.Sequential([
+        keras.Input((8, 8, 3)), layers.Rescaling(1 / 255), layers.Conv2D(6, 3, activation="relu"),
+        layers.GlobalAveragePooling2D(name="pool"), layers.Dense(2, activation="softmax"),
+    ])  # fmt: skip
+    model.save(tmp_path / "mine.keras")
+    for split, shift in (("train", 0), ("val", 0), ("test", 0), ("other", 90)):
+        for label in ("cat", "dog"):
+            folder = tmp_path / split / label
+            folder.mkdir(parents=True)
+            for i in range(12):
+                shape = (int(rng.integers(9, 30)), int(rng.integers(9, 30)), 3)
+                pixels = rng.integers(shift, 160, shape, dtype=np.uint8)
+                Image.fromarray(pixels).save(folder / f"{i}.png")
+    return tmp_path
+
+
+def test_a_model_and_folders_of_a_user(own):
+    arguments = (
+        f"--model={own}/mine.keras", f"--id_train={own}/train", f"--id_val={own}/val",
+        f"--id_test={own}/test", f"--ood_far={own}/other,gaussian", f"--out_dir={own}/run",
+    )  # fmt: skip
+    before = (own / "mine.keras").read_bytes()
+    done = command("classifier_ood.extract", *arguments, "--odin_epsilon=0.002")
+    assert done.returncode == 0, done.stderr
+    assert (own / "mine.keras").read_bytes() == before
+    outputs = Outputs.load(own / "run" / "outputs" / "train_train.npz")
+    assert outputs.features.shape == (24, 6) and outputs.labels.tolist() == [0] * 12 + [1] * 12
+    result = evaluate(own / "run", own, "--scores=mahalanobis,energy,knn,odin")
+    assert "`k` must lie in 1..24" in result.stderr
+    result = evaluate(own / "run", own, "--scores=mahalanobis,energy,himplos,odin")
+    assert result.returncode == 0, result.stderr
+    assert "OOD: other (24 images) against ID (24 images)" in result.stdout
+    typo = command(
+        "classifier_ood.extract", *arguments[:-1], "--features_layer=pol", f"--out_dir={own / 'b'}"
+    )
+    assert typo.returncode == 1 and "no layer 'pol'. Candidates:" in typo.stderr
+    missing = command("classifier_ood.extract", arguments[0], "--id_val=x.npz", "--id_test=y.npz")
+    assert "There is no file or folder x.npz" in missing.stderr
+    (own / "test" / "cat" / "broken.png").write_bytes(b"no image")
+    broken = command("classifier_ood.extract", *arguments)
+    assert broken.returncode == 1 and "broken.png cannot be read as an image" in broken.stderr
+
+
+def test_refusals(copy, tmp_path):
+    data_dir, trained = copy
+    same = shutil.copytree(data_dir, tmp_path / "same")
+    images = np.load(data_dir / "fashion_mnist_test.npz")["images"]
+    mixed = np.concatenate([np.load(data_dir / "mnist_test.npz")["images"], images[:3]])
+    write_images(same / "mnist_test.npz", mixed, np.zeros(23))
+    flags = ("--scores=msp", "--ood_far=mnist")
+    result = evaluate(trained.folder, same, *flags)
+    assert "3 of the 23 examples of the OOD set mnist are in the ID test set too" in result.stderr
+    assert evaluate(trained.folder, same, *flags, "--allow_overlap").returncode == 0
+    shutil.copy(same / "fashion_mnist_test.npz", same / "mnist_test.npz")
+    result = evaluate(trained.folder, same, *flags)
+    assert "The OOD set mnist is the ID set fashion_mnist itself" in result.stderr
+    result = evaluate(trained.folder, data_dir, "--scores=mahalanobis_layers")
+    assert "mahalanobis_layers needs `layer_features`" in result.stderr
+    neither = command("classifier_ood.extract")
+    assert "Give either --run" in neither.stderr
+    (trained.folder / "model.keras").write_bytes(b"PK")
+    for path in trained.folder.glob("outputs*"):
+        shutil.rmtree(path)
+    damaged = evaluate(trained.folder, data_dir, "--scores=msp")
+    assert damaged.returncode == 1 and "model.keras cannot be read" in damaged.stderr

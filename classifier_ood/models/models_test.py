@@ -1,0 +1,88 @@
+"""Backbones: published parameter counts, any image, features that enter the head, normalisation."""
+
+import keras
+import numpy as np
+import pytest
+
+from classifier_ood import models
+
+SMALL = {
+    "applications": {"application": "MobileNetV2"},
+    "convnet": {"width": 4},
+    "densenet": {"depth": 10, "growth": 4},
+    "resnet_cifar": {"width": 4},
+    "wide_resnet": {"depth": 10, "width": 1},
+}
+
+
+@pytest.mark.parametrize(
+    "name, options, classes, count",
+    [
+        ("densenet", {}, 10, 769_162),
+        ("densenet", {}, 100, 800_032),
+        ("densenet", {"affine": False}, 10, 745_174),
+        ("wide_resnet", {"depth": 40, "width": 4, "affine": False}, 10, 8_938_426),
+        ("resnet_cifar", {}, 10, 11_173_962),
+        ("resnet_cifar", {"depth": 50}, 10, 23_520_842),
+    ],
+)
+def test_parameters(name, options, classes, count):
+    model = models.build(name, (32, 32, 3), classes, options)
+    assert models.count_parameters(model) == count
+
+
+@pytest.mark.parametrize("name", models.BACKBONES)
+def test_every_backbone(name, tmp_path, rng):
+    assert list(models.BACKBONES) == sorted(models.BACKBONES) == sorted(SMALL)
+    shape = (32, 40, 3) if name == "applications" else (20, 28, 1 if name == "convnet" else 3)
+    model = models.build(name, shape, 7, SMALL[name])
+    images = rng.integers(0, 256, (3, *shape)).astype(np.float32)
+    found = model.predict(images, verbose=0)
+    assert found["logits"].shape == (3, 7) and found["features"].ndim == 2
+    assert found["logits"].dtype == found["features"].dtype == np.float32
+    head = model.layers[-1] if name == "applications" else model.get_layer("fc")
+    again = found["features"] @ head.kernel.numpy() + head.bias.numpy()
+    np.testing.assert_allclose(found["logits"], again, rtol=1e-4, atol=1e-5)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras", compile=False, safe_mode=True)
+    np.testing.assert_array_equal(loaded.predict(images, verbose=0)["logits"], found["logits"])
+
+
+def test_the_first_layer_normalises():
+    options = {"mean": (10.0, 20.0, 30.0), "std": (1.0, 2.0, 4.0)}
+    model = models.build("densenet", (8, 8, 3), 2, SMALL["densenet"] | options)
+    first = keras.Model(model.inputs, model.get_layer("normalisation").output)
+    pixels = np.full((1, 8, 8, 3), 40.0, np.float32)
+    found = first.predict(pixels, verbose=0)[0, 0, 0]
+    np.testing.assert_allclose(found, [30.0, 10.0, 2.5], rtol=1e-5)
+
+
+def test_options_reach_the_network():
+    dropped = models.build("densenet", (8, 8, 3), 2, SMALL["densenet"] | {"dropout": 0.5})
+    assert sum(isinstance(layer, keras.layers.Dropout) for layer in dropped.layers) == 8
+    bare = models.build("wide_resnet", (8, 8, 3), 2, SMALL["wide_resnet"] | {"affine": False})
+    assert not bare.get_layer("bn1").trainable_weights
+    norm = bare.get_layer("bn1")
+    assert (norm.epsilon, norm.momentum) == (1e-5, 0.9)
+
+
+@pytest.mark.parametrize(
+    "name, options, message",
+    [
+        ("vgg", {}, "Unknown backbone 'vgg'. Known: applications"),
+        ("convnet", {"depth": 3}, "Unknown option 'depth' of the backbone convnet. Known: width"),
+        ("densenet", {"depth": 99}, "must be 6 n"),
+        ("wide_resnet", {"depth": 41}, "must be 6 n"),
+        ("resnet_cifar", {"depth": 20}, r"one of \[18, 34, 50\]"),
+        ("convnet", {"std": 0.0}, "`std` must be positive"),
+        ("convnet", {"mean": (1.0, 2.0)}, "one per channel"),
+        ("applications", {"application": "ResNet5"}, "Unknown application 'ResNet5'"),
+    ],
+)
+def test_refusals(name, options, message):
+    with pytest.raises(ValueError, match=message):
+        models.build(name, (32, 32, 3), 10, options)
+    with pytest.raises(FileNotFoundError, match="no weights file nowhere.h5"):
+        models.build("applications", (32, 32, 3), 10, {"weights": "nowhere.h5"})
+    with pytest.raises(ValueError, match="at least 2"):
+        models.build("convnet", (32, 32, 3), 1)

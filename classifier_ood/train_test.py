@@ -1,0 +1,132 @@
+"""Training as a user does it: real processes, really killed; what is kept; and the refusals."""
+
+import json
+import signal
+
+import keras
+import numpy as np
+import pytest
+
+from classifier_ood.train import parse_options
+from ood_suite.data.npz import write_images
+from ood_suite.outputs import load_npz
+from ood_suite.runs import read_csv
+from ood_suite.testing import command
+
+TINY = (
+    "--exp=fashion", "--options=width=2,dropout=0.2", "--batch_size=8", "--epochs=4",
+    "--augmentation=crop_flip", "--save_every=2", "--label_smoothing=0.1",
+)  # fmt: skip
+
+
+def train(data_dir, out_dir, *arguments, **options):
+    arguments = (*TINY, f"--data_dir={data_dir}", f"--out_dir={out_dir}", *arguments)
+    return command("classifier_ood.train", *arguments, **options)
+
+
+def weights(path):
+    return keras.saving.load_model(path, compile=False).get_weights()
+
+
+def assert_same_run(folder, expected):
+    states = [sorted((f / "checkpoints").glob("step_*.npz"))[-1] for f in (folder, expected)]
+    assert states[0].name == states[1].name
+    arrays = [load_npz(path) for path in states]
+    assert arrays[0].keys() == arrays[1].keys()
+    for key in arrays[0]:
+        np.testing.assert_array_equal(arrays[0][key], arrays[1][key], err_msg=key)
+    assert read_csv(folder / "logs/history.csv") == read_csv(expected / "logs/history.csv")
+    kept = [sorted(p.name for p in (f / "checkpoints").glob("*.keras")) for f in (folder, expected)]
+    assert kept[0] == kept[1]
+    for name in ["model.keras", *(f"checkpoints/{name}" for name in kept[0])]:
+        for ours, theirs in zip(weights(folder / name), weights(expected / name), strict=True):
+            np.testing.assert_array_equal(ours, theirs, err_msg=name)
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory, write_small_data):
+    """(data_dir, run folder) of an uninterrupted training."""
+    folder = tmp_path_factory.mktemp("classifier")
+    data_dir = write_small_data(folder / "data")
+    done = train(data_dir, folder)
+    assert done.returncode == 0, done.stderr
+    return data_dir, folder / "fashion" / "convnet"
+
+
+def test_killed_runs_end_bit_identical(plain, tmp_path):
+    data_dir, expected = plain
+    for calls in (1, 3):
+        out_dir = tmp_path / str(calls)
+        cut = train(data_dir, out_dir, kill_at=("savez", calls))
+        assert cut.returncode == -signal.SIGKILL
+        resumed = train(data_dir, out_dir)
+        assert resumed.returncode == 0, resumed.stderr
+        assert ("Continuing from" in resumed.stderr) == (calls > 1)
+        assert_same_run(out_dir / "fashion" / "convnet", expected)
+
+
+def test_what_is_kept(plain):
+    _, folder = plain
+    kept = {path.stem for path in (folder / "checkpoints").glob("*.keras")}
+    assert kept == {"first", "best", "epoch_2", "epoch_4"}
+    rows = read_csv(folder / "logs/history.csv")
+    assert [int(row["step"]) for row in rows] == [8, 16, 24, 32]
+    assert {"loss", "accuracy", "val_loss", "val_accuracy"} <= set(rows[0])
+    assert list((folder / "logs").glob("events.*"))
+    last, fourth = weights(folder / "model.keras"), weights(folder / "checkpoints/epoch_4.keras")
+    for ours, theirs in zip(last, fourth, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    # best is the model of the first row with the highest validation accuracy
+    data = load_npz(folder.parents[1] / "data" / "fashion_mnist_val.npz")
+    model = keras.saving.load_model(folder / "checkpoints/best.keras", compile=False)
+    logits = model.predict(data["images"].astype(np.float32), verbose=0)["logits"]
+    accuracy = np.mean(logits.argmax(1) == data["labels"])
+    assert accuracy == pytest.approx(max(float(row["val_accuracy"]) for row in rows), abs=1e-6)
+
+
+def test_the_same_command_does_nothing_and_another_is_refused(plain):
+    data_dir, folder = plain
+    again = train(data_dir, folder.parents[1])
+    assert again.returncode == 0 and "is finished: nothing to do" in again.stderr
+    other = train(data_dir, folder.parents[1], "--weight_decay=0.1")
+    assert other.returncode == 1 and "weight_decay: 0.0005 there, 0.1 now" in other.stderr
+    settings = json.loads((folder / "config.json").read_text())["settings"]
+    assert settings["options"] == {"width": 2, "dropout": 0.2} and settings["nesterov"] is True
+
+
+def test_training_learns(tmp_path, rng):
+    """Bright against dark images: nothing else than learning gives this accuracy."""
+    for split, count in (("train", 200), ("val", 60)):
+        labels = np.arange(count) % 2
+        images = rng.integers(0, 100, (count, 8, 8, 1)) + 120 * labels[:, None, None, None]
+        write_images(tmp_path / f"fashion_mnist_{split}.npz", images.astype(np.uint8), labels)
+    done = train(tmp_path, tmp_path / "out", "--epochs=3", "--batch_size=10")
+    assert done.returncode == 0, done.stderr
+    rows = read_csv(tmp_path / "out/fashion/convnet/logs/history.csv")
+    assert float(rows[-1]["val_accuracy"]) > 0.95
+
+
+@pytest.mark.parametrize(
+    "flag, message",
+    [
+        ("--exp=fashon", "Unknown experiment 'fashon'. Known: cifar10"),
+        ("--epochs=0", "--epochs must be at least 1. Received: 0."),
+        ("--batch_size=1000", "--batch_size must be at most 64"),
+        ("--label_smoothing=1", "--label_smoothing must lie in [0, 1)"),
+        ("--learning_rate=nan", "--learning_rate must be positive and finite"),
+        ("--momentum=0", "--nesterov has no effect without --momentum"),
+        ("--options=depth=3", "Unknown option 'depth' of the backbone convnet"),
+        ("--options=depth", "--options must be name=value pairs"),
+        ("--backbone=vgg", "Unknown backbone 'vgg'"),
+    ],
+)
+def test_refusals(small_data, tmp_path, flag, message):
+    refused = train(small_data, tmp_path, flag)
+    assert refused.returncode == 1 and message in refused.stderr
+    assert not list(tmp_path.glob("fashion/*/config.json"))
+
+
+def test_options():
+    assert parse_options(["depth=40", "affine=False", "application=ResNet50", "mean=0.5"]) == {
+        "depth": 40, "affine": False, "application": "ResNet50", "mean": 0.5,
+    }  # fmt: skip
