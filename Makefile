@@ -5,11 +5,14 @@ export TF_CPP_MIN_LOG_LEVEL ?= 3
 
 .PHONY: demo test lint clean
 
-# Train a small foreground and two background models on the embedded data, evaluate, write the report.
+# Train small density models and a classifier on the embedded data, evaluate both, write the reports.
 demo: $(VENV)/installed
 	$(RUN) -m images_ood.sweep --exp=fashion_small
 	$(RUN) -m ood_suite.eval --run=output/images_ood/fashion_small
+	$(RUN) -m classifier_ood.train --exp=fashion
+	$(RUN) -m ood_suite.eval --run=output/classifier_ood/fashion/convnet
 	@echo "Open output/images_ood/fashion_small/report/report.html"
+	@echo "and output/classifier_ood/fashion/convnet/report/report.html"
 
 test: $(VENV)/installed
 	$(RUN) -m ruff check .
@@ -24,4 +27,4 @@ lint: $(VENV)/installed
 	$(RUN) -m ruff check .
 
 clean:
-	rm -rf $(VENV) output/images_ood
+	rm -rf $(VENV) output/images_ood output/classifier_ood

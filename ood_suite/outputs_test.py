@@ -3,16 +3,18 @@
 import numpy as np
 import pytest
 
-from ood_suite.outputs import Outputs, load_npz
+from ood_suite import outputs as module
+from ood_suite.outputs import Outputs, OutputsWriter, load_npz
 
 
 def example(rng):
+    features, kernel = rng.normal(size=(4, 5)), rng.normal(size=(5, 3))
     return Outputs(
         labels=np.arange(4),
-        logits=rng.normal(size=(4, 3)),
-        features=rng.normal(size=(4, 5)),
-        head_kernel=rng.normal(size=(5, 3)),
-        head_bias=np.zeros(3),
+        logits=features @ kernel + 1.0,
+        features=features,
+        head_kernel=kernel,
+        head_bias=np.ones(3),
         logits_perturbed={"T=1000,epsilon=0.0014": rng.normal(size=(4, 3))},
         layer_features={"block1": rng.normal(size=(4, 7)), "block2": rng.normal(size=(4, 9))},
         log_prob=rng.normal(size=4),
@@ -77,3 +79,59 @@ def test_unknown_arrays_are_refused(tmp_path):
     np.savez(tmp_path / "x.npz", logprob=np.zeros(3))
     with pytest.raises(ValueError, match="unknown array `logprob`"):
         Outputs.load(tmp_path / "x.npz")
+
+
+def test_a_head_that_does_not_make_the_logits_is_refused(rng):
+    good = example(rng)
+    fields = {name: getattr(good, name) for name in ("features", "head_kernel", "logits")}
+    with pytest.raises(ValueError, match="largest difference .* is 3.*input of the last dense"):
+        Outputs(**fields, head_bias=good.head_bias + 3.0)
+    softmax = np.exp(good.logits) / np.exp(good.logits).sum(1, keepdims=True)
+    with pytest.raises(ValueError, match="does not reproduce the logits"):
+        Outputs(**fields | {"logits": softmax}, head_bias=good.head_bias)
+
+
+def test_a_writer_goes_on_where_it_was_killed(rng, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "MAPPED_FROM", 100)
+    features, labels = rng.normal(size=(10, 6)).astype(np.float32), np.arange(10)
+    path, meta = tmp_path / "deep" / "o.npz", {"fingerprint": "x"}
+
+    def rows(start, stop):
+        arrays = {"features": features[start:stop], "labels": labels[start:stop]}
+        return arrays | {"layer_features/a": 2 * features[start:stop]}
+
+    writer = OutputsWriter(path, 10, meta)
+    writer.add(rows(0, 4))
+    writer.flush()
+    writer.add(rows(4, 7))  # never flushed: lost at the kill
+    del writer
+    with pytest.raises(ValueError, match="Only 4 of 10"):
+        OutputsWriter(path, 10, meta).finish({}, meta)
+    writer = OutputsWriter(path, 10, meta)
+    assert writer.done == 4
+    with pytest.raises(ValueError, match="must hold the same arrays"):
+        writer.add({"features": features[4:5]})
+    writer.add(rows(4, 10))
+    writer.finish({"head_bias": np.zeros(3)}, meta | {"note": "n"})
+    loaded = Outputs.load(path)
+    assert isinstance(loaded.features, np.memmap) and loaded.meta["note"] == "n"
+    np.testing.assert_array_equal(loaded.features, features)
+    np.testing.assert_array_equal(loaded.layer_features["a"], 2 * features)
+    np.testing.assert_array_equal(loaded.labels, labels)
+    assert not path.with_suffix(".partial").exists()
+    writer = OutputsWriter(path, 10, meta)
+    writer.add(rows(0, 4))
+    writer.flush()
+    assert OutputsWriter(path, 10, {"fingerprint": "other"}).done == 0
+
+
+def test_a_truncated_mapped_file_is_named(rng, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "MAPPED_FROM", 100)
+    writer = OutputsWriter(tmp_path / "o.npz", 50, {})
+    writer.add({"features": rng.normal(size=(50, 6))})
+    writer.finish({}, {})
+    content = (tmp_path / "o.npz").read_bytes()
+    for size in (len(content) - 10, len(content) // 2, 10):
+        (tmp_path / "o.npz").write_bytes(content[:size])
+        with pytest.raises(ValueError, match="o.npz cannot be read as npz"):
+            Outputs.load(tmp_path / "o.npz")

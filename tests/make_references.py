@@ -127,14 +127,24 @@ def scores(a):
     a64 = {name: array.astype(np.float64) for name, array in a.items()}
     means = np.stack([a64["train"][a["labels"] == c].mean(0) for c in range(CLASSES)])
     tied = EmpiricalCovariance(assume_centered=True).fit(a64["train"] - means[a["labels"]])
-    distances = [
-        ((a64["test"] - m) @ tied.precision_ * (a64["test"] - m)).sum(1) for m in means
-    ]
+    distances = [((a64["test"] - m) @ tied.precision_ * (a64["test"] - m)).sum(1) for m in means]
     found["sklearn_mahalanobis"] = torch.tensor(np.min(distances, axis=0))
+    found |= oscr(t["test_logits"])
     unit = {k: a64[k] / np.linalg.norm(a64[k], axis=1, keepdims=True) for k in ("train", "test")}
     neighbours = NearestNeighbors(n_neighbors=50).fit(unit["train"])
     found["sklearn_knn_50"] = torch.tensor(neighbours.kneighbors(unit["test"])[0][:, -1])
     return {f"score/{name}": np.asarray(v.detach(), np.float64) for name, v in found.items()}
+
+
+def oscr(logits):
+    """pytorch-ood's OSCR of the energy: the first 40 examples are ID with labels i % CLASSES."""
+    from pytorch_ood.detector import EnergyBased
+    from pytorch_ood.metrics import functional
+
+    labels = torch.arange(TEST) % CLASSES
+    labels[40:] = -1
+    area = functional.oscr_score(EnergyBased.score(logits), logits.argmax(1), labels)
+    return {"oscr_of_energy": torch.as_tensor(area).reshape(1)}
 
 
 def gradnorm(head, features):
@@ -349,9 +359,7 @@ def checkpoints():
     state = models["densenet"].state_dict()
     parallel = {f"module.{name}": value for name, value in state.items()}
     torch.save({"epoch": 3, "state_dict": parallel, "lr": 0.1}, FOLDER / "densenet.pth.tar")
-    torch.save(
-        state, FOLDER / "densenet_legacy.pth", _use_new_zipfile_serialization=False
-    )
+    torch.save(state, FOLDER / "densenet_legacy.pth", _use_new_zipfile_serialization=False)
     safetensors.torch.save_file(torchvision_names(state), FOLDER / "densenet.safetensors")
     torch.save(models["wide_resnet"].state_dict(), FOLDER / "wide_resnet.pt")
     torch.save({"net": models["resnet18"].state_dict()}, FOLDER / "resnet18.pth")

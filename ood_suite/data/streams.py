@@ -109,11 +109,10 @@ class TfdsImages:
             raise ValueError(
                 f"The images of {name} have no fixed size ({shape}). Write them into a folder."
             )
-        self.shape = (builder.info.splits[split].num_examples, *shape)
-        self.labels = np.zeros(len(self), np.int32)
-        if "label" in self.dataset.element_spec:
-            labels = self.dataset.map(lambda example: example["label"])
-            self.labels = np.fromiter(labels.as_numpy_iterator(), np.int32, len(self))
+        labelled = "label" in self.dataset.element_spec
+        labels = self.dataset.map(lambda example: example["label"] if labelled else 0)
+        self.labels = np.fromiter(labels.as_numpy_iterator(), np.int32)
+        self.shape = (len(self.labels), *shape)
         self._position, self._images = None, None
 
     def __len__(self):

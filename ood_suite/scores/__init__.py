@@ -139,7 +139,7 @@ SCORES = {
         prototypes.HIMPLoS, ("features", "logits", *_HEAD), ("features", "labels"),
         grid={
             "mask_percentile": (0.0, 30.0, 60.0, 80.0),
-            "clip_percentile": (90.0, 95.0, 99.0, 100.0),
+            "clip_percentile": (90.0, 95.0, 98.0, 100.0),
         },
     ),
     "input_complexity": Score(likelihood.input_complexity, ("log_prob", "code_length")),

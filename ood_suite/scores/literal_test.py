@@ -52,7 +52,7 @@ def test_himplos_without_its_three_steps_is_the_energy():
 def test_line_literally():
     training, test = outputs(2, 100), outputs(1)
     detector = fitted("line", {"activation_percentile": 40.0, "weight_percentile": 30.0})
-    clip = np.float32(np.quantile(training.features.astype(np.float32), 0.9))
+    clip = np.float32(np.quantile(training.features.astype(np.float32), 0.98))
     kernel, bias, expected = test.head_kernel, test.head_bias, []
     for x in test.features:
         x = np.minimum(x, clip)

@@ -1,0 +1,245 @@
+"""Our scores against those of pytorch-ood 0.4.0 and oodeel 0.4.0 on the same arrays, in one run.
+
+    python benchmarks/scores.py --torch_python=A/bin/python --oodeel_python=B/bin/python
+
+Each library runs in a process of its own environment, one after the other: A has torch and
+pytorch-ood (see tests/make_references.py), B has oodeel, faiss-cpu and torch. Generated features of
+a DenseNet's shape: 40000 training and 20000 test examples, 342 features, 10 classes. Medians of
+several rounds. Also the metrics of each library on 2 x 100000 scores. Without the other
+environments only ours are measured. Writes benchmarks/scores.json, which docs/scores.md shows.
+"""
+
+import argparse
+import json
+import os
+import pathlib
+import subprocess
+import sys
+import tempfile
+import time
+
+import numpy as np
+
+ROOT = pathlib.Path(__file__).parents[1]
+TRAIN, TEST, WIDTH, CLASSES = 40_000, 20_000, 342, 10
+
+
+def arrays():
+    """Features like a ReLU network's, logits of a head that fits them; float32."""
+    rng = np.random.default_rng(0)
+    centres = np.maximum(rng.normal(-0.5, 1.0, (CLASSES, WIDTH)), 0.0)
+    kernel = (0.2 * (centres - centres.mean(0)).T).astype(np.float32)
+    bias = rng.normal(0.0, 0.1, CLASSES).astype(np.float32)
+    found = {"head_kernel": kernel, "head_bias": bias}
+    for name, count in (("train", TRAIN), ("test", TEST)):
+        labels = np.arange(count) % CLASSES
+        noise = 0.5 * rng.normal(0.0, 1.0, (count, WIDTH))
+        features = np.maximum(centres[labels] + noise, 0.0).astype(np.float32)
+        found |= {
+            name: features,
+            f"{name}_logits": features @ kernel + bias,
+            f"{name}_labels": labels,
+        }
+    found["id_scores"], found["ood_scores"] = rng.normal(0, 1, 100_000), rng.normal(1.5, 1, 100_000)
+    return found
+
+
+def timed(rounds, function):
+    """(median seconds, last result)."""
+    seconds = []
+    for _ in range(rounds):
+        start = time.perf_counter()
+        result = function()
+        seconds.append(time.perf_counter() - start)
+    return float(np.median(seconds)), result
+
+
+def ours(a, rounds):
+    sys.path.insert(0, str(ROOT))
+    from ood_suite import metrics, scores
+    from ood_suite.outputs import Outputs
+
+    head = {name: a[name] for name in ("head_kernel", "head_bias")}
+    training, test = (
+        Outputs(features=a[n], logits=a[f"{n}_logits"], labels=a[f"{n}_labels"],
+                logits_perturbed={"T=1000,epsilon=0.0014": a[f"{n}_logits"]}, **head)
+        for n in ("train", "test")
+    )  # fmt: skip
+    found = {}
+    for name in scores.ALL:
+        entry = scores.get(name)
+        if any(getattr(training, field) is None for field in entry.needs):
+            continue
+        learner, fit = entry.make(), 0.0
+        if entry.learns:
+            fit, _ = timed(
+                rounds, lambda e=entry, s=learner: s.fit(*training.require(e.fit_needs, ""))
+            )
+        function = getattr(learner, "score", learner)
+        score, _ = timed(rounds, lambda e=entry, f=function: f(*test.require(e.needs, "")))
+        found[name] = {"fit_s": fit, "score_s": score}
+    pair = a["id_scores"], a["ood_scores"]
+    found["metrics"] = {"fit_s": 0.0, "score_s": timed(rounds, lambda: metrics.evaluate(*pair))[0]}
+    return found
+
+
+def pytorch_ood(a, rounds):
+    sys.path.insert(0, str(ROOT / "tests"))
+    import make_references
+    import torch
+
+    make_references.stand_in_for_torchvision()
+    from pytorch_ood import detector
+    from pytorch_ood.metrics import functional
+
+    t = {name: torch.tensor(array) for name, array in a.items()}
+    head = torch.nn.Linear(WIDTH, CLASSES).requires_grad_(False)
+    head.weight.data, head.bias.data = t["head_kernel"].T.contiguous(), t["head_bias"]
+
+    def same(x):
+        return x
+
+    def flat(x):
+        return head(x.flatten(1))
+
+    w, b = head.weight.detach(), head.bias.detach()
+    of_logits = {
+        "msp": (None, detector.MaxSoftmax.score), "max_logit": (None, detector.MaxLogit.score),
+        "energy": (None, detector.EnergyBased.score), "gen": (None, detector.GEN.score),
+        "entropy": (None, detector.Entropy(None).predict_logits),
+    }  # fmt: skip
+    for name, one in {
+        "kl_matching": detector.KLMatching(None),
+        "openmax": detector.OpenMax(None, tailsize=20, alpha=3),
+    }.items():
+        of_logits[name] = (one.fit_logits, one.predict_logits)
+    of_features = {
+        "mahalanobis": detector.Mahalanobis(None), "relative_mahalanobis": detector.RMD(None),
+        "knn": detector.KNN(None, k=50), "vim": detector.ViM(None, 171, w, b),
+        "she": detector.SHE(same, head), "fdbd": detector.fDBD(same, head),
+        "nci": detector.NCI(same, head, 0.001), "nnguide": detector.NNGuide(same, head),
+    }  # fmt: skip
+    maps = {
+        f"ash_{v}+energy": detector.ASH(same, flat, variant=f"ash-{v}", percentile=0.9)
+        for v in "pbs"
+    }
+    maps |= {"scale+energy": detector.SCALE(same, flat, percentile=0.85)}
+    found = {}
+    with torch.no_grad():
+        for name, (fit, score) in of_logits.items():
+            found[name] = {"fit_s": 0.0}
+            if fit:
+                arguments = t["train_logits"], t["train_labels"]
+                found[name]["fit_s"] = timed(rounds, lambda f=fit, x=arguments: f(*x))[0]
+            found[name]["score_s"] = timed(rounds, lambda s=score: s(t["test_logits"]))[0]
+        for name, one in of_features.items():
+            fit = timed(rounds, lambda o=one: o.fit_features(t["train"], t["train_labels"]))[0]
+            score = timed(rounds, lambda o=one: o.predict_features(t["test"]))[0]
+            found[name] = {"fit_s": fit, "score_s": score}
+        for name, one in maps.items():
+            x = t["test"][:, :, None, None]
+            score = timed(rounds, lambda o=one, x=x: o.predict_feature_maps(x))[0]
+            found[name] = {"fit_s": 0.0, "score_s": score}
+    values = torch.cat([t["id_scores"], t["ood_scores"]])
+    labels = torch.cat([torch.zeros(100_000), -torch.ones(100_000)]).long()
+
+    def all_metrics():
+        functional.auroc(values, labels)
+        functional.aupr(values, labels, positive="ood")
+        functional.aupr(values, labels, positive="id")
+        functional.fpr_at_tpr(values, labels)
+
+    found["metrics"] = {"fit_s": 0.0, "score_s": timed(rounds, all_metrics)[0]}
+    return found
+
+
+def oodeel(a, rounds):
+    """Its detectors want a model: here a stack of layers that starts at the features."""
+    os.environ["KERAS_BACKEND"] = "torch"
+    import torch
+    from oodeel.eval.metrics import bench_metrics
+    from oodeel.methods import DKNN, MLS, RMDS, VIM, Energy, Entropy, Gen, Mahalanobis
+
+    body, head = torch.nn.Identity(), torch.nn.Linear(WIDTH, CLASSES).requires_grad_(False)
+    head.weight.data = torch.tensor(a["head_kernel"]).T.contiguous()
+    head.bias.data = torch.tensor(a["head_bias"])
+    model = torch.nn.Sequential(body, head).eval()
+
+    def loader(name):
+        data = torch.tensor(a[name]), torch.tensor(a[f"{name}_labels"])
+        return torch.utils.data.DataLoader(torch.utils.data.TensorDataset(*data), batch_size=1000)
+
+    train, test, found = loader("train"), loader("test"), {}
+    plain = {"msp": MLS(output_activation="softmax"), "max_logit": MLS(), "energy": Energy(),
+             "entropy": Entropy(), "gen": Gen()}  # fmt: skip
+    learned = {"mahalanobis": Mahalanobis(), "relative_mahalanobis": RMDS(), "vim": VIM(171),
+               "knn": DKNN(nearest=50)}  # fmt: skip
+    for name, one in (plain | learned).items():
+        options = {"feature_layers_id": [0], "fit_dataset": train} if name in learned else {}
+        try:
+            fit = timed(rounds, lambda o=one, x=options: o.fit(model, **x))[0]
+            score = timed(rounds, lambda o=one: o.score(test))[0]
+        except Exception as error:  # their defect, not ours: say it and go on
+            print(f"oodeel {name}: {type(error).__name__} {error}", file=sys.stderr)
+            continue
+        found[name] = {"fit_s": fit if options else 0.0, "score_s": score}
+    pair = a["id_scores"], a["ood_scores"]
+
+    def all_metrics():
+        bench_metrics(pair, metrics=["auroc", "fpr95tpr"], step=1)
+
+    found["metrics"] = {"fit_s": 0.0, "score_s": timed(1, all_metrics)[0]}
+    return found
+
+
+def in_its_environment(python, name, path, rounds):
+    done = subprocess.run(
+        [python, __file__, f"--worker={name}", f"--arrays={path}", f"--rounds={rounds}"],
+        stdout=subprocess.PIPE, text=True, check=True,
+    )  # fmt: skip
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--torch_python", help="Python with torch and pytorch-ood 0.4.0")
+    parser.add_argument("--oodeel_python", help="Python with oodeel 0.4.0")
+    parser.add_argument("--rounds", type=int, default=3, help="rounds; the median counts")
+    parser.add_argument("--worker", choices=["ours", "pytorch_ood", "oodeel"], help="internal")
+    parser.add_argument("--arrays", help="internal")
+    flags = parser.parse_args()
+    if flags.worker:
+        measured = globals()[flags.worker](dict(np.load(flags.arrays)), flags.rounds)
+        print(json.dumps(measured))
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        path = pathlib.Path(folder) / "arrays.npz"
+        np.savez(path, **arrays())
+        pythons = {"ours": sys.executable, "pytorch_ood": flags.torch_python}
+        pythons |= {"oodeel": flags.oodeel_python}
+        found = {
+            name: in_its_environment(python, name, path, flags.rounds)
+            for name, python in pythons.items()
+            if python
+        }
+    costs = {
+        name: {"fit_s": row["fit_s"], "score_ms": row["score_s"] / TEST * 1e6}
+        for name, row in found["ours"].items()
+    }
+    peers = [name for name in found if name != "ours"]
+    print("| score | ours: fit s, score s | " + " | ".join(f"{p}: fit s, score s" for p in peers)
+          + " | " + " | ".join(f"{p} / ours, in all" for p in peers) + " |")  # fmt: skip
+    print("|" + "---|" * (2 + 2 * len(peers)))
+    for name, row in found["ours"].items():
+        cells = [f"{row['fit_s']:.3f}, {row['score_s']:.3f}"]
+        theirs = [found[p].get(name) for p in peers]
+        cells += [f"{t['fit_s']:.3f}, {t['score_s']:.3f}" if t else "" for t in theirs]
+        total = row["fit_s"] + row["score_s"]
+        cells += [f"{(t['fit_s'] + t['score_s']) / total:.2f}" if t else "" for t in theirs]
+        print(f"| {name} | " + " | ".join(cells) + " |")
+    text = json.dumps({"costs": costs, "examples": {"fit": TRAIN, "score": TEST}}, indent=1)
+    (ROOT / "benchmarks" / "scores.json").write_text(text + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,97 @@
+"""Streams of images: folders and TFDS splits, the same whichever slices are read; and noise."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ood_suite import data
+from ood_suite.data import synthetic
+from ood_suite.data.streams import FolderImages, TfdsImages
+
+
+@pytest.fixture
+def folder(tmp_path, rng):
+    for name, size in (("b/1.png", (20, 10)), ("a/2.jpg", (8, 8)), ("a/deep/3.bmp", (9, 31))):
+        path = tmp_path / "images" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pixels = rng.integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(path)
+    (tmp_path / "images" / "notes.txt").write_text("no image")
+    return tmp_path / "images"
+
+
+def test_a_folder(folder):
+    images = FolderImages(folder, (8, 8, 3))
+    assert images.shape == (3, 8, 8, 3) and len(images) == 3
+    assert [path.name for path in images.paths] == ["2.jpg", "3.bmp", "1.png"]
+    assert images.labels.tolist() == [0, 0, 1]
+    np.testing.assert_array_equal(images[0:1][0], np.asarray(Image.open(folder / "a/2.jpg")))
+    np.testing.assert_array_equal(images[1:3], np.concatenate([images[1:2], images[2:3]]))
+    grey = FolderImages(folder, (8, 8, 1))[0:3]
+    assert grey.shape == (3, 8, 8, 1) and grey.dtype == np.uint8
+    assert images.fingerprint != FolderImages(folder, (8, 8, 1)).fingerprint
+    before = images.fingerprint
+    (folder / "a/2.jpg").unlink()
+    assert FolderImages(folder, (8, 8, 3)).fingerprint != before
+
+
+def test_images_are_scaled_by_the_short_side_and_cut_in_the_middle(tmp_path):
+    pixels = np.zeros((10, 30, 3), np.uint8)
+    pixels[:, 10:20] = 200
+    Image.fromarray(pixels).save(tmp_path / "wide.png")
+    assert (FolderImages(tmp_path, (10, 10, 3))[0:1] == 200).all()
+    assert (FolderImages(tmp_path, (5, 5, 3), crop_share=1.0)[0:1][0, :, 1:4] == 200).all()
+    whole = FolderImages(tmp_path, (224, 224, 3), crop_share=0.875)[0:1]
+    assert whole.shape == (1, 224, 224, 3) and (whole[0, :, 20:-20] == 200).all()
+
+
+def test_refusals(folder, tmp_path):
+    with pytest.raises(ValueError, match=r"holds no images \(.bmp"):
+        FolderImages(tmp_path / "nowhere", (8, 8, 3))
+    with pytest.raises(ValueError, match="1 or 3 channels. Received: 4"):
+        FolderImages(folder, (8, 8, 4))
+    (folder / "a/broken.png").write_bytes(b"no")
+    with pytest.raises(ValueError, match="broken.png cannot be read as an image"):
+        FolderImages(folder, (8, 8, 3))[0:4]
+    with pytest.raises(ValueError, match="TFDS cannot give the split 'test' of 'no_such_set'"):
+        TfdsImages("no_such_set", "test", tmp_path)
+
+
+def test_names_from_outside(folder, tmp_path):
+    found = data.load(str(folder), "test", image_shape=(8, 8, 3))
+    assert (found.name, len(found), found.labels.tolist()) == ("images", 3, [0, 0, 1])
+    with pytest.raises(ValueError, match="`image_shape` is needed"):
+        data.load(str(folder), "test")
+    with pytest.raises(FileNotFoundError, match="no file or folder .*none.npz"):
+        data.load(str(tmp_path / "none.npz"), "test")
+    data.npz.write_images(tmp_path / "own.npz", np.zeros((2, 4, 4, 1), np.uint8), [0, 1])
+    assert data.load(f"{tmp_path}/own.npz", "test").name == "own"
+
+
+def test_a_tfds_split():
+    import tensorflow_datasets as tfds
+
+    with tfds.testing.mock_data(num_examples=7):
+        images = TfdsImages("mnist", "test")
+        assert images.shape == (7, 28, 28, 1) and images.labels.shape == (7,)
+        whole = images[0:7]
+        parts = [images[start : start + 3] for start in (0, 3, 6)]
+        np.testing.assert_array_equal(np.concatenate(parts), whole)
+        np.testing.assert_array_equal(images[2:4], whole[2:4])
+        found = data.load("tfds:mnist", "test")
+        assert found.name == "mnist" and found.fingerprint == images.fingerprint
+
+
+def test_noise():
+    shape = (6, 5, 3)
+    flat, bell = (f(2000, shape) for f in (synthetic.uniform, synthetic.gaussian))
+    for images, function in ((flat, synthetic.uniform), (bell, synthetic.gaussian)):
+        assert images.shape == (2000, *shape) and images.dtype == np.uint8
+        np.testing.assert_array_equal(images, function(2000, shape))
+        assert not np.array_equal(images, function(2000, shape, seed=1))
+    assert abs(flat.mean() - 127.5) < 0.5 and abs(flat.std() - 73.9) < 0.5
+    # Of a normal with mean 0.5 and deviation 1, 30.9% lie below 0 and above 1 each.
+    for value in (0, 255):
+        assert abs(np.mean(bell == value) - 0.3094) < 0.005
+    found = data.load("gaussian", "test", image_shape=shape)
+    assert found.images.shape == (synthetic.COUNT, *shape)
