@@ -4,6 +4,8 @@ import keras
 import numpy as np
 from keras import layers, ops
 
+from ood_suite.outputs import Outputs
+
 INPUT_RANGES = {"0..255": (1.0, 0.0), "0..1": (1.0 / 255.0, 0.0), "-1..1": (1.0 / 127.5, -1.0)}
 SHOWN = 30  # candidates in a message
 
@@ -54,6 +56,23 @@ class View:
         makes_logits = self._makes_logits(kernel, bias)
         self.head_kernel, self.head_bias = (kernel, bias) if makes_logits else (None, None)
         self.compiled = {}
+
+    def outputs(self, images, labels=None, batch_size=100):
+        """Outputs of images (n, height, width, channels) in memory, 0..255; `extract` is for more.
+
+        Args:
+            labels: integers (n,), for scores that learn from them.
+        """
+        found = self.network.predict(np.asarray(images), batch_size=batch_size, verbose=0)
+        layers_ = {name.split("/")[1]: x for name, x in found.items() if "/" in name}
+        return Outputs(
+            labels=None if labels is None else np.asarray(labels),
+            logits=found["logits"],
+            features=found["features"],
+            head_kernel=self.head_kernel,
+            head_bias=self.head_bias,
+            layer_features=layers_ or None,
+        )
 
     def _makes_logits(self, kernel, bias):
         rng = np.random.default_rng(0)

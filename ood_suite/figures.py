@@ -80,7 +80,10 @@ def overview(aurocs):
     drawn = axes.imshow(numbers, cmap="RdYlGn", vmin=0.0, vmax=1.0, aspect="auto")
     for line, row in enumerate(numbers):
         for column, value in enumerate(row):
-            axes.text(column, line, f"{value:.3f}", ha="center", va="center", fontsize=7)
+            colour = "white" if abs(value - 0.5) > 0.43 else "black"
+            axes.text(
+                column, line, f"{value:.3f}", ha="center", va="center", fontsize=7, color=colour
+            )
     axes.set_xticks(range(len(columns)), columns, fontsize=8, rotation=20, ha="right")
     axes.set_yticks(range(len(names)), names, fontsize=8)
     axes.set_title("AUROC", fontsize=10)

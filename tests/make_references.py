@@ -11,8 +11,6 @@ stands in for it. Everything is drawn from fixed seeds; versions are kept in the
 
 import json
 import pathlib
-import sys
-import types
 
 import numpy as np
 import safetensors.torch
@@ -20,30 +18,12 @@ import sklearn
 import torch
 from sklearn.covariance import EmpiricalCovariance
 from sklearn.neighbors import NearestNeighbors
+from stand_in import stand_in_for_torchvision
 from torch import nn
 from torch.nn import functional
 
 FOLDER = pathlib.Path(__file__).parent / "references"
 CLASSES, WIDTH, TRAIN, TEST = 5, 24, 400, 60
-
-
-def stand_in_for_torchvision():
-    class Anything(type):  # classes whose attributes are such classes
-        def __getattr__(cls, name):
-            if name.startswith("__"):
-                raise AttributeError(name)
-            return Anything(name, (), {})
-
-    class Empty(types.ModuleType):
-        __getattr__ = Anything.__getattr__
-
-    names = ["", ".datasets", ".datasets.utils", ".datasets.vision", ".models", ".models.resnet"]
-    names += [".transforms", ".transforms.functional", ".transforms.v2", ".ops", ".io", ".utils"]
-    names += [".datasets.folder", ".models.vision_transformer", ".models.densenet"]
-    for name in names:
-        module = Empty(f"torchvision{name}")
-        module.__path__ = []
-        sys.modules[f"torchvision{name}"] = module
 
 
 def classifier_arrays():

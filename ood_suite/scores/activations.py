@@ -26,9 +26,13 @@ def _kept(features, percentile):
     keep = width - int(np.round(width * _fraction("percentile", percentile) / 100.0))
     if keep == 0:
         raise ValueError(f"`percentile` {percentile} leaves none of {width} features.")
-    order = np.argsort(-features, axis=1, kind="stable")[:, :keep]
-    kept = np.zeros(features.shape, bool)
-    np.put_along_axis(kept, order, True, axis=1)
+    last = np.partition(features, width - keep, axis=1)[:, width - keep, None]
+    kept = features >= last
+    tied = np.flatnonzero(kept.sum(axis=1) > keep)
+    if tied.size:
+        above, equal = features[tied] > last[tied], features[tied] == last[tied]
+        wanted = keep - above.sum(axis=1, keepdims=True)
+        kept[tied] = above | (equal & (np.cumsum(equal, axis=1) <= wanted))
     return kept
 
 

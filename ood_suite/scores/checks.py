@@ -46,7 +46,8 @@ def logits_matrix(logits, width=None):
 
 
 def finite(name, values):
-    if not np.isfinite(values).all():
+    # A sum is finite unless a value is not (or the sum itself overflows): one pass, no mask.
+    if not np.isfinite(np.sum(values)) and not np.isfinite(values).all():
         raise ValueError(f"`{name}` has values that are NaN or infinite.")
     return values
 

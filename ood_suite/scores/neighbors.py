@@ -10,7 +10,7 @@ from scipy.special import logsumexp
 
 from ood_suite.scores import checks
 
-QUERIES, BANK_ROWS = 2048, 8192  # a block of similarities: 64 MiB
+QUERIES, BANK_ROWS = 1024, 4096  # a block of similarities: 16 MiB
 
 
 def nearest(queries, bank, norms, k, weights=None):
@@ -35,19 +35,31 @@ def nearest(queries, bank, norms, k, weights=None):
         for first in range(0, len(units), QUERIES):
             block = slice(first, first + QUERIES)
             similar = units[block] @ scaled.T
-            hopeful = np.flatnonzero(similar.max(axis=1) > best[block].min(axis=1))
-            if not hopeful.size:
-                continue
-            here = first + hopeful
-            kept = min(k, similar.shape[1])
-            columns = np.argpartition(similar[hopeful], -kept, axis=1)[:, -kept:]
-            found = np.take_along_axis(similar[hopeful], columns, axis=1)
-            merged = np.concatenate([best[here], found], axis=1)
-            merged_rows = np.concatenate([rows[here], columns + start], axis=1)
+            values, columns = _candidates(similar, best[block].min(axis=1), k)
+            merged = np.concatenate([best[block], values], axis=1)
+            merged_rows = np.concatenate([rows[block], columns + start], axis=1)
             top = np.argpartition(merged, -k, axis=1)[:, -k:]
-            best[here] = np.take_along_axis(merged, top, axis=1)
-            rows[here] = np.take_along_axis(merged_rows, top, axis=1)
+            best[block] = np.take_along_axis(merged, top, axis=1)
+            rows[block] = np.take_along_axis(merged_rows, top, axis=1)
     return rows, best
+
+
+def _candidates(similar, threshold, k):
+    """(values, columns), each (n, m) and padded with -inf: the entries of a row above its
+    threshold; as long as a threshold is -inf, the k largest.
+    """
+    if np.isneginf(threshold).any():
+        kept = min(k, similar.shape[1])
+        columns = np.argpartition(similar, -kept, axis=1)[:, -kept:]
+        return np.take_along_axis(similar, columns, axis=1), columns
+    flat = np.flatnonzero(similar > threshold[:, None])  # few, once some blocks have been seen
+    line, column = np.divmod(flat, similar.shape[1])
+    counts = np.bincount(line, minlength=len(similar))
+    place = np.arange(len(line)) - np.repeat(np.cumsum(counts) - counts, counts)
+    values = np.full((len(similar), counts.max(initial=0)), -np.inf, np.float32)
+    columns = np.zeros(values.shape, np.int64)
+    values[line, place], columns[line, place] = similar.ravel()[flat], column
+    return values, columns
 
 
 def lengths(rows):
