@@ -25,13 +25,14 @@ EXTRACTOR = "classifier_ood.extract"
 # is the name of our layer with dots, and the parameter.
 NAME_MAPS = {
     "densenet": [
-        (r"^(features\.|encoder\.)", ""),
+        (r"^features\.", ""),
+        (r"\.(norm|conv)\.(\d)\.", r".\1\2."),
         (r"^(conv0|conv_first|init_conv)\.", "conv1."),
         (r"^(?:dense_?block|dense)(\d)\.", r"block\1."),
         (r"^block(\d)\.denselayer(\d+)\.", lambda m: f"block{m[1]}.layer.{int(m[2]) - 1}."),
         (r"^block(\d)\.(\d+)\.", r"block\1.layer.\2."),
         (r"^transition(\d)\.", r"trans\1."),
-        (r"^trans(\d)\.norm\.", r"trans\1.bn1."),
+        (r"^trans(\d)\.(?:norm|bn)\.", r"trans\1.bn1."),
         (r"^trans(\d)\.conv\.", r"trans\1.conv1."),
         (r"\.norm(\d)\.", r".bn\1."),
         (r"^(norm5|norm_final|norm|bn|bn_final)\.", "bn1."),
@@ -46,8 +47,11 @@ NAME_MAPS = {
         (r"^(linear|classifier)\.", "fc."),
     ],
     "resnet_cifar": [
-        (r"^(stem\.conv|conv)\.", "conv1."),
-        (r"^(stem\.bn|bn)\.", "bn1."),
+        (r"^(stem\.conv|conv1\.0|conv)\.", "conv1."),
+        (r"^(stem\.bn|conv1\.1|bn)\.", "bn1."),
+        (r"^conv(\d)_x\.", lambda m: f"layer{int(m[1]) - 1}."),
+        (r"\.residual_function\.([036])\.", lambda m: f".conv{int(m[1]) // 3 + 1}."),
+        (r"\.residual_function\.([147])\.", lambda m: f".bn{int(m[1]) // 3 + 1}."),
         (r"\.(downsample|skip)\.", ".shortcut."),
         (r"^(linear|classifier)\.", "fc."),
     ],
@@ -106,8 +110,7 @@ def infer(backbone, state):
     if backbone == "densenet":
         options["depth"] = 6 * count(r"block1\.layer\.\d+\.") + 4
         options["growth"] = shape("block1.layer.0.conv2.weight")[0]
-        kept, before = shape("trans1.conv1.weight")[:2]
-        options["reduction"] = (kept + 0.5) / before if kept != before / 2 else 0.5
+        options["reduction"] = _reduction([shape(f"trans{i}.conv1.weight")[:2] for i in (1, 2)])
     elif backbone == "wide_resnet":
         options["depth"] = 6 * count(r"block1\.layer\.\d+\.") + 4
         options["width"] = shape("block1.layer.0.conv1.weight")[0] // 16
@@ -119,6 +122,19 @@ def infer(backbone, state):
             raise ValueError(f"No ResNet-18, -34 or -50: it has {layers} blocks.")
         options |= {"depth": depths[layers], "width": shape("conv1.weight")[0]}
     return options, num_classes, channels
+
+
+def _reduction(transitions):
+    """The share r with int(before * r) = kept in all transitions (kept, before), a round one if
+    possible.
+    """
+    low = max(kept / before for kept, before in transitions)
+    high = min((kept + 1) / before for kept, before in transitions)
+    round_ones = [r for digits in (1, 2, 3) if low <= (r := round((low + high) / 2, digits)) < high]
+    fitting = [0.5] * (low <= 0.5 < high) + round_ones
+    return next(
+        (r for r in fitting if all(int(b * r) == k for k, b in transitions)), (low + high) / 2
+    )
 
 
 def fill(model, state):

@@ -77,6 +77,101 @@ def test_missing_unexpected_and_misshaped_entries_are_named():
         convert.convert(twice, "densenet", (16, 16), CIFAR)
 
 
+def renamed(state, *pairs):
+    for old, new in pairs:
+        state = {name.replace(old, new): array for name, array in state.items()}
+    return state
+
+
+def test_names_found_in_the_wild():
+    """The same network under the names of other code: same outputs."""
+    images = load_npz(FOLDER / "networks.npz")["images"].astype(np.float32)
+    densenet, resnet = (read_state(FOLDER / f) for f in ("densenet.pth.tar", "resnet18.pth"))
+    torchvision = read_state(FOLDER / "densenet.safetensors")
+    published = renamed(torchvision, (".norm1.", ".norm.1."), (".conv2.", ".conv.2."))
+    weiaicunzai = {}
+    for name, array in resnet.items():
+        name = name.replace("fc.", "linear.")
+        if name.startswith("layer"):
+            group, block, part, *rest = name.split(".")
+            places = {"conv1": "0", "bn1": "1", "conv2": "3", "bn2": "4"}
+            part = f"residual_function.{places[part]}" if part in places else part
+            name = ".".join([f"conv{int(group[-1]) + 1}_x", block, part, *rest])
+        else:
+            name = name.replace("conv1.", "conv1.0.").replace("bn1.", "conv1.1.")
+        weiaicunzai[name] = array
+    for backbone, state, other in (
+        ("densenet", densenet, published),
+        ("densenet", densenet, renamed(densenet, ("trans1.bn1", "trans1.bn"))),
+        ("resnet_cifar", resnet, weiaicunzai),
+    ):
+        assert set(state) != set(other)
+        pair = [convert.convert(s, backbone, (16, 16), CIFAR)[0] for s in (state, other)]
+        logits = [model.predict(images, verbose=0)["logits"] for model in pair]
+        np.testing.assert_array_equal(*logits)
+
+
+@pytest.mark.parametrize("reduction, depth", [(0.7, 22), (0.3, 40), (0.5, 16), (0.64, 16)])
+def test_the_reduction_is_found(reduction, depth):
+    from classifier_ood import models
+
+    options = {"depth": depth, "growth": 6, "reduction": reduction}
+    model = models.build("densenet", (16, 16, 3), 3, options)
+    kept = [
+        (layer.kernel.shape[-1], layer.kernel.shape[-2])
+        for layer in (model.get_layer(f"trans{i}_conv1") for i in (1, 2))
+    ]
+    found = convert._reduction(kept)
+    assert [int(before * found) for _, before in kept] == [after for after, _ in kept]
+
+
+def tensor_pickle(storage, shape, strides):
+    """Opcodes of torch._utils._rebuild_tensor_v2(storage, 0, shape, strides, False, {})."""
+
+    def numbers(values):
+        return b"(" + b"".join(b"I%d\n" % v for v in values) + b"t"
+
+    inner = storage or b"(S'storage'\nctorch\nFloatStorage\nS'0'\nS'cpu'\nI1\ntQ"
+    return (
+        b"ctorch._utils\n_rebuild_tensor_v2\n(" + inner + b"I0\n" + numbers(shape)
+        + numbers(strides) + b"I00\n(dtR"
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "storage, shape, strides, message",
+    [
+        (None, [4096], [0], "reaches beyond its storage"),
+        (None, [4096], [1], "reaches beyond its storage"),
+        (None, [1000000, 1000000], [0, 0], "reaches beyond its storage"),
+        (None, [1], [-1], "has shape"),
+        (tensor_pickle(None, [1], [0]), [1], [1], "of what is no storage"),
+    ],
+)
+def test_tensors_stay_within_their_storage(tmp_path, storage, shape, strides, message):
+    path = tmp_path / "evil.pth"
+    content = b"(dS'w'\n" + tensor_pickle(storage, shape, strides) + b"s."
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("archive/data.pkl", content)
+        archive.writestr("archive/data/0", np.ones(1, np.float32).tobytes())
+    with pytest.raises(ValueError, match=message):
+        read_state(path)
+    good = b"(dS'w'\n" + tensor_pickle(None, [1], [1]) + b"s."
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("archive/data.pkl", good)
+        archive.writestr("archive/data/0", np.ones(1, np.float32).tobytes())
+    assert read_state(path)["w"] == 1.0
+
+
+def test_a_state_dict_within_itself_ends(tmp_path):
+    path, endless = tmp_path / "endless.pth", {"lr": 0.1}
+    endless["model"] = endless
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("archive/data.pkl", pickle.dumps(endless))
+    with pytest.raises(ValueError, match="no state dict"):
+        read_state(path)
+
+
 class Evil:
     def __reduce__(self):
         return os.system, ("touch /tmp/ood_suite_was_here",)

@@ -14,6 +14,7 @@ a killed one stopped. `ood_suite.eval` calls `extract` by itself.
 """
 
 import dataclasses
+import functools
 import hashlib
 import pathlib
 
@@ -65,9 +66,15 @@ def extract(
         part = f"odin_T{temperature:g}_{_short(epsilons)}"
         parts.append(job.part(part, _odin(view, temperature, epsilons)))
     if inner_layers and any(mahalanobis_epsilons):
-        gaussians = _gaussians(run, inner_layers, data_dir, batch_size)
+        names, split = data_sets(run.settings)["training"]
+        training = data.first_available(names, split, data_dir, view.image_shape)
+        # Before the part's lock is held: it may have to write the training outputs.
+        extract(run, names, split, data_dir, (), inner_layers, (), batch_size)
         part = f"mahalanobis_{_short([*inner_layers, *mahalanobis_epsilons])}"
-        parts.append(job.part(part, _mahalanobis(view, gaussians, mahalanobis_epsilons)))
+        gaussians = functools.partial(_gaussians, run, inner_layers, data_dir, batch_size)
+        key = ("mahalanobis", training.fingerprint, *mahalanobis_epsilons)
+        function = _mahalanobis(view, gaussians, mahalanobis_epsilons, key)
+        parts.append(job.part(part, function, training.fingerprint))
     return _joined(parts)
 
 
@@ -96,24 +103,26 @@ class _Job:
     view: object
     batch_size: int
 
-    def part(self, name, function):
-        """Outputs of one part: from its file, or computed by `function(images) -> arrays`."""
+    def part(self, name, function, depends_on=None):
+        """Outputs of one part: from its file, or computed by `function(images) -> arrays`.
+
+        Args:
+            depends_on: what else the part must be of, besides model and data.
+        """
         model = self.run.model_path.read_bytes()
         meta = {
-            "run": str(self.run.folder),
             "dataset": self.found.name,
             "split": self.split,
             "fingerprint": self.found.fingerprint,
             "model_fingerprint": fingerprint(np.frombuffer(model, np.uint8)),
             "features_layer": self.run.settings.get("features_layer") or "input of the last layer",
             "source_note": self.found.note,
-            "command": f"python -m classifier_ood.extract --run={self.run.folder} "
-            f"--dataset={self.found.name} --split={self.split}",
+            "depends_on": depends_on,
         }
         path = self.run.outputs_path(self.found.name, self.split, name)
         if path.exists():
             outputs = Outputs.load(path)
-            if all(outputs.meta.get(key) == value for key, value in meta.items() if key != "run"):
+            if all(outputs.meta.get(key) == value for key, value in meta.items()):
                 return outputs
         with locked(path.parent):
             self._write(path, meta, function, is_main=name is None)
@@ -144,7 +153,12 @@ class _Job:
                     writer.flush()
                 bar.update(len(shaped))
         notes = [self.found.note, *(f"{self.found.name}: {step}" for step in steps)]
-        meta = meta | {"note": "; ".join(filter(None, notes))}
+        meta = meta | {
+            "note": "; ".join(filter(None, notes)),
+            "run": str(self.run.folder),
+            "command": f"python -m classifier_ood.extract --run={self.run.folder} "
+            f"--dataset={self.found.name} --split={self.split}",
+        }
         writer.finish(self._head() if is_main else {}, meta)
 
     def main(self, images):
@@ -169,20 +183,23 @@ def _odin(view, temperature, epsilons):
     return lambda images: {f"logits_perturbed/{k}": v for k, v in function(images).items()}
 
 
-def _mahalanobis(view, gaussians, epsilons):
-    """function(images) -> {"layer_features/<layer>,epsilon=<e>": array}; compiled once per view."""
+def _mahalanobis(view, gaussians, epsilons, key):
+    """function(images) -> {"layer_features/<layer>,epsilon=<e>": array}; the Gaussians are fitted,
+    and the gradients compiled, when it is first called.
+    """
     from classifier_ood import perturbation
 
-    key = ("mahalanobis", *epsilons)
-    if key not in view.compiled:
-        kept = [epsilon for epsilon in epsilons if epsilon]
-        view.compiled[key] = perturbation.mahalanobis(view.network, gaussians, kept)
-    function = view.compiled[key]
-    return lambda images: {f"layer_features/{k}": v for k, v in function(images).items()}
+    def function(images):
+        if key not in view.compiled:
+            kept = [epsilon for epsilon in epsilons if epsilon]
+            view.compiled[key] = perturbation.mahalanobis(view.network, gaussians(), kept)
+        return {f"layer_features/{k}": v for k, v in view.compiled[key](images).items()}
+
+    return function
 
 
 def _gaussians(run, inner_layers, data_dir, batch_size):
-    """{layer: (means, precision)} of the training split."""
+    """{layer: (means, whitening)} of the training split."""
     from ood_suite.scores.gaussian import TiedGaussian
 
     names, split = data_sets(run.settings)["training"]
@@ -190,7 +207,7 @@ def _gaussians(run, inner_layers, data_dir, batch_size):
     found = {}
     for name in inner_layers:
         fitted = TiedGaussian().fit(training.layer_features[name], training.labels)
-        found[name] = fitted.means_, fitted.precision_
+        found[name] = fitted.means_, fitted.whitening_
     return found
 
 
@@ -263,6 +280,26 @@ def own_run(model_path, out_dir, settings):
     return run
 
 
+def check_folders(paths):
+    """FileNotFoundError if one of the paths is missing, ValueError if those that are folders number
+    their classes differently.
+    """
+    from ood_suite.data.streams import FolderImages
+
+    for path in filter(None, paths):
+        is_path = "/" in path and not path.startswith("tfds:") or path.endswith(".npz")
+        if is_path and not pathlib.Path(path).exists():
+            raise FileNotFoundError(f"There is no file or folder {path}.")
+    folders = [path for path in paths if path and pathlib.Path(path).is_dir()]
+    classes = {path: FolderImages(path, (1, 1, 1)).classes for path in folders}
+    for path in folders[1:]:
+        if classes[path] != classes[folders[0]]:
+            raise ValueError(
+                f"{folders[0]} and {path} must have the same sub-folders, which are the classes. "
+                f"Received: {classes[folders[0]]} and {classes[path]}."
+            )
+
+
 def _own_settings():
     return {
         "exp": pathlib.Path(FLAGS.model).stem,
@@ -290,7 +327,12 @@ def main(_):
                 "--model needs --id_val (for thresholds) and --id_test; scores that learn also "
                 "need --id_train."
             )
-        run = own_run(FLAGS.model, FLAGS.out_dir or "output/classifier_ood/own", _own_settings())
+        check_folders([FLAGS.id_train, FLAGS.id_val, FLAGS.id_test])
+        run = own_run(
+            FLAGS.model,
+            FLAGS.out_dir or f"output/classifier_ood/{pathlib.Path(FLAGS.model).stem}",
+            _own_settings(),
+        )
     else:
         run = Run.load(FLAGS.run, FLAGS.checkpoint)
     odin = [(float(t), float(e)) for t in FLAGS.odin_temperature for e in FLAGS.odin_epsilon]
@@ -323,7 +365,9 @@ if __name__ == "__main__":
     flags.DEFINE_list("ood_near", [], "OOD data of the result that are near to the ID data.")
     flags.DEFINE_list("ood_far", [], "OOD data of the result that are far from the ID data.")
     flags.DEFINE_list("ood_validation", [], "OOD data to tune on, other than those of the result.")
-    flags.DEFINE_string("out_dir", None, "Run folder for --model.")
+    flags.DEFINE_string(
+        "out_dir", None, "Run folder for --model; default: output/classifier_ood/<its name>."
+    )
     flags.DEFINE_list("dataset", [], "Only this data set (several: in order of preference).")
     flags.DEFINE_enum("split", "test", data.SPLITS, "Split of --dataset.")
     flags.DEFINE_string("data_dir", None, "Folder of the npz files; default: image_data.")

@@ -2,7 +2,6 @@
 kills, and every refusal with its message.
 """
 
-import json
 import shutil
 import signal
 
@@ -15,10 +14,12 @@ from sklearn.metrics import roc_auc_score
 
 from classifier_ood.extract import extract
 from classifier_ood.train_test import train
+from ood_suite.backgrounds import Group
 from ood_suite.data.npz import write_images
 from ood_suite.detector import Detector
+from ood_suite.eval import evaluate_group, gather
 from ood_suite.outputs import Outputs
-from ood_suite.runs import Run, read_csv
+from ood_suite.runs import Run, RunError, read_csv
 from ood_suite.testing import command
 
 
@@ -47,6 +48,13 @@ def evaluate(folder, data_dir, *arguments):
     return command(
         "ood_suite.eval", f"--run={folder}", f"--data_dir={data_dir}", "--resamples=20", *arguments
     )
+
+
+def report_of(trained, data_dir, wanted, tuning=False, far=(), allow_overlap=False):
+    """What the binary does with a single run, in this process: seconds less."""
+    group = Group(0, Run.load(trained.folder), [])
+    material = gather(group, data_dir, wanted, tuning, [], [], list(far))
+    return evaluate_group(group, material, wanted, tuning, None, 10, allow_overlap)
 
 
 def test_outputs_are_the_models(run):
@@ -107,36 +115,26 @@ def test_evaluation_of_every_score(run, tmp_path):
     }  # fmt: skip
 
 
-def test_tuning_uses_validation_data_only(copy, tmp_path):
+def test_tuning_uses_validation_data_only(copy):
     data_dir, trained = copy
-    flags = ("--tune", "--scores=knn,energy,odin", "--baseline=energy", f"--out={tmp_path / 'a'}")
-    result = evaluate(trained.folder, data_dir, *flags)
-    assert result.returncode == 0, result.stderr
-    assert "Tuned: knn with k = " in result.stdout and "at the edge of its grid" in result.stdout
-    chosen = json.loads((tmp_path / "a" / "results.json").read_text())["groups"][0]["tuned"]
+    wanted = ["knn", "energy", "odin"]
+    tuned = report_of(trained, data_dir, wanted, tuning=True, far=["mnist"]).tuned
+    assert [row["score"] for row in tuned] == wanted
     # The choice is the best of the grid, on held-out and validation OOD outputs.
-    held_out, ood, training = (
-        Outputs.load(trained.outputs_path(name, split))
-        for name, split in (
-            ("fashion_mnist", "val"),
-            ("notmnist", "test"),
-            ("fashion_mnist", "train"),
-        )
-    )
+    sets = (("fashion_mnist", "val"), ("notmnist", "test"), ("fashion_mnist", "train"))
+    held_out, ood, training = (Outputs.load(trained.outputs_path(*names)) for names in sets)
     found = {}
     for k in (50, 1, 5, 10):
         knn = Detector("knn", parameters={"k": k}).fit(held_out, training)
         scored = np.concatenate([knn.score(held_out), knn.score(ood)])
         found[k] = roc_auc_score(np.repeat([0, 1], [len(held_out), len(ood)]), scored)
-    row = next(row for row in chosen if row["score"] == "knn")
-    assert row["validation_auroc"] == pytest.approx(max(found.values()), abs=1e-12)
-    assert found[int(row["chosen"].removeprefix("k = "))] == max(found.values())
+    assert tuned[0]["validation_auroc"] == pytest.approx(max(found.values()), abs=1e-12)
+    assert tuned[0]["with_defaults"] == pytest.approx(found[50], abs=1e-12)
+    assert found[int(tuned[0]["chosen"].removeprefix("k = "))] == max(found.values())
     # Other test sets, the same choice.
     images = np.random.default_rng(1).integers(0, 99, (30, 8, 8, 1), dtype=np.uint8)
     write_images(data_dir / "mnist_test.npz", images, np.zeros(30))
-    again = evaluate(trained.folder, data_dir, *flags[:-1], f"--out={tmp_path / 'b'}")
-    assert again.returncode == 0, again.stderr
-    assert json.loads((tmp_path / "b/results.json").read_text())["groups"][0]["tuned"] == chosen
+    assert report_of(trained, data_dir, wanted, tuning=True, far=["mnist"]).tuned == tuned
 
 
 def test_other_checkpoints(run, tmp_path):
@@ -149,6 +147,24 @@ def test_other_checkpoints(run, tmp_path):
     assert not np.array_equal(first.logits, last.logits)
     refused = evaluate(trained.folder, data_dir, "--checkpoint=bst", *flags)
     assert "has no checkpoint 'bst'. It has: last, best" in refused.stderr
+
+
+def test_parts_follow_the_training_data_and_not_the_spelling_of_a_path(copy, tmp_path):
+    data_dir, trained = copy
+    options = {"inner_layers": ("stage1",), "mahalanobis_epsilons": (0.002,)}
+    first = extract(trained, ("mnist",), "test", data_dir, **options)
+    times = {path: path.stat().st_mtime_ns for path in trained.folder.glob("outputs/*.npz")}
+    moved = Run.load(trained.folder.rename(tmp_path / "moved"))
+    extract(moved, ("mnist",), "test", data_dir, **options)
+    for path, time in times.items():
+        assert (moved.folder / "outputs" / path.name).stat().st_mtime_ns == time
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 255, (64, 8, 8, 1), dtype=np.uint8)
+    write_images(data_dir / "fashion_mnist_train.npz", images, np.arange(64) % 10)
+    second = extract(moved, ("mnist",), "test", data_dir, **options)
+    key = "stage1,epsilon=0.002"
+    assert not np.array_equal(first.layer_features[key], second.layer_features[key])
+    np.testing.assert_array_equal(first.layer_features["stage1"], second.layer_features["stage1"])
 
 
 def test_a_killed_extraction_goes_on(copy, monkeypatch):
@@ -217,7 +233,7 @@ def test_a_model_and_folders_of_a_user(own):
     done = command("classifier_ood.extract", *arguments, "--odin_epsilon=0.002")
     assert done.returncode == 0, done.stderr
     assert (own / "mine.keras").read_bytes() == before
-    outputs = Outputs.load(own / "run" / "outputs" / "train_train.npz")
+    outputs = Outputs.load(own / "run" / "outputs" / f"{own.name}_train_train.npz")
     assert outputs.features.shape == (24, 6) and outputs.labels.tolist() == [0] * 12 + [1] * 12
     result = evaluate(own / "run", own, "--scores=mahalanobis,energy,knn,odin")
     assert "`k` must lie in 1..24" in result.stderr
@@ -228,6 +244,11 @@ def test_a_model_and_folders_of_a_user(own):
         "classifier_ood.extract", *arguments[:-1], "--features_layer=pol", f"--out_dir={own / 'b'}"
     )
     assert typo.returncode == 1 and "no layer 'pol'. Candidates:" in typo.stderr
+    (own / "val" / "bird").mkdir()
+    shutil.copy(own / "val" / "cat" / "1.png", own / "val" / "bird")
+    classes = command("classifier_ood.extract", *arguments)
+    assert "must have the same sub-folders" in classes.stderr
+    shutil.rmtree(own / "val" / "bird")
     missing = command("classifier_ood.extract", arguments[0], "--id_val=x.npz", "--id_test=y.npz")
     assert "There is no file or folder x.npz" in missing.stderr
     (own / "test" / "cat" / "broken.png").write_bytes(b"no image")
@@ -238,22 +259,55 @@ def test_a_model_and_folders_of_a_user(own):
 def test_refusals(copy, tmp_path):
     data_dir, trained = copy
     same = shutil.copytree(data_dir, tmp_path / "same")
+
+    def copied(name, target):
+        shutil.copy(data_dir / f"{name}.npz", same / f"{target}.npz")
+
+    def refused(message, **options):
+        with pytest.raises(ValueError, match=message):
+            report_of(trained, same, ["msp"], far=["mnist"], **options)
+
     images = np.load(data_dir / "fashion_mnist_test.npz")["images"]
     mixed = np.concatenate([np.load(data_dir / "mnist_test.npz")["images"], images[:3]])
     write_images(same / "mnist_test.npz", mixed, np.zeros(23))
-    flags = ("--scores=msp", "--ood_far=mnist")
-    result = evaluate(trained.folder, same, *flags)
-    assert "3 of the 23 examples of the OOD set mnist are in the ID test set too" in result.stderr
-    assert evaluate(trained.folder, same, *flags, "--allow_overlap").returncode == 0
-    shutil.copy(same / "fashion_mnist_test.npz", same / "mnist_test.npz")
-    result = evaluate(trained.folder, same, *flags)
-    assert "The OOD set mnist is the ID set fashion_mnist itself" in result.stderr
-    result = evaluate(trained.folder, data_dir, "--scores=mahalanobis_layers")
-    assert "mahalanobis_layers needs `layer_features`" in result.stderr
+    refused("3 of the 23 examples of the OOD set mnist are in the ID test set too")
+    report_of(trained, same, ["msp"], far=["mnist"], allow_overlap=True)
+    training = np.load(data_dir / "fashion_mnist_train.npz")["images"][:5]
+    write_images(same / "mnist_test.npz", training, np.zeros(5))
+    refused("5 of the 5 examples of the OOD set mnist are in the training set")
+    copied("notmnist", "mnist_test")
+    refused("OOD set mnist are in the validation OOD set too", tuning=True)
+    copied("mnist_test", "mnist_test")
+    copied("fashion_mnist_test", "fashion_mnist_val")
+    refused("24 of the 24 examples of the ID test set are in the held-out ID")
+    copied("fashion_mnist_val", "fashion_mnist_val")
+    copied("fashion_mnist_test", "mnist_test")
+    refused("The OOD set mnist is the ID set fashion_mnist itself")
+    copied("mnist_test", "mnist_test")
+    with pytest.raises(ValueError, match="mahalanobis_layers needs `layer_features`"):
+        report_of(trained, same, ["mahalanobis_layers"])
+    shutil.copy(same / "notmnist.npz", same / "mnist.npz")
+    with pytest.raises(ValueError, match="Two test sets have the same name: fashion_mnist, mnist"):
+        report_of(trained, same, ["msp"], far=["mnist", f"{same}/mnist.npz"])
     neither = command("classifier_ood.extract")
     assert "Give either --run" in neither.stderr
     (trained.folder / "model.keras").write_bytes(b"PK")
-    for path in trained.folder.glob("outputs*"):
-        shutil.rmtree(path)
-    damaged = evaluate(trained.folder, data_dir, "--scores=msp")
-    assert damaged.returncode == 1 and "model.keras cannot be read" in damaged.stderr
+    with pytest.raises(RunError, match="model.keras cannot be read"):
+        report_of(trained, data_dir, ["msp"])
+
+
+def test_held_out_data_that_the_classifier_knows_are_noticed(copy):
+    """As when a published checkpoint was trained on the whole training set."""
+    data_dir, trained = copy
+    rng = np.random.default_rng(0)
+    model = keras.saving.load_model(trained.model_path, compile=False)
+    for split, share in (("val", 1.0), ("test", 0.6)):
+        images = rng.integers(0, 255, (400, 8, 8, 1), dtype=np.uint8)
+        labels = model.predict(images, verbose=0)["logits"].argmax(1)
+        labels = np.where(rng.random(400) < share, labels, (labels + 1) % 10)
+        write_images(data_dir / f"fashion_mnist_{split}.npz", images, labels)
+    report = report_of(trained, data_dir, ["msp", "energy"], far=["mnist"])
+    [note] = [note for note in report.notes if "probably trained on the held-out" in note]
+    assert "right on 100.00% of the held-out" in note
+    for row in report.rows:
+        assert 0.85 < row["accepted"] <= 1.0

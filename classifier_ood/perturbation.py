@@ -58,7 +58,7 @@ def mahalanobis(network, gaussians, epsilons):
 
     Args:
         network: images -> {"layer_features/<name>"}.
-        gaussians: {name: (means (classes, d), precision (d, d))}.
+        gaussians: {name: (means (classes, d), whitening (d, rank))}, see TiedGaussian.
 
     Returns:
         function of images (n, height, width, channels) -> {"<name>,epsilon=<epsilon>": float32
@@ -69,13 +69,17 @@ def mahalanobis(network, gaussians, epsilons):
     """
     gradients = {}
     for name, arrays in gaussians.items():
-        means, precision = (np.asarray(array, np.float32) for array in arrays)
+        means, white = (np.asarray(array, np.float64) for array in arrays)
+        origin = means.mean(axis=0)
+        centres = ((means - origin) @ white).astype(np.float32)  # (classes, rank)
+        origin, white = origin.astype(np.float32), white.astype(np.float32)
 
-        def distance(batch, name=name, means=means, precision=precision):
+        def distance(batch, name=name, centres=centres, origin=origin, white=white):
             features = network(batch, training=False)[f"layer_features/{name}"]
-            centred = ops.expand_dims(features, 1) - means  # (batch, classes, d)
-            squares = ops.sum(ops.matmul(centred, precision) * centred, axis=-1)
-            return ops.min(squares, axis=-1)
+            x = ops.matmul(features - origin, white)
+            cross = ops.matmul(x, ops.transpose(centres))  # (batch, classes)
+            squares = ops.sum(x * x, axis=-1, keepdims=True) + (centres * centres).sum(axis=-1)
+            return ops.min(squares - 2.0 * cross, axis=-1)
 
         gradients[name] = backend.input_gradient(distance)
 

@@ -26,11 +26,14 @@ STORAGES = {
     "ShortStorage": "<i2",
 }
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
+PREFIXES = ("module.", "_orig_mod.", "model.", "net.", "network.", "backbone.", "encoder.")
+NESTED = 3  # state dicts lie this deep at most
 STATE_KEYS = ("state_dict", "model_state_dict", "model_state", "model", "net", "network")
 
 
 def read_state(path):
-    """{name: array} of the network in a checkpoint; a "module." prefix is taken off.
+    """{name: array} of the network in a checkpoint; a prefix that wrappers put before all names,
+    such as "module.", is taken off.
 
     Args:
         path: .safetensors, or what torch.save wrote (zip or the format before PyTorch 1.6): a state
@@ -51,7 +54,9 @@ def read_state(path):
         TypeError, AttributeError, OverflowError,
     ) as error:  # fmt: skip
         raise ValueError(f"{path} cannot be read as a checkpoint: {error}.") from error
-    while isinstance(content, dict) and not _is_state(content):
+    for _ in range(NESTED):
+        if not isinstance(content, dict) or _is_state(content):
+            break
         inner = next((content[key] for key in STATE_KEYS if key in content), None)
         if inner is None:
             raise ValueError(
@@ -59,14 +64,21 @@ def read_state(path):
                 f"{', '.join(STATE_KEYS)}. Received: {', '.join(map(str, list(content)[:10]))}."
             )
         content = inner
-    if not isinstance(content, dict):
+    if not _is_state(content):
         raise ValueError(f"{path} holds a {type(content).__name__}, no state dict.")
-    return {name.removeprefix("module."): array for name, array in content.items()}
+    while prefix := next((p for p in PREFIXES if all(n.startswith(p) for n in content)), None):
+        content = {name.removeprefix(prefix): array for name, array in content.items()}
+    return content
 
 
 def _is_state(content):
-    return bool(content) and all(
-        isinstance(name, str) and isinstance(value, np.ndarray) for name, value in content.items()
+    return (
+        isinstance(content, dict)
+        and bool(content)
+        and all(
+            isinstance(name, str) and isinstance(value, np.ndarray)
+            for name, value in content.items()
+        )
     )
 
 
@@ -94,7 +106,8 @@ def _read_torch(path):
             raise ValueError(f"{path} is big-endian, which is not supported.")
 
         def storage(kind, key, count):
-            return np.frombuffer(archive.read(f"{prefix}data/{key}"), STORAGES[kind], count)
+            content = archive.read(f"{prefix}data/{key}")
+            return _Storage(np.frombuffer(content, STORAGES[kind], count))
 
         return _Reader(io.BytesIO(archive.read(pickled)), storage).load()
 
@@ -103,14 +116,19 @@ def _read_legacy(file):
     """The format before PyTorch 1.6: five pickles, then the storages one after another."""
     storages = {}
 
+    size = file.seek(0, 2)
+    file.seek(0)
+
     def storage(kind, key, count):
-        return storages.setdefault(key, np.zeros(count, STORAGES[kind]))
+        if count * np.dtype(STORAGES[kind]).itemsize > size:
+            raise ValueError(f"the storage {key} is larger than the file")
+        return storages.setdefault(key, _Storage(np.zeros(count, STORAGES[kind])))
 
     magic, _, _, content, keys = (_Reader(file, storage).load() for _ in range(5))
     if magic != LEGACY_MAGIC:
         raise ValueError(f"it starts with {magic!r}, so it was not made by torch.save")
     for key in keys:
-        array = storages[key]
+        array = storages[key].array
         count = int.from_bytes(file.read(8), "little")
         raw = file.read(array.nbytes)
         if count != array.size or len(raw) != array.nbytes:
@@ -119,11 +137,18 @@ def _read_legacy(file):
     return content
 
 
+class _Storage:
+    """The flat array behind tensors. A pickle cannot make one, nor pass a tensor for one."""
+
+    def __init__(self, array):
+        self.array = array
+
+
 class _Reader(pickle.Unpickler):
     """Unpickles tensors and plain containers only.
 
     Args:
-        storage: function(kind, key, count) -> flat array.
+        storage: function(kind, key, count) -> _Storage.
     """
 
     def __init__(self, file, storage):
@@ -153,11 +178,16 @@ class _Reader(pickle.Unpickler):
 
 
 def _tensor(storage, offset, shape, strides, *_):
-    """The view that a tensor is of its storage; what lies outside the storage is refused."""
+    """The view that a tensor is of its storage; what lies outside the storage is refused, and what
+    repeats its values.
+    """
+    if not isinstance(storage, _Storage):
+        raise ValueError("The checkpoint makes a tensor of what is no storage.")
+    array = storage.array
     if len(shape) != len(strides) or min((offset, *shape, *strides), default=0) < 0:
         raise ValueError(f"A tensor has shape {shape} and strides {strides}.")
     last = offset + sum((size - 1) * step for size, step in zip(shape, strides, strict=True))
-    if math.prod(shape) and last >= storage.size:
+    if math.prod(shape) and (last >= array.size or math.prod(shape) > array.size):
         raise ValueError(f"A tensor of shape {shape} reaches beyond its storage.")
-    steps = [step * storage.itemsize for step in strides]
-    return np.lib.stride_tricks.as_strided(storage[offset:], shape, steps, writeable=False)
+    steps = [step * array.itemsize for step in strides]
+    return np.lib.stride_tricks.as_strided(array[offset:], shape, steps, writeable=False)

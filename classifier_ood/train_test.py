@@ -1,5 +1,6 @@
 """Training as a user does it: real processes, really killed; what is kept; and the refusals."""
 
+import dataclasses
 import json
 import signal
 
@@ -7,6 +8,8 @@ import keras
 import numpy as np
 import pytest
 
+from classifier_ood import configs
+from classifier_ood import train as train_module
 from classifier_ood.train import parse_options
 from ood_suite.data.npz import write_images
 from ood_suite.outputs import load_npz
@@ -107,26 +110,45 @@ def test_training_learns(tmp_path, rng):
 
 
 @pytest.mark.parametrize(
-    "flag, message",
+    "changes, message",
     [
-        ("--exp=fashon", "Unknown experiment 'fashon'. Known: cifar10"),
-        ("--epochs=0", "--epochs must be at least 1. Received: 0."),
-        ("--batch_size=1000", "--batch_size must be at most 64"),
-        ("--label_smoothing=1", "--label_smoothing must lie in [0, 1)"),
-        ("--learning_rate=nan", "--learning_rate must be positive and finite"),
-        ("--momentum=0", "--nesterov has no effect without --momentum"),
-        ("--options=depth=3", "Unknown option 'depth' of the backbone convnet"),
-        ("--options=depth", "--options must be name=value pairs"),
-        ("--backbone=vgg", "Unknown backbone 'vgg'"),
+        ({"epochs": 0}, "--epochs must be at least 1. Received: 0."),
+        ({"batch_size": 1000}, "--batch_size must be at most 64"),
+        ({"label_smoothing": 1.0}, r"--label_smoothing must lie in \[0, 1\)"),
+        ({"learning_rate": float("nan")}, "--learning_rate must be positive and finite"),
+        ({"weight_decay": -1.0}, "--weight_decay must be 0 or more"),
+        ({"momentum": 0.0}, "--nesterov has no effect without --momentum"),
+        ({"options": {"depth": 3}}, "Unknown option 'depth' of the backbone convnet"),
+        ({"backbone": "vgg"}, "Unknown backbone 'vgg'"),
     ],
 )
-def test_refusals(small_data, tmp_path, flag, message):
-    refused = train(small_data, tmp_path, flag)
-    assert refused.returncode == 1 and message in refused.stderr
-    assert not list(tmp_path.glob("fashion/*/config.json"))
+def test_refusals(small_data, tmp_path, changes, message):
+    experiment = dataclasses.replace(configs.get("fashion"), **changes)
+    with pytest.raises(ValueError, match=message):
+        train_module.train(experiment, "fashion", tmp_path / "out", small_data)
+    assert not (tmp_path / "out").exists()
+
+
+def test_labels_that_do_not_fit_are_refused(small_data, tmp_path):
+    path = small_data / "fashion_mnist_train.npz"
+    images = np.load(path)["images"]
+    for labels, message in (
+        (np.full(64, 3), "must be 0..classes - 1, each with images. Received: \\[3\\]"),
+        (np.arange(64) % 5, "lie in 0..9, those of the training images in 0..4"),
+    ):
+        write_images(path, images, labels)
+        with pytest.raises(ValueError, match=message):
+            train_module.train(configs.get("fashion"), "fashion", tmp_path / "out", small_data)
+
+
+def test_typing_errors(small_data, tmp_path):
+    typo = train(small_data, tmp_path, "--exp=fashon")
+    assert typo.returncode == 1 and "Unknown experiment 'fashon'. Known: cifar10" in typo.stderr
 
 
 def test_options():
     assert parse_options(["depth=40", "affine=False", "application=ResNet50", "mean=0.5"]) == {
         "depth": 40, "affine": False, "application": "ResNet50", "mean": 0.5,
     }  # fmt: skip
+    with pytest.raises(ValueError, match="must be name=value pairs. Received: 'depth'"):
+        parse_options(["depth"])

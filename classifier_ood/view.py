@@ -64,7 +64,7 @@ class View:
             labels: integers (n,), for scores that learn from them.
         """
         found = self.network.predict(np.asarray(images), batch_size=batch_size, verbose=0)
-        layers_ = {name.split("/")[1]: x for name, x in found.items() if "/" in name}
+        layers_ = {name.split("/", 1)[1]: x for name, x in found.items() if "/" in name}
         return Outputs(
             labels=None if labels is None else np.asarray(labels),
             logits=found["logits"],
@@ -112,13 +112,11 @@ def _made_by(tensor):
 def _head(model):
     """(last Dense layer, its input, the logits)."""
     structure = None if isinstance(model, keras.Sequential) else model.output
+    if isinstance(structure, dict) and "logits" not in structure:
+        raise ValueError(f"The model's outputs must have 'logits'. Received: {sorted(structure)}.")
     output = structure["logits"] if isinstance(structure, dict) else model.outputs[0]
     operation, before = _made_by(output)
-    activation = getattr(operation, "activation", None)
-    is_activation = isinstance(operation, layers.Activation)
-    if isinstance(operation, layers.Softmax) or (
-        is_activation and activation is keras.activations.softmax
-    ):
+    while _is_softmax(operation) or _is_linear(operation):
         output = before
         operation, before = _made_by(output)
     if isinstance(operation, keras.Model):
@@ -130,10 +128,29 @@ def _head(model):
             f"The model must end in a Dense layer, perhaps with a softmax after it. It ends in "
             f"{operation.name} ({type(operation).__name__})."
         )
+    if operation.units < 2:
+        raise ValueError(
+            "The last Dense layer must have one unit per class, at least 2. It has 1: make a "
+            "two-class head of [0, logit] first."
+        )
     if operation.activation in (None, keras.activations.linear):
         return operation, before, output
     kernel, bias = _weights(operation)  # the activation stands between it and the logits
     return operation, before, ops.matmul(before, ops.convert_to_tensor(kernel)) + bias
+
+
+def _is_softmax(operation):
+    """A Softmax layer, a softmax Activation, or keras.ops.softmax."""
+    activation = getattr(operation, "activation", None)
+    named = type(operation).__name__ == "Softmax"
+    is_layer = isinstance(operation, layers.Activation)
+    return named or (is_layer and activation is keras.activations.softmax)
+
+
+def _is_linear(operation):
+    """An Activation that changes at most the dtype, as mixed precision has it."""
+    is_layer = isinstance(operation, layers.Activation)
+    return is_layer and operation.activation is keras.activations.linear
 
 
 def _weights(dense):
@@ -142,18 +159,31 @@ def _weights(dense):
 
 
 def _layer_output(model, name):
-    found = {layer.name: layer for layer in model.layers}
-    if name not in found:
-        usable = [
-            f"{layer.name} {tuple(layer.output.shape[1:])}"
-            for layer in model.layers
-            if hasattr(layer.output, "shape") and len(layer.output.shape) >= 2
-        ]
+    """Output of a layer in the model's graph; "outer/inner" is a layer of a model within it."""
+    graph = getattr(model, "_functional", None) or model  # a Sequential holds one
+    nodes = {id(node) for depth in graph._nodes_by_depth.values() for node in depth}
+    outer, _, inner = name.partition("/")
+    layer = next((layer for layer in model.layers if layer.name == outer), None)
+    if layer is None or (inner and not isinstance(layer, keras.Model)):
+        usable = list(_candidates(model))
         earlier = f" (and {len(usable) - SHOWN} before them)" if len(usable) > SHOWN else ""
         raise ValueError(
             f"The model has no layer {name!r}. Candidates: {', '.join(usable[-SHOWN:])}{earlier}."
         )
-    return found[name].output
+    node = next(node for node in layer._inbound_nodes if id(node) in nodes)
+    if inner:
+        through = keras.Model(layer.inputs, _layer_output(layer, inner))
+        return through(node.input_tensors[0])
+    return node.output_tensors[0]
+
+
+def _candidates(model, prefix=""):
+    """Names and shapes of the layers that have features, those within models too."""
+    for layer in model.layers:
+        if isinstance(layer, keras.Model):
+            yield from _candidates(layer, f"{prefix}{layer.name}/")
+        elif len(getattr(layer.output, "shape", ())) >= 2:
+            yield f"{prefix}{layer.name} {tuple(layer.output.shape[1:])}"
 
 
 def _pooled(y):

@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import pytest
 from keras import layers
+from scipy.special import softmax
 
 from classifier_ood import models, perturbation
 from classifier_ood.view import View
@@ -24,6 +25,11 @@ def nested():
     return keras.Model(inputs, layers.Dense(3, activation="softmax")(body(inputs)))
 
 
+def with_ops_softmax():
+    inputs = keras.Input((6, 6, 1))
+    return keras.Model(inputs, keras.ops.softmax(layers.Dense(3)(layers.Flatten()(inputs))))
+
+
 MODELS = {
     "logits": lambda: sequential([layers.Dense(3)]),
     "softmax inside": lambda: sequential([layers.Dense(3, activation="softmax")]),
@@ -31,8 +37,15 @@ MODELS = {
     "activation after": lambda: sequential([layers.Dense(3), layers.Activation("softmax")]),
     "no bias": lambda: sequential([layers.Dense(3, use_bias=False)]),
     "body in a model": nested,
+    "ops softmax": with_ops_softmax,
+    "cast after": lambda: sequential([layers.Dense(3), layers.Activation("linear")]),
     "head in a model": lambda: sequential([keras.Sequential([layers.Dense(3)])]),
 }
+
+
+@pytest.fixture(autouse=True)
+def seeded():
+    keras.utils.set_random_seed(5)
 
 
 @pytest.fixture
@@ -52,7 +65,7 @@ def test_features_and_logits(name, images):
     plain = model.predict(images, verbose=0)
     ours = found["logits"]
     if "softmax" in name or "activation" in name or "body" in name:
-        ours = np.exp(ours) / np.exp(ours).sum(1, keepdims=True)
+        ours = softmax(ours, axis=1)
     np.testing.assert_allclose(ours, plain, rtol=1e-5, atol=1e-6)
     assert json.dumps(model.get_config(), default=str) == before[0]
     assert [len(layer._inbound_nodes) for layer in model.layers] == nodes
@@ -74,6 +87,23 @@ def test_any_layer_can_be_the_features(images):
         View(model, features_layer="pol")
 
 
+def test_layers_of_a_model_within_the_model(images):
+    body = keras.Sequential(
+        [keras.Input((6, 6, 1)), layers.Conv2D(4, 3, name="c1"), layers.ReLU(name="r1")],
+        name="body",
+    )
+    model = keras.Sequential([body, layers.GlobalAveragePooling2D(), layers.Dense(3)])
+    view = View(model, "body", inner_layers=("body/c1",))
+    found = view.network.predict(images, verbose=0)
+    maps = body.predict(images, verbose=0)
+    np.testing.assert_allclose(found["features"], maps.mean((1, 2)), rtol=1e-5, atol=1e-5)
+    before = keras.Model(body.inputs, body.get_layer("c1").output).predict(images, verbose=0)
+    inner = found["layer_features/body/c1"]
+    np.testing.assert_allclose(inner, before.mean((1, 2)), rtol=1e-5, atol=1e-4)
+    with pytest.raises(ValueError, match=r"Candidates: body/c1 \(4, 4, 4\), body/r1"):
+        View(model, "c1")
+
+
 def test_input_ranges(images):
     unscaled = keras.Sequential([keras.Input((6, 6, 1)), layers.Flatten(), layers.Dense(3)])
     for name, pixels in (("0..255", images), ("0..1", images / 255), ("-1..1", images / 127.5 - 1)):
@@ -90,6 +120,12 @@ def test_refusals():
         View(keras.Model(inputs, layers.Dense(2)(layers.GlobalAveragePooling2D()(inputs))))
     with pytest.raises(ValueError, match=r"takes images \(6, 6, 1\). Received: \(5, 5, 1\)"):
         View(MODELS["logits"](), image_shape=(5, 5, 1))
+
+    with pytest.raises(ValueError, match="at least 2. It has 1"):
+        View(sequential([layers.Dense(1, activation="sigmoid")]))
+    named = keras.Input((6, 6, 1))
+    with pytest.raises(ValueError, match=r"must have 'logits'. Received: \['y'\]"):
+        View(keras.Model(named, {"y": layers.Dense(2)(layers.Flatten()(named))}))
 
     class Subclassed(keras.Model):
         def call(self, x):
@@ -127,14 +163,15 @@ def test_odin_moves_as_the_formula_says(images):
 
 def test_mahalanobis_perturbation_shortens_the_distance(images, rng):
     view = View(MODELS["logits"](), inner_layers=("pool",))
-    means, precision = rng.normal(0, 1, (3, 5)), np.diag(rng.uniform(0.5, 2, 5))
+    means, white = rng.normal(0, 1, (3, 5)), rng.normal(0, 1, (5, 4))
+    precision = white @ white.T
     key = "layer_features/pool"
 
     def distance(features):
         differences = features[:, None] - means
         return np.einsum("ncd,de,nce->nc", differences, precision, differences).min(1)
 
-    gaussians = {"pool": (means, precision)}
+    gaussians = {"pool": (means, white)}
     moved = perturbation.mahalanobis(view.network, gaussians, [0.002])(images)
     before = distance(view.network.predict(images, verbose=0)[key])
     assert (distance(moved["pool,epsilon=0.002"]) < before).all()

@@ -39,7 +39,10 @@ def input_gradient(function):
             with tf.GradientTape() as tape:
                 tape.watch(images)
                 total = keras.ops.sum(function(images))
-            return tape.gradient(total, images)
+            found = tape.gradient(total, images)
+            if found is None:
+                raise ValueError("The model has no gradient by its input: is its input integer?")
+            return found
 
         return lambda images: gradient(tf.convert_to_tensor(images)).numpy()
     if keras.backend.backend() == "jax":

@@ -69,8 +69,9 @@ class Classifier:
         }
         id_test = found.pop("id_test")
         names = {role: outputs.meta["dataset"] for role, outputs in found.items()}
-        if len(set(names.values())) < len(names):
-            raise ValueError(f"Two OOD sets have the same name: {', '.join(names.values())}.")
+        known = [id_test.meta["dataset"], *names.values()]
+        if len(set(known)) < len(known):
+            raise ValueError(f"Two test sets have the same name: {', '.join(known)}. Rename one.")
         self.near = tuple(names.get(f"ood:{name}", name) for name in self.near)
         return id_test, {names[role]: outputs for role, outputs in found.items()}
 
@@ -110,6 +111,9 @@ def tune(names, held_out, training, validation_ood):
                 logging.debug("%s with %s is left out: %s", name, setting, error)
                 continue
             found.append((metrics.auroc(metrics.Counts.of(*pair)), setting))
+        if not found:
+            continue  # the fit will say why
+        defaults = [auroc for auroc, setting in found if setting == entry.settings[0]]
         best = int(np.argmax([auroc for auroc, _ in found]))
         chosen[name] = found[best][1]
         edge = [
@@ -121,7 +125,7 @@ def tune(names, held_out, training, validation_ood):
             "score": name,
             "chosen": ", ".join(f"{k} = {v:g}" for k, v in chosen[name].items()),
             "validation_auroc": found[best][0],
-            "with_defaults": found[0][0],
+            "with_defaults": defaults[0] if defaults else None,
             "at_the_grid_edge": ", ".join(edge),
         })  # fmt: skip
     return chosen, rows

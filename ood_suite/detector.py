@@ -15,6 +15,7 @@ import numpy as np
 from ood_suite import metrics, scores
 from ood_suite.outputs import load_npz
 from ood_suite.runs import atomic_path
+from ood_suite.scores.checks import class_labels
 from ood_suite.scores.gaussian import TiedGaussian
 from ood_suite.scores.subspace import Residual
 
@@ -63,7 +64,14 @@ class Detector:
                     f"{self.name} learns from training data: fit(held_out, training=Outputs)."
                 )
             self._check_source(source)
+            if "labels" in self.entry.fit_needs and source.logits is not None:
+                (labels,) = source.require(("labels",), self.name)
+                class_labels(labels, len(source), source.logits.shape[1])
             self.learner.fit(*source.require(self.entry.fit_needs, self.name))
+        if getattr(self.learner, "judge_needs", ()):
+            source = held_out if self.learner.judge_on == "held_out" else training
+            needs = list(self.entry.needs) + ["labels"] * ("labels" in self.learner.judge_needs)
+            self.learner.fit_judge(*source.require(needs, self.name))
         if hasattr(self.learner, "fit_validation"):
             if validation_ood is None:
                 raise ValueError(f"{self.name} needs validation OOD data: fit(validation_ood=...).")
@@ -106,9 +114,9 @@ class Detector:
             raise ValueError("The detector has no threshold: call fit first.")
         settings = {
             "name": self.name,
-            "acceptance": self.acceptance,
+            "acceptance": float(self.acceptance),
             "threshold": self.threshold_,
-            "parameters": self.parameters,
+            "parameters": {name: np.asarray(v).item() for name, v in self.parameters.items()},
             "source": self.source_,
         }
         arrays = dict(_learned(self.learner, "learned")) if self.entry.learns else {}

@@ -13,6 +13,7 @@ RUN/report/.
 """
 
 import importlib
+import itertools
 import pathlib
 
 import numpy as np
@@ -26,6 +27,7 @@ from ood_suite.detector import Detector
 from ood_suite.runs import read_csv
 
 FLAGS = flags.FLAGS
+SHARED_ID = 0.01  # of an ID set, that another may hold: public data sets have some duplicates
 DRAWN_CURVES, DRAWN_HISTOGRAMS = 8, 8  # scores beyond which a figure would not be read
 
 
@@ -79,8 +81,10 @@ def evaluate_group(group, material, wanted, tuning, baseline, resamples, allow_o
             names, material.held_out, material.training, material.validation_ood
         )
     id_test, ood_tests = material.tests(parameters)
-    refuse_overlap(material, id_test, ood_tests, allow_overlap)
+    warned = refuse_overlap(material, id_test, ood_tests, allow_overlap)
+    warned += trained_on_held_out(material, id_test)
     detectors, left_out = fit(names, parameters, material, strict=wanted != ["all"])
+    warned += left_out
     names = list(detectors)
     values = {
         name: (
@@ -90,11 +94,15 @@ def evaluate_group(group, material, wanted, tuning, baseline, resamples, allow_o
         for name in progress(names, "scoring")
     }
     correct = None
-    if id_test.logits is not None and id_test.labels is not None:
+    if is_labelled(id_test):
         correct = id_test.logits.argmax(axis=1) == id_test.labels
     rows = [
         result_row(name, ood, values, baseline, resamples, correct)
-        | {"repeat": group.repeat_id, "threshold": detectors[name].threshold_}
+        | {
+            "repeat": group.repeat_id,
+            "threshold": detectors[name].threshold_,
+            "accepted": float(np.mean(values[name][0] <= detectors[name].threshold_)),
+        }
         for name in progress(names, "intervals")
         for ood in ood_tests
     ]
@@ -105,7 +113,7 @@ def evaluate_group(group, material, wanted, tuning, baseline, resamples, allow_o
         chosen=material.chosen and material.chosen.folder.name,
         tuned=tuned,
         classifier=classifier_figures(id_test),
-        notes=data_notes([id_test, *ood_tests.values(), material.validation_ood]) + left_out,
+        notes=data_notes([id_test, *ood_tests.values(), material.validation_ood]) + warned,
         figures=draw_figures(group, values, detectors, id_test, ood_tests),
         baseline=baseline,
     )
@@ -173,16 +181,22 @@ def group_means(rows, near):
             continue
         for name in dict.fromkeys(row["score"] for row in rows):
             own = [row for row in rows if row["score"] == name and row["ood"] in members]
-            keys = [key for key in (*metrics.METRICS, "oscr") if key in own[0]]
+            keys = [key for key in (*metrics.METRICS, "oscr", "accepted") if key in own[0]]
             means = {key: float(np.mean([row[key] for row in own])) for key in keys}
             label = f"mean of {title} ({', '.join(members)})"
             found.append({"score": name, "ood": label, "repeat": own[0]["repeat"]} | means)
     return found
 
 
+def is_labelled(outputs):
+    """Whether these are a classifier's outputs on examples with labels."""
+    labels = outputs.labels
+    return outputs.logits is not None and labels is not None and labels.min() >= 0
+
+
 def classifier_figures(id_test):
     """{"accuracy", "expected_calibration_error"} of the ID test set, {} for a density model."""
-    if id_test.logits is None or id_test.labels is None:
+    if not is_labelled(id_test):
         return {}
     if id_test.labels.max() >= id_test.logits.shape[1]:
         raise ValueError(
@@ -202,8 +216,8 @@ def data_notes(tested):
 
 
 def refuse_overlap(material, id_test, ood_tests, allowed):
-    """ValueError when an OOD set is another set again, or shares examples with the ID data, or, as
-    validation OOD, with a test set.
+    """ValueError when an OOD set is another set again or shares examples with ID data, or when two
+    parts of the ID data are largely the same; a note for each pair of ID parts that share some.
     """
     known = {id_test.meta["fingerprint"]: f"ID set {id_test.meta['dataset']}"}
     for name, outputs in ood_tests.items():
@@ -211,19 +225,58 @@ def refuse_overlap(material, id_test, ood_tests, allowed):
         if mark in known:
             raise ValueError(f"The OOD set {name} is the {known[mark]} itself.")
         known[mark] = f"OOD set {name}"
-    sources = {"ID test set": id_test, "held-out ID set": material.held_out}
-    if material.validation_ood is not None:
-        sources["validation OOD set"] = material.validation_ood
-    for title, source in sources.items():
-        for name, outputs in ood_tests.items():
-            if source.example_hashes is None or outputs.example_hashes is None or allowed:
-                continue
-            shared = int(np.isin(outputs.example_hashes, source.example_hashes).sum())
-            if shared:
+    id_parts = {
+        "training set": material.training,
+        "held-out ID set": material.held_out,
+        "ID test set": id_test,
+    }
+    ood_parts = {f"OOD set {name}": outputs for name, outputs in ood_tests.items()}
+    id_parts, ood_parts, validation = (
+        {title: o for title, o in parts.items() if o and o.example_hashes is not None}
+        for parts in (id_parts, ood_parts, {"validation OOD set": material.validation_ood})
+    )
+    for title, outputs in (ood_parts | validation).items():
+        for other, source in (id_parts | (validation if title in ood_parts else {})).items():
+            count = shared(outputs, source)
+            if count and not allowed:
                 raise ValueError(
-                    f"{shared} of the {len(outputs)} examples of the OOD set {name} are in the "
-                    f"{title} too. Remove them, or accept them with --allow_overlap."
+                    f"{count} of the {len(outputs)} examples of the {title} are in the {other} "
+                    "too. Remove them, or accept them with --allow_overlap."
                 )
+    notes = []
+    for (first, source), (second, outputs) in itertools.combinations(id_parts.items(), 2):
+        count = shared(outputs, source)
+        if count > SHARED_ID * len(outputs) and not allowed:
+            raise ValueError(
+                f"{count} of the {len(outputs)} examples of the {second} are in the {first} too. "
+                "Give other data, or accept them with --allow_overlap."
+            )
+        if count:
+            notes.append(f"{count} examples of the {second} are in the {first} too")
+    return notes
+
+
+def shared(outputs, source):
+    """How many examples of `outputs` are in `source`."""
+    return int(np.isin(outputs.example_hashes, source.example_hashes).sum())
+
+
+def trained_on_held_out(material, id_test):
+    """A note if the classifier does much better on held-out than on test data: then it was probably
+    trained on them, and what they set is optimistic.
+    """
+    sets = [material.held_out, id_test]
+    if not all(is_labelled(o) for o in sets):
+        return []
+    held_out, test = (classification.accuracy(o.logits, o.labels) for o in sets)
+    spread = sum(a * (1.0 - a) / len(o) for a, o in zip((held_out, test), sets, strict=True)) ** 0.5
+    if held_out - test <= max(5.0 * spread, 0.01):
+        return []
+    return [
+        f"the classifier is right on {held_out:.2%} of the held-out and {test:.2%} of the test "
+        "examples, so it was probably trained on the held-out ones: thresholds accept less ID data "
+        "than they should (column accepted), and temperatures and tuned parameters are off"
+    ]
 
 
 def draw_figures(group, values, detectors, id_outputs, ood_outputs):

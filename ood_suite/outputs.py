@@ -181,15 +181,19 @@ class OutputsWriter:
             state = read_json(self.folder / "state.json")
         except RunError:
             state = {}
+        self.maps = {}
         if state.get("meta") == json.loads(json.dumps(meta, default=str)):
-            self.done, self.names = state["done"], state["names"]
-        else:
+            try:
+                self.maps = {
+                    name: np.lib.format.open_memmap(self.folder / file, "r+")
+                    for name, file in state["names"].items()
+                }
+                self.done, self.names = state["done"], state["names"]
+            except (OSError, ValueError, EOFError):  # killed while the folder was removed
+                self.maps = {}
+        if not self.maps:
             shutil.rmtree(self.folder, ignore_errors=True)
         make_folder(self.folder)
-        self.maps = {
-            name: np.lib.format.open_memmap(self.folder / file, "r+")
-            for name, file in self.names.items()
-        }
 
     def add(self, arrays):
         """Appends rows; `arrays` maps field or field/key to (rows, ...), the same names every
@@ -200,6 +204,8 @@ class OutputsWriter:
             raise ValueError(f"Every batch must hold the same arrays. Received: {sorted(arrays)}.")
         stop = self.done + rows.pop()
         for name, array in arrays.items():
+            if name in self.maps and array.shape[1:] != self.maps[name].shape[1:]:
+                raise ValueError(f"`{name}` changed its shape to {array.shape} between batches.")
             if name not in self.maps:
                 self.names[name] = f"{len(self.names):03d}.npy"
                 self.maps[name] = np.lib.format.open_memmap(

@@ -21,6 +21,7 @@ TITLES = {
     "fpr95_id_positive": "FPR95 ID+",
     "fpr95_ood_positive": "FPR95 OOD+",
     "oscr": "OSCR",
+    "accepted": "ID accepted",
 }
 MANY = 8  # scores beyond which the terminal shows an overview
 LEGEND = (
@@ -30,7 +31,8 @@ LEGEND = (
     "In brackets 95% intervals: DeLong for AUROC, stratified bootstrap for the others; they speak "
     "of the test examples, "
     "not of the training. OSCR: area under the rate of accepted and correctly classified ID "
-    "against the rate of accepted OOD."
+    "against the rate of accepted OOD. ID accepted: share of ID test examples within the "
+    "threshold, which accepts 95% of the held-out ones."
 )
 
 
@@ -98,10 +100,13 @@ def terminal_table(reports):
         for row in group.tuned:
             edge = row["at_the_grid_edge"]
             warning = f"; at the edge of its grid: {edge}" if edge else ""
+            default = row["with_defaults"]
+            against = (
+                "the defaults do not fit" if default is None else f"{default:.4f} with the defaults"
+            )
             lines.append(
                 f"Tuned: {row['score']} with {row['chosen']} (validation AUROC "
-                f"{row['validation_auroc']:.4f}, {row['with_defaults']:.4f} with the defaults"
-                f"{warning})."
+                f"{row['validation_auroc']:.4f}, {against}{warning})."
             )
     lines += [
         f"Note: {note}." for note in dict.fromkeys(n for group in reports for n in group.notes)

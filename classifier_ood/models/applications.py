@@ -31,6 +31,11 @@ def build(input_shape, num_classes, application="ResNet50", weights=None):
     # The module of the constructor has its preprocessing: caffe, torch or tf scaling, or none.
     preprocess = importlib.import_module(constructor.__module__).preprocess_input
     head = network.layers[-1]
+    if not isinstance(head, keras.layers.Dense):
+        raise ValueError(
+            f"{application} ends in {head.name} ({type(head).__name__}), not in a Dense layer: its "
+            "logits are no linear function of features."
+        )
     body = keras.Model(network.inputs, head.input)
     features = body(preprocess(inputs))
     return keras.Model(inputs, {"features": features, "logits": head(features)}, name=application)

@@ -77,6 +77,7 @@ def test_options_reach_the_network():
         ("convnet", {"std": 0.0}, "`std` must be positive"),
         ("convnet", {"mean": (1.0, 2.0)}, "one per channel"),
         ("applications", {"application": "ResNet5"}, "Unknown application 'ResNet5'"),
+        ("applications", {"application": "MobileNet"}, "not in a Dense layer"),
     ],
 )
 def test_refusals(name, options, message):

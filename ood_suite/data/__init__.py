@@ -14,7 +14,7 @@ import pathlib
 import numpy as np
 
 from ood_suite.data import synthetic
-from ood_suite.data.npz import read_images
+from ood_suite.data.npz import UNLABELLED, read_images
 from ood_suite.data.streams import FolderImages, TfdsImages
 from ood_suite.data.transforms import to_grey_rgb
 from ood_suite.runs import fingerprint
@@ -112,7 +112,7 @@ def load(name, split, data_dir=None, image_shape=None):
         return _from_outside(name, split, image_shape)
     if known and known.generator:
         images = known.generator(synthetic.COUNT, _needed(image_shape, name))
-        return ImageSet(name, split, images, np.zeros(len(images), np.int32))
+        return ImageSet(name, split, images, np.full(len(images), UNLABELLED, np.int32))
     if known and known.derived_from:
         source = load(known.derived_from, split, data_dir)
         return dataclasses.replace(source, name=name, images=known.transform(source.images))
@@ -134,7 +134,9 @@ def load(name, split, data_dir=None, image_shape=None):
 
 
 def _from_outside(name, split, image_shape):
-    """An ImageSet of a path or a "tfds:NAME", called after the last part of it."""
+    """An ImageSet of a path or a "tfds:NAME", called after the last part of it; where that says no
+    more than "test", after the last two.
+    """
     if name.startswith("tfds:"):
         source = name.removeprefix("tfds:")
         images = TfdsImages(source, split)
@@ -142,10 +144,16 @@ def _from_outside(name, split, image_shape):
     path = pathlib.Path(name)
     if path.is_dir():
         images = FolderImages(path, _needed(image_shape, name))
-        return ImageSet(path.name, split, images, images.labels)
+        return ImageSet(_short_name(path), split, images, images.labels)
     if not path.exists():
         raise FileNotFoundError(f"There is no file or folder {path}.")
-    return ImageSet(path.stem, split, *read_images(path))
+    return ImageSet(_short_name(path), split, *read_images(path))
+
+
+def _short_name(path):
+    path = path.resolve()
+    generic = path.stem in (*SPLITS, "images", "data")
+    return f"{path.parent.name}_{path.stem}" if generic else path.stem
 
 
 def _needed(image_shape, name):

@@ -7,6 +7,8 @@ import numpy as np
 from ood_suite.outputs import load_npz
 from ood_suite.runs import atomic_path
 
+UNLABELLED = -1  # what stands for a label where there is none
+
 
 def check_images(images, source="`images`"):
     """Refuses everything but uint8 (n, height, width, channels), 0..255, with at least one image.
@@ -33,14 +35,14 @@ def check_images(images, source="`images`"):
 
 
 def read_images(path):
-    """Reads `images` and `labels` (zeros if absent): uint8 (n, height, width, channels) and int32
+    """Reads `images` and `labels` (-1 if absent): uint8 (n, height, width, channels) and int32
     (n,).
     """
     arrays = load_npz(path)
     if "images" not in arrays:
         raise ValueError(f"{path} must hold an array `images`. Received: {sorted(arrays)}.")
     images = check_images(arrays["images"], f"`images` of {path}")
-    labels = arrays.get("labels", np.zeros(len(images), np.int32))
+    labels = arrays.get("labels", np.full(len(images), UNLABELLED, np.int32))
     if labels.shape != (len(images),) or labels.dtype.kind not in "iu":
         raise ValueError(
             f"`labels` of {path} must be integers of shape ({len(images)},). "

@@ -9,6 +9,7 @@ import pathlib
 
 import numpy as np
 
+from ood_suite.data.npz import UNLABELLED
 from ood_suite.runs import fingerprint
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".ppm", ".tif", ".tiff"}
@@ -28,7 +29,8 @@ class FolderImages:
         crop_share: in (0, 1]; 1 keeps all of the shorter side.
 
     Attributes:
-        labels: int32 (n,), number of the sub-folder, or zeros.
+        labels: int32 (n,), number of the sub-folder in `classes`, or -1 without sub-folders.
+        classes: sorted names of the sub-folders.
 
     Raises:
         ValueError: no images there; or, when it is read, a file that is no image.
@@ -47,9 +49,9 @@ class FolderImages:
         self.crop_share = crop_share
         self.shape = (len(self.paths), *image_shape)
         parts = [path.relative_to(self.folder).parts for path in self.paths]
-        classes = sorted({part[0] for part in parts if len(part) > 1})
-        numbers = {name: i for i, name in enumerate(classes)}
-        self.labels = np.array([numbers.get(part[0], 0) for part in parts], np.int32)
+        self.classes = sorted({part[0] for part in parts if len(part) > 1})
+        numbers = {name: i for i, name in enumerate(self.classes)}
+        self.labels = np.array([numbers.get(part[0], UNLABELLED) for part in parts], np.int32)
 
     def __len__(self):
         return len(self.paths)
@@ -59,8 +61,9 @@ class FolderImages:
 
     @property
     def fingerprint(self):
-        """Of the relative paths, sizes and shape; contents are not read."""
-        lines = [f"{p.relative_to(self.folder)} {p.stat().st_size}" for p in self.paths]
+        """Of the relative paths, sizes, times and shape; contents are not read."""
+        stats = ((path, path.stat()) for path in self.paths)
+        lines = [f"{p.relative_to(self.folder)} {s.st_size} {s.st_mtime_ns}" for p, s in stats]
         text = "\n".join([*lines, str(self.shape), str(self.crop_share)])
         return fingerprint(np.frombuffer(text.encode(), np.uint8))
 
@@ -70,6 +73,8 @@ class FolderImages:
         height, width, channels = self.shape[1:]
         try:
             with Image.open(path) as file:
+                if file.mode[0] in "IF":
+                    raise OSError(f"mode {file.mode}, more than 8 bits; convert it to 8 bits")
                 image = file.convert("L" if channels == 1 else "RGB")
         except (OSError, UnidentifiedImageError) as error:
             raise ValueError(f"{path} cannot be read as an image: {error}.") from error
@@ -86,7 +91,7 @@ class TfdsImages:
     """A split of a TFDS data set of fixed image size, read in stored order; nothing is downloaded.
 
     Attributes:
-        labels: int32 (n,), read in a pass of their own, or zeros where there are none.
+        labels: int32 (n,), read in a pass of their own, or -1 where there are none.
 
     Raises:
         ValueError: the data set is unknown, not prepared, or has no images of one fixed size.
@@ -110,7 +115,7 @@ class TfdsImages:
                 f"The images of {name} have no fixed size ({shape}). Write them into a folder."
             )
         labelled = "label" in self.dataset.element_spec
-        labels = self.dataset.map(lambda example: example["label"] if labelled else 0)
+        labels = self.dataset.map(lambda example: example["label"] if labelled else UNLABELLED)
         self.labels = np.fromiter(labels.as_numpy_iterator(), np.int32)
         self.shape = (len(self.labels), *shape)
         self._position, self._images = None, None

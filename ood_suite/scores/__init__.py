@@ -96,7 +96,7 @@ class Score(NamedTuple):
 
         shapers = {name: part(name, SHAPERS[name]) for name in self.parts[:-1]}
         judge = SCORES[self.parts[-1]]
-        return self.fn(shapers, part(self.parts[-1], judge), judge.fit_needs)
+        return self.fn(shapers, part(self.parts[-1], judge), judge.fit_needs, judge.fit_on)
 
 
 _ASH = {"percentile": (30.0, 50.0, 65.0, 80.0, 90.0, 95.0)}
@@ -220,14 +220,13 @@ def get(name):
         )
     parts = (*shapers, last)
     learns = any(entry.learns for entry in [*entries, judge])
-    fit_needs = ("features", *_HEAD) + (("labels",) if "labels" in judge.fit_needs else ())
     grid = {
         f"{part}.{parameter}": values
         for part, entry in zip(parts, [*entries, judge._replace(grid={})], strict=True)
         for parameter, values in entry.grid.items()
     }
     needs = ("features", *_HEAD)
-    return Score(activations.Shaped, needs, fit_needs if learns else (), "training", grid, parts)
+    return Score(activations.Shaped, needs, needs if learns else (), "training", grid, parts)
 
 
 def _known(catalogue, name, kind):

@@ -179,15 +179,17 @@ class Shaped:
         shapers: {name: function of rows, or object that learns}.
         judge: function of logits, or object that learns from shaped logits.
         judge_needs: names of what `judge` learns from, of "logits" and "labels".
+        judge_on: "training" or "held_out", the data that it learns from.
     """
 
-    def __init__(self, shapers, judge, judge_needs=()):
+    def __init__(self, shapers, judge, judge_needs=(), judge_on="training"):
         self.shapers = shapers
         self.judge = judge
         self.judge_needs = judge_needs
+        self.judge_on = judge_on
 
-    def fit(self, features, head_kernel, head_bias, labels=None):
-        """Learns from training features (n, d), the head, and labels (n,) if the judge does."""
+    def fit(self, features, head_kernel, head_bias):
+        """The shapers learn from training features (n, d) and the head."""
         features = checks.matrix("features", features, what="features")
         kernel, bias = checks.head(features, head_kernel, head_bias)
         self.width_ = np.int64(features.shape[1])
@@ -195,24 +197,31 @@ class Shaped:
             if hasattr(shaper, "fit"):
                 before = list(self.shapers.values())[:position]
                 shaper.fit(_Lazily(features, before, kernel, bias), kernel)
-        if self.judge_needs:
-            arrays = {"logits": self._logits(features, kernel, bias), "labels": labels}
-            self.judge.fit(*(arrays[name] for name in self.judge_needs))
+        return self
+
+    def fit_judge(self, features, head_kernel, head_bias, labels=None):
+        """The judge learns from the shaped logits of its data, and labels (n,) if it needs them."""
+        kernel, bias = checks.head(features, head_kernel, head_bias)
+        logits = np.concatenate([part for _, part in self._logits(features, kernel, bias)])
+        arrays = {"logits": logits, "labels": labels}
+        self.judge.fit(*(arrays[name] for name in self.judge_needs))
         return self
 
     def _logits(self, features, kernel, bias):
-        parts = []
-        for _, rows in checks.chunks("features", features):
+        """Yields (slice, shaped logits)."""
+        for part, rows in checks.chunks("features", features, kernel.shape[1]):
             shaped = _through(self.shapers.values(), rows, kernel, bias)
-            parts.append(shaped[0] @ shaped[1] + shaped[2])
-        return np.concatenate(parts) if parts else np.empty((0, kernel.shape[1]))
+            yield part, shaped[0] @ shaped[1] + shaped[2]
 
     def score(self, features, head_kernel, head_bias):
         """float64 (n,)."""
         width = getattr(self, "width_", None)
         features = checks.matrix("features", features, width, "features")
-        logits = self._logits(features, *checks.head(features, head_kernel, head_bias))
-        return self.judge.score(logits) if hasattr(self.judge, "score") else self.judge(logits)
+        judge = getattr(self.judge, "score", self.judge)
+        scores = np.empty(len(features))
+        for part, logits in self._logits(features, *checks.head(features, head_kernel, head_bias)):
+            scores[part] = judge(logits)
+        return scores
 
 
 def _through(shapers, features, kernel, bias):

@@ -52,9 +52,23 @@ def finite(name, values):
     return values
 
 
-def chunks(name, values):
-    """Yields (slice, float64 rows) over all rows of a matrix, each chunk checked to be finite."""
-    rows = max(1, CHUNK_BYTES // (8 * values.shape[1]))
+def above(name, value, bound):
+    if not value > bound:
+        raise ValueError(f"`{name}` must be more than {bound}. Received: {value}.")
+
+
+def same_length(features, logits):
+    if len(features) != len(logits):
+        raise ValueError(f"There are {len(features)} features and {len(logits)} logits.")
+
+
+def chunks(name, values, beside=0):
+    """Yields (slice, float64 rows) over all rows of a matrix, each chunk checked to be finite.
+
+    Args:
+        beside: columns of what the caller makes of a row, if those are more.
+    """
+    rows = max(1, CHUNK_BYTES // (8 * max(values.shape[1], beside)))
     for start in range(0, len(values), rows):
         part = slice(start, start + rows)
         yield part, finite(name, np.asarray(values[part], np.float64))
@@ -114,15 +128,37 @@ def same_classes(logits, head_kernel):
         )
 
 
-def class_means(features, labels, num_classes):
-    """float64 (classes, d): the mean of each class, in one pass."""
+def class_sums(features, labels, num_classes):
+    """float64 (classes, d): the sum over each class's examples, in one pass."""
     sums = np.zeros((num_classes, features.shape[1]))
     for part, rows in chunks("features", features):
         here = labels[part]
         order = np.argsort(here, kind="stable")
         starts = np.flatnonzero(np.diff(here[order], prepend=-1))
         sums[here[order][starts]] += np.add.reduceat(rows[order], starts)
-    return sums / np.bincount(labels, minlength=num_classes)[:, None]
+    return sums
+
+
+def class_means(features, labels, num_classes):
+    """float64 (classes, d): the mean of each class, in one pass."""
+    counts = np.bincount(labels, minlength=num_classes)
+    return class_sums(features, labels, num_classes) / counts[:, None]
+
+
+def correct_means(features, labels, logits):
+    """(means, correct): float64 (classes, d), the mean of each class's correctly classified
+    examples, and bool (n,), which those are; a class without any is a ValueError.
+    """
+    same_length(features, logits)
+    classes, correct = logits.shape[1], np.empty(len(logits), bool)
+    for part, rows in chunks("logits", logits):
+        correct[part] = rows.argmax(axis=1) == labels[part]
+    counts = np.bincount(labels[correct], minlength=classes)
+    if not counts.all():
+        raise ValueError(f"Class {counts.argmin()} has no correctly classified example to fit.")
+    wrong_apart = np.where(correct, labels, classes)  # the wrong ones are a class of their own
+    sums = class_sums(features, wrong_apart, classes + 1)
+    return sums[:classes] / counts[:, None], correct
 
 
 def quantile(features, share):

@@ -55,7 +55,7 @@ class TiedGaussian:
         features = checks.matrix("features", features, self.means_.shape[1], "features")
         origin = self.means_.mean(axis=0)  # near the data: less cancellation in |x|^2 - 2 x m + m^2
         means = (self.means_ - origin) @ self.whitening_
-        for part, rows in checks.chunks("features", features):
+        for part, rows in checks.chunks("features", features, len(means)):
             white = (rows - origin) @ self.whitening_
             squares = (white**2).sum(axis=1)[:, None] + (means**2).sum(axis=1)
             yield part, np.maximum(squares - 2.0 * white @ means.T, 0.0)

@@ -6,12 +6,13 @@ import numpy as np
 from scipy.special import softmax
 
 from ood_suite.scores import checks
+from ood_suite.scores.logits import msp
 
 
 def odin(logits_perturbed, temperature=1000.0, epsilon=0.0014):
-    """-max_c softmax(z(x') / T)_c, with x' = x - epsilon * sign(gradient) (see the extractor).
+    """1 - max_c softmax(z(x') / T)_c, with x' = x - epsilon * sign(gradient) (see the extractor).
 
-    Computed in float64: at T = 1000 all values lie within a few thousandths of -1/classes.
+    Computed in float64: at T = 1000 all values lie within a few thousandths of 1 - 1/classes.
 
     Args:
         logits_perturbed: {"T=1000,epsilon=0.0014": (n, classes)}; the gradient depends on T too.
@@ -28,8 +29,8 @@ def odin(logits_perturbed, temperature=1000.0, epsilon=0.0014):
             f"odin needs `logits_perturbed` of {key}. Received: {have}. Extract them with "
             f"--odin_temperature={temperature:g} --odin_epsilon={epsilon:g}."
         )
-    logits = checks.logits_matrix(logits_perturbed[key])
-    return -softmax(logits / temperature, axis=1).max(axis=1)
+    checks.above("temperature", temperature, 0.0)
+    return msp(checks.logits_matrix(logits_perturbed[key]) / temperature)
 
 
 def gradnorm(features, logits, temperature=1.0):
@@ -44,10 +45,10 @@ def gradnorm(features, logits, temperature=1.0):
     >>> gradnorm([[1.0, 2.0]], [[np.log(3.0), 0.0]])
     array([-1.5])
     """
+    checks.above("temperature", temperature, 0.0)
     features = checks.matrix("features", features, what="features")
     logits = checks.logits_matrix(logits)
-    if len(features) != len(logits):
-        raise ValueError(f"There are {len(features)} features and {len(logits)} logits.")
+    checks.same_length(features, logits)
     away = np.abs(softmax(logits / temperature, axis=1) - 1.0 / logits.shape[1]).sum(axis=1)
     scores = np.empty(len(features))
     for part, rows in checks.chunks("features", features):

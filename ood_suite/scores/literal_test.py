@@ -153,6 +153,63 @@ def test_odin_at_a_high_temperature_does_not_collapse():
     assert len(np.unique(values)) == 2000
 
 
+def test_large_logits_keep_their_order():
+    """The softmax rounds to 1 in float64 from a lead of 37 on; the scores do not."""
+    lead = np.linspace(30.0, 600.0, 500)
+    logits = np.stack([lead, np.zeros(500), -np.ones(500)], axis=1)
+    for values in (get("msp").fn(logits), get("odin").fn({"T=1,epsilon=0": logits}, 1.0, 0.0)):
+        assert (np.diff(values) < 0).all()
+        np.testing.assert_allclose(values[:3], (1 + np.exp(-1)) * np.exp(-lead[:3]), rtol=1e-10)
+    training = outputs(2, 100)
+    openmax = Detector("openmax").fit(training, training)
+    far = Outputs(logits=np.eye(5)[:1] * np.linspace(100, 1000, 50)[:, None])
+    assert len(np.unique(openmax.score(far))) == 50
+
+
+def test_many_classes_by_hand():
+    rng = np.random.default_rng(0)
+    logits = rng.normal(0, 1, (3, 200))
+    p = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    largest = np.sort(p, axis=1)[:, ::-1][:, :100]
+    expected = (largest**0.1 * (1 - largest) ** 0.1).sum(1)
+    np.testing.assert_allclose(get("gen").fn(logits), expected, rtol=1e-10)
+    x, z = np.array([[1.0, -2.0]]), np.array([[2.0 * np.log(3.0), 0.0]])
+    np.testing.assert_allclose(get("gradnorm").fn(x, z, temperature=2.0), [-3.0 * 0.5 / 2.0])
+
+
+def test_default_dimensions_of_the_subspace():
+    for width, dimension in ((16, 8), (768, 512), (2048, 1000)):
+        x = np.random.default_rng(0).normal(0, 1, (4, width))
+        found = get("residual").make().fit(x, np.eye(width)[:, :3], np.zeros(3))
+        assert found.residual_.shape == (width, width - dimension)
+
+
+def test_relative_mahalanobis_with_classes_of_unequal_size():
+    rng = np.random.default_rng(2)
+    labels = np.repeat([0, 1], [10, 90])
+    x, test = rng.normal(labels[:, None] * 2.0, 1, (100, 3)), rng.normal(0, 2, (5, 3))
+    within = np.concatenate([x[labels == c] - x[labels == c].mean(0) for c in (0, 1)])
+    precision = np.linalg.inv(within.T @ within / 100)
+    whole = np.linalg.inv(np.cov(x.T, bias=True))
+    expected = [
+        min((t - x[labels == c].mean(0)) @ precision @ (t - x[labels == c].mean(0)) for c in (0, 1))
+        - (t - x.mean(0)) @ whole @ (t - x.mean(0))
+        for t in test
+    ]
+    found = get("relative_mahalanobis").make().fit(x, labels).score(test)
+    np.testing.assert_allclose(found, expected, rtol=1e-9)
+
+
+def test_a_judge_learns_from_the_data_that_it_learns_from_alone():
+    """Without clipping, react+temperature_scaling is temperature_scaling."""
+    held_out, training = outputs(0), outputs(2, 100)
+    alone = Detector("temperature_scaling").fit(held_out, training)
+    both = Detector("react+temperature_scaling", parameters={"react.percentile": 100.0})
+    both.fit(held_out, training)
+    found = both.learner.judge.temperature_
+    assert found == pytest.approx(float(alone.learner.temperature_), rel=1e-6)
+
+
 def test_linear_invariances():
     """Mahalanobis is unchanged by any invertible map of the features; KNN by their length."""
     rng = np.random.default_rng(0)
@@ -209,6 +266,18 @@ def test_bad_fits():
         get("fdbd").fn().fit(x).score(x, np.zeros((10, 2)), np.zeros((4, 3)))
     with pytest.raises(ValueError, match="`dimension` must lie in 1..3"):
         get("residual").make({"dimension": 4}).fit(x, np.zeros((4, 2)), np.zeros(2))
+    flat = np.zeros((10, 8))
+    flat[:, :3] = np.random.default_rng(1).random((10, 3))
+    with pytest.raises(ValueError, match="lie within the 4 dimensions"):
+        get("vim").make().fit(flat, np.ones((10, 2)), np.eye(8)[:, :2], np.zeros(2))
+    with pytest.raises(ValueError, match="There are 10 features and 9 logits"):
+        get("vim").make({"dimension": 2}).fit(x, np.ones((9, 2)), np.eye(4)[:, :2], np.zeros(2))
+    with pytest.raises(ValueError, match="`temperature` must be more than 0"):
+        get("energy").fn(x, temperature=0.0)
+    with pytest.raises(ValueError, match="Class 4 has none"):
+        few = outputs(2, 100)
+        few.labels[few.labels == 4] = 0
+        Detector("mahalanobis").fit(outputs(0), few)
     with pytest.raises(ValueError, match="do not vary"):
         gaussian.Mahalanobis().fit(np.ones((10, 4)), labels)
     with pytest.warns(UserWarning, match="look like probabilities"):

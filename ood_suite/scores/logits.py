@@ -1,5 +1,7 @@
 """Scores of the logits alone. Higher = more OOD; natural logarithms; logits are (n, classes)."""
 
+import warnings
+
 import numpy as np
 from scipy import optimize
 from scipy.special import log_softmax, logsumexp, softmax
@@ -10,15 +12,20 @@ WEIBULL_SHIFT = 10_000.0  # libMR's, see OpenMax
 
 
 def msp(logits):
-    """-max_c softmax(z)_c, in [-1, -1/classes].
+    """1 - max_c softmax(z)_c, in [0, 1 - 1/classes].
+
+    Computed as the sum of the other probabilities: -max_c softmax(z)_c, as other libraries give it,
+    is -1 in float64 for all logits that lead by more than 37, and their order is lost.
 
     Reference: Hendrycks, Gimpel, "A Baseline for Detecting Misclassified and Out-of-Distribution
         Examples in Neural Networks", ICLR 2017.
 
     >>> msp([[0.0, 0.0], [np.log(3.0), 0.0]])
-    array([-0.5 , -0.75])
+    array([0.5 , 0.25])
     """
-    return -softmax(checks.logits_matrix(logits), axis=1).max(axis=1)
+    log_p = log_softmax(checks.logits_matrix(logits), axis=1)
+    log_p[np.arange(len(log_p)), log_p.argmax(axis=1)] = -np.inf
+    return np.exp(log_p).sum(axis=1)
 
 
 def max_logit(logits):
@@ -44,6 +51,7 @@ def energy(logits, temperature=1.0):
     >>> energy([[0.0, 0.0]]).round(4)
     array([-0.6931])
     """
+    checks.above("temperature", temperature, 0.0)
     logits = checks.logits_matrix(logits)
     return -temperature * logsumexp(logits / temperature, axis=1)
 
@@ -75,16 +83,18 @@ def gen(logits, gamma=0.1, top=100):
     >>> gen([[0.0, 0.0]], gamma=0.5)
     array([1.])
     """
+    checks.above("gamma", gamma, 0.0)
+    checks.above("top", top, 0)
     logits = checks.logits_matrix(logits)
     log_p = np.sort(log_softmax(logits, axis=1), axis=1)[:, -top:]
     return np.exp(gamma * (log_p + np.log(-np.expm1(np.minimum(log_p, -1e-300))))).sum(axis=1)
 
 
 class TemperatureScaling:
-    """-max_c softmax(z / T)_c with the T that minimises the cross entropy of held-out ID data.
+    """1 - max_c softmax(z / T)_c with the T that minimises the cross entropy of held-out ID data.
 
     Attributes:
-        temperature_: T, found in [0.05, 20] to 1e-6 in its logarithm.
+        temperature_: T, found in [0.001, 1000] to 1e-6 in its logarithm.
 
     Reference: Guo et al., "On Calibration of Modern Neural Networks", ICML 2017, section 4.2.
 
@@ -110,8 +120,14 @@ class TemperatureScaling:
             scale = np.exp(-log_temperature)
             return np.mean(logsumexp(logits * scale, axis=1) - right * scale)
 
-        bounds = (np.log(0.05), np.log(20.0))
+        bounds = (np.log(1e-3), np.log(1e3))
         found = optimize.minimize_scalar(loss, bounds=bounds, options={"xatol": 1e-6})
+        if min(abs(found.x - bound) for bound in bounds) < 1e-3:
+            warnings.warn(
+                f"Temperature scaling stopped at its bound, T = {np.exp(found.x):.4g}: the logits "
+                "are right on all held-out examples, or say nothing of their labels.",
+                stacklevel=2,
+            )
         self.temperature_ = np.float64(np.exp(found.x))
         return self
 
@@ -156,14 +172,15 @@ class KLMatching:
 
 
 class OpenMax:
-    """softmax(v)_unknown, the probability of the unknown class, in [0, 1].
+    """log(p / (1 - p)) of p = softmax(v)_unknown, the probability of the unknown class.
 
     The `alpha` largest logits are lowered by w_i = CDF_i(|z - mean_i|) * (alpha + 1 - i) / alpha,
     i = 1..alpha, where CDF_i is a Weibull distribution of the largest distances of class i; what
     they lose is the logit of the unknown class.
 
-    As libMR does, tails are moved to start at 10000 before the Weibull fit; the fit itself solves
-    the likelihood equation exactly.
+    The logarithm of the odds keeps the order where p rounds to 0 or 1. As libMR does, tails are
+    moved to start at 10000 before the Weibull fit; the fit itself solves the likelihood equation
+    exactly.
 
     Args:
         tail: number of largest distances per class that the Weibull distribution describes.
@@ -181,19 +198,18 @@ class OpenMax:
         self.alpha = alpha
 
     def fit(self, logits, labels):
-        """Learns from training logits (n, classes) and labels (n,)."""
-        logits = checks.logits_matrix(logits)
+        """Learns from training logits (n, classes) and labels (n,), in two passes."""
+        checks.above("tail", self.tail, 0)
+        checks.above("alpha", self.alpha, 0)
+        logits = checks.matrix("logits", logits, what="classes")
         labels, classes = checks.class_labels(labels, len(logits), logits.shape[1])
-        correct = logits.argmax(axis=1) == labels
-        self.means_ = np.empty((classes, classes))
+        self.means_, correct = checks.correct_means(logits, labels, logits)
+        distances = np.empty(len(logits))
+        for part, rows in checks.chunks("logits", logits):
+            distances[part] = np.linalg.norm(rows - self.means_[labels[part]], axis=1)
         self.starts_, self.shapes_, self.scales_ = np.empty((3, classes))
         for c in range(classes):
-            own = logits[correct & (labels == c)]
-            if not len(own):
-                raise ValueError(f"Class {c} has no correctly classified example to fit.")
-            self.means_[c] = own.mean(axis=0)
-            distances = np.linalg.norm(own - self.means_[c], axis=1)
-            tail = np.sort(distances)[-self.tail :]
+            tail = np.sort(distances[correct & (labels == c)])[-self.tail :]
             self.starts_[c] = tail[0]
             self.shapes_[c], self.scales_[c] = _weibull(tail - tail[0] + WEIBULL_SHIFT)
         return self
@@ -209,10 +225,10 @@ class OpenMax:
             c = top[:, rank]
             distances = np.linalg.norm(logits - self.means_[c], axis=1)
             moved = np.maximum(distances - self.starts_[c] + WEIBULL_SHIFT, 0.0)
-            cdf = -np.expm1(-((moved / self.scales_[c]) ** self.shapes_[c]))
+            with np.errstate(over="ignore"):  # infinitely far: the CDF is 1
+                cdf = -np.expm1(-((moved / self.scales_[c]) ** self.shapes_[c]))
             lost[rows, c] = cdf * (alpha - rank) / alpha * logits[rows, c]
-        unknown = lost.sum(axis=1)
-        return np.exp(unknown - np.logaddexp(unknown, logsumexp(logits - lost, axis=1)))
+        return lost.sum(axis=1) - logsumexp(logits - lost, axis=1)
 
 
 def _weibull(values):

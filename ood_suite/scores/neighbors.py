@@ -136,7 +136,11 @@ class NNGuide:
     def fit(self, features, logits):
         """Keeps training features (m, d), and the energies of their logits (m, classes)."""
         self.bank_, self.norms_ = _bank(features, self.k)
-        self.energies_ = logsumexp(checks.logits_matrix(logits), axis=1)
+        logits = checks.matrix("logits", logits, what="classes")
+        checks.same_length(features, logits)
+        self.energies_ = np.empty(len(logits))
+        for part, rows in checks.chunks("logits", logits):
+            self.energies_[part] = logsumexp(rows, axis=1)
         return self
 
     def score(self, features, logits):

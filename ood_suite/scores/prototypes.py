@@ -21,17 +21,9 @@ class SHE:
     def fit(self, features, labels, logits):
         """Learns from training features (n, d), labels (n,) and logits (n, classes)."""
         features = checks.matrix("features", features, what="features")
-        logits = checks.logits_matrix(logits)
-        labels, classes = checks.class_labels(labels, len(features), logits.shape[1])
-        correct = logits.argmax(axis=1) == labels
-        counts = np.bincount(labels[correct], minlength=classes)
-        if not counts.all():
-            raise ValueError(f"Class {counts.argmin()} has no correctly classified example to fit.")
-        masked = np.where(correct, labels, classes)  # the wrong ones are a class of their own
-        sums = np.zeros((classes + 1, features.shape[1]))
-        for part, rows in checks.chunks("features", features):
-            np.add.at(sums, masked[part], rows)
-        self.patterns_ = sums[:classes] / counts[:, None]
+        logits = checks.matrix("logits", logits, what="classes")
+        labels, _ = checks.class_labels(labels, len(features), logits.shape[1])
+        self.patterns_, _ = checks.correct_means(features, labels, logits)
         return self
 
     def score(self, features, logits):
@@ -156,6 +148,8 @@ class HIMPLoS:
         features = checks.matrix("features", features, what="features")
         labels, classes = checks.class_labels(labels, len(features))
         self.prototypes_ = checks.class_means(features, labels, classes)
+        if self.clip < 0.0:
+            raise ValueError(f"`clip` must be 0 or more. Received: {self.clip}.")
         if self.clip:
             self.clip_ = np.float64(self.clip)
         elif self.clip_percentile < 100.0:

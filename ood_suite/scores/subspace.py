@@ -88,12 +88,22 @@ class Vim:
         """Learns from training features (n, d), logits (n, classes) and the head, in two passes."""
         self.space_ = Residual(self.dimension).fit(features, head_kernel, head_bias)
         logits = checks.matrix("logits", logits, what="classes")
+        checks.same_length(features, logits)
         largest = sum(rows.max(axis=1).sum() for _, rows in checks.chunks("logits", logits))
-        self.alpha_ = np.float64(largest / self.space_.score(features).sum())
+        residual, length = self.space_.score(features).sum(), 0.0
+        for _, rows in checks.chunks("features", features):
+            length += np.linalg.norm(rows - self.space_.origin_, axis=1).sum()
+        if residual <= 1e-6 * length:
+            kept = len(self.space_.origin_) - self.space_.residual_.shape[1]
+            raise ValueError(
+                f"The training features lie within the {kept} dimensions of the principal "
+                "subspace: nothing is left of them outside. Choose a smaller `dimension`."
+            )
+        self.alpha_ = np.float64(largest / residual)
         return self
 
     def score(self, features, logits):
         """float64 (n,)."""
-        return self.alpha_ * self.space_.score(features) - logsumexp(
-            checks.logits_matrix(logits), axis=1
-        )
+        logits = checks.logits_matrix(logits)
+        checks.same_length(features, logits)
+        return self.alpha_ * self.space_.score(features) - logsumexp(logits, axis=1)
