@@ -93,19 +93,16 @@ def evaluate_group(group, material, wanted, tuning, baseline, resamples, allow_o
         )
         for name in progress(names, "scoring")
     }
-    correct = None
-    if is_labelled(id_test):
-        correct = id_test.logits.argmax(axis=1) == id_test.labels
-    rows = [
-        result_row(name, ood, values, baseline, resamples, correct)
-        | {
-            "repeat": group.repeat_id,
-            "threshold": detectors[name].threshold_,
-            "accepted": float(np.mean(values[name][0] <= detectors[name].threshold_)),
-        }
-        for name in progress(names, "intervals")
-        for ood in ood_tests
-    ]
+    correct = id_test.logits.argmax(axis=1) == id_test.labels if is_labelled(id_test) else None
+    rows = []
+    for name in progress(names, "intervals"):
+        threshold = detectors[name].threshold_
+        accepted = float(np.mean(values[name][0] <= threshold))
+        common = {"repeat": group.repeat_id, "threshold": threshold, "accepted": accepted}
+        rows += [
+            result_row(name, ood, values, baseline, resamples, correct) | common
+            for ood in ood_tests
+        ]
     return report.GroupReport(
         repeat_id=group.repeat_id,
         rows=rows + group_means(rows, material.near),

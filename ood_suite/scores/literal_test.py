@@ -179,7 +179,7 @@ def test_many_classes_by_hand():
 
 def test_default_dimensions_of_the_subspace():
     for width, dimension in ((16, 8), (768, 512), (2048, 1000)):
-        x = np.random.default_rng(0).normal(0, 1, (4, width))
+        x = np.random.default_rng(0).normal(0, 1, (2 * width, width))
         found = get("residual").make().fit(x, np.eye(width)[:, :3], np.zeros(3))
         assert found.residual_.shape == (width, width - dimension)
 

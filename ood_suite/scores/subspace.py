@@ -51,7 +51,12 @@ class Residual:
         for _, rows in checks.chunks("features", features):
             centred = rows - self.origin_
             second_moment += centred.T @ centred
-        _, vectors = linalg.eigh(second_moment)
+        values, vectors = linalg.eigh(second_moment)
+        if values[: width - dimension].sum() <= 1e-12 * values.sum():
+            raise ValueError(
+                f"The training features lie within the {dimension} dimensions of the principal "
+                "subspace: nothing is left of them outside. Choose a smaller `dimension`."
+            )
         self.residual_ = vectors[:, : width - dimension]
         return self
 
@@ -90,16 +95,7 @@ class Vim:
         logits = checks.matrix("logits", logits, what="classes")
         checks.same_length(features, logits)
         largest = sum(rows.max(axis=1).sum() for _, rows in checks.chunks("logits", logits))
-        residual, length = self.space_.score(features).sum(), 0.0
-        for _, rows in checks.chunks("features", features):
-            length += np.linalg.norm(rows - self.space_.origin_, axis=1).sum()
-        if residual <= 1e-6 * length:
-            kept = len(self.space_.origin_) - self.space_.residual_.shape[1]
-            raise ValueError(
-                f"The training features lie within the {kept} dimensions of the principal "
-                "subspace: nothing is left of them outside. Choose a smaller `dimension`."
-            )
-        self.alpha_ = np.float64(largest / residual)
+        self.alpha_ = np.float64(largest / self.space_.score(features).sum())
         return self
 
     def score(self, features, logits):
