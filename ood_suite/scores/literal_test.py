@@ -177,6 +177,12 @@ def test_many_classes_by_hand():
     np.testing.assert_allclose(get("gradnorm").fn(x, z, temperature=2.0), [-3.0 * 0.5 / 2.0])
 
 
+def test_kl_matching_by_hand():
+    matching = get("kl_matching").make().fit([[20.0, 0.0]])  # one template, of class 0
+    np.testing.assert_allclose(matching.score([[20.0, 0.0]]), 0.0, atol=1e-12)
+    np.testing.assert_allclose(matching.score([[0.0, 20.0]]), 20.0, rtol=1e-6)
+
+
 def test_default_dimensions_of_the_subspace():
     for width, dimension in ((16, 8), (768, 512), (2048, 1000)):
         x = np.random.default_rng(0).normal(0, 1, (2 * width, width))
