@@ -200,7 +200,7 @@ def _png(figure):
 
 
 STYLE = (
-    "body{font:15px/1.5 system-ui,sans-serif;max-width:1280px;margin:2em auto;"
+    "body{font:15px/1.5 system-ui,sans-serif;max-width:1480px;margin:2em auto;"
     "padding:0 1em;color:#222}"
     "table{border-collapse:collapse;margin:1em 0;font-size:12px;display:block;overflow-x:auto}"
     ".figures{display:flex;flex-wrap:wrap;gap:1em;align-items:flex-start}"
@@ -221,6 +221,8 @@ def _html(config, reports, pictures):
     parts += [f'<p class="note">{html.escape(note)}.</p>' for note in notes]
     for key, value in reports[0].classifier.items():
         parts.append(f"<p>ID {html.escape(key.replace('_', ' '))}: <b>{value:.4f}</b></p>")
+    if "overview" in pictures:
+        parts.append(_image("overview", pictures["overview"]))
     for ood in _sets(reports[0]):
         parts.append(f"<h2>ID against {html.escape(ood)}</h2>" + _results_table(reports, ood))
     parts.append(f"<p><small>{html.escape(LEGEND)}</small></p>")
@@ -237,11 +239,7 @@ def _html(config, reports, pictures):
             parts.append("<h2>Parameters, tuned on validation data only</h2>")
             rows = [list(row.values()) for row in group.tuned]
             parts.append(_table([key.replace("_", " ") for key in group.tuned[0]], rows))
-    images = [
-        f'<img alt="{html.escape(name)}" '
-        f'src="data:image/png;base64,{base64.b64encode(data).decode()}">'
-        for name, data in pictures.items()
-    ]
+    images = [_image(name, data) for name, data in pictures.items() if name != "overview"]
     parts.append(f'<h2>Figures</h2><div class="figures">{"".join(images)}</div>')
     record = html.escape("\n".join(f"{k}: {v}" for k, v in (settings | config["versions"]).items()))
     parts.append(
@@ -251,6 +249,11 @@ def _html(config, reports, pictures):
     body = "\n".join(parts)
     head = f'<meta charset="utf-8"><title>{html.escape(title)}</title><style>{STYLE}</style>'
     return f"<!doctype html>{head}{body}\n"
+
+
+def _image(name, data):
+    encoded = base64.b64encode(data).decode()
+    return f'<img alt="{html.escape(name)}" src="data:image/png;base64,{encoded}">'
 
 
 def _results_table(reports, ood):
