@@ -8,7 +8,7 @@ A model of your own becomes a run of its own, which `ood_suite.eval` then evalua
     python -m classifier_ood.extract --model=mine.keras --features_layer=avg_pool
     --id_train=train_images/ --id_test=test.npz --ood_far=other_images/ --out_dir=output/mine
 
-Data sets are names of the catalogue, npz files, folders of images, or tfds:NAME. Batches are
+Data sets are names of the catalogue, npz files, folders of images, or tfds:NAME@SPLIT. Batches are
 written as they come, so that memory does not grow with the data, and the same command goes on where
 a killed one stopped. `ood_suite.eval` calls `extract` by itself.
 """
@@ -359,7 +359,7 @@ if __name__ == "__main__":
     flags.DEFINE_list("inner_layers", [], "Layers for scores of several layers.")
     flags.DEFINE_enum("input_range", "0..255", ["0..255", "0..1", "-1..1"], "Pixels of --model.")
     flags.DEFINE_list("image_shape", None, "Height, width, channels, if --model leaves them open.")
-    flags.DEFINE_string("id_train", None, "Training data of --model: npz, folder or tfds:NAME.")
+    flags.DEFINE_string("id_train", None, "Training data: npz, folder, tfds:NAME[@SPLIT].")
     flags.DEFINE_string("id_val", None, "Held-out ID data for thresholds.")
     flags.DEFINE_string("id_test", None, "ID data of the result.")
     flags.DEFINE_list("ood_near", [], "OOD data of the result that are near to the ID data.")

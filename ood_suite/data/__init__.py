@@ -5,11 +5,13 @@ A set lives in `data_dir` as `<name>_<split>.npz` with `images` uint8 (n, height
 `ImageSet.note` says so with the command that gets the full set. Nothing here downloads.
 
 Besides, a name may be the path of an npz file, the path of a folder of images, or "tfds:NAME":
-those are read as they are, whatever the split (the split of TFDS is that asked for).
+those are read as they are, whatever the split. TFDS gives the split asked for, or that of
+"tfds:NAME@SPLIT", such as "tfds:mnist@train[80%:]".
 """
 
 import dataclasses
 import pathlib
+import re
 
 import numpy as np
 
@@ -138,9 +140,10 @@ def _from_outside(name, split, image_shape):
     more than "test", after the last two.
     """
     if name.startswith("tfds:"):
-        source = name.removeprefix("tfds:")
-        images = TfdsImages(source, split)
-        return ImageSet(source.replace("/", "_"), split, images, images.labels)
+        source, _, part = name.removeprefix("tfds:").partition("@")
+        images = TfdsImages(source, part or split)
+        label = re.sub(r"\W+", "_", f"{source}_{part}" if part else source).strip("_")
+        return ImageSet(label, split, images, images.labels)
     path = pathlib.Path(name)
     if path.is_dir():
         images = FolderImages(path, _needed(image_shape, name))

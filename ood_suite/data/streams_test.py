@@ -81,6 +81,10 @@ def test_a_tfds_split():
         np.testing.assert_array_equal(images[2:4], whole[2:4])
         found = data.load("tfds:mnist", "test")
         assert found.name == "mnist" and found.fingerprint == images.fingerprint
+        part = data.load("tfds:mnist@train[80%:]", "val")
+        assert (part.name, part.split, part.images.split) == (
+            "mnist_train_80", "val", "train[80%:]",
+        )  # fmt: skip
 
 
 def test_noise():
