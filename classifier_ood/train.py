@@ -18,7 +18,7 @@ from absl import flags, logging
 
 from classifier_ood import configs
 from ood_suite import data
-from ood_suite.app import run_app
+from ood_suite.app import flag_overrides, run_app
 from ood_suite.runs import Run, atomic_path, locked
 
 FLAGS = flags.FLAGS
@@ -57,11 +57,7 @@ def define_override_flags():
 def experiment_from_flags():
     """The experiment named by --exp with the flags' values in place of its own."""
     experiment = configs.get(FLAGS.exp)
-    overrides = {
-        field.name: FLAGS[field.name].value
-        for field in dataclasses.fields(experiment)
-        if field.name in FLAGS and FLAGS[field.name].value is not None
-    }
+    overrides = flag_overrides(experiment)
     if "options" in overrides:
         overrides["options"] = parse_options(overrides["options"])
         if overrides.get("backbone", experiment.backbone) == experiment.backbone:

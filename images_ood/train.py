@@ -15,7 +15,7 @@ from absl import flags, logging
 
 from images_ood import configs
 from ood_suite import data
-from ood_suite.app import run_app
+from ood_suite.app import flag_overrides, run_app
 from ood_suite.runs import Run, locked
 
 FLAGS = flags.FLAGS
@@ -74,11 +74,7 @@ def define_common_flags():
 def experiment_from_flags():
     """The experiment named by --exp with the flags' values in place of its own."""
     experiment = configs.get(FLAGS.exp)
-    overrides = {
-        field.name: FLAGS[field.name].value
-        for field in dataclasses.fields(experiment)
-        if field.name in FLAGS and FLAGS[field.name].value is not None
-    }
+    overrides = flag_overrides(experiment)
     return overridden(experiment, overrides)
 
 

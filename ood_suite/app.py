@@ -1,8 +1,9 @@
 """How every binary starts: absl flags, and errors that are the user's to mend as one line."""
 
+import dataclasses
 import os
 
-from absl import app, logging
+from absl import app, flags, logging
 
 from ood_suite.runs import RunError
 
@@ -23,3 +24,12 @@ def run_app(main):
             raise SystemExit(f"Error: {error}") from error
 
     app.run(guarded)
+
+
+def flag_overrides(experiment):
+    """{field: value} of the flags that carry the name of a field of the experiment and are set."""
+    found = {}
+    for field in dataclasses.fields(experiment):
+        if field.name in flags.FLAGS and flags.FLAGS[field.name].value is not None:
+            found[field.name] = flags.FLAGS[field.name].value
+    return found
