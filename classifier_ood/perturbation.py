@@ -1,7 +1,8 @@
 """Outputs at perturbed inputs: ODIN's and that of the Mahalanobis papers.
 
-Epsilons are in pixels / 255 and the same for all channels, unless `channel_std` is given: then, as
-code that perturbs normalised inputs does, each channel moves by epsilon * std. Nothing is clipped.
+Epsilons are in pixels / 255, the same for all channels. (Code that perturbs normalised inputs moves
+each channel by epsilon times its standard deviation: its epsilons are not comparable.) Nothing is
+clipped.
 """
 
 import numpy as np
@@ -17,7 +18,7 @@ def odin_key(temperature, epsilon):
     return f"T={temperature:g},epsilon={epsilon:g}"
 
 
-def odin(network, temperature, epsilons, channel_std=1.0):
+def odin(network, temperature, epsilons):
     """Logits of x - epsilon * sign(gradient of the cross entropy of softmax(z / T) to its arg max).
 
     A gradient of 0 counts as positive, as in the authors' code.
@@ -25,7 +26,6 @@ def odin(network, temperature, epsilons, channel_std=1.0):
     Args:
         network: images float32 0..255 -> {"logits"}.
         epsilons: in pixels / 255.
-        channel_std: one number or one per channel, in the unit of [0, 1].
 
     Returns:
         function of images (n, height, width, channels) -> {odin_key: float32 (n, classes)}. It
@@ -43,7 +43,7 @@ def odin(network, temperature, epsilons, channel_std=1.0):
 
     def outputs(images):
         found = {odin_key(temperature, epsilon): [] for epsilon in epsilons}
-        for batch, step in _perturbed(gradient, images, channel_std):
+        for batch, step in _perturbed(gradient, images):
             for epsilon in epsilons:
                 logits = network.predict_on_batch(batch - 255.0 * epsilon * step)["logits"]
                 found[odin_key(temperature, epsilon)].append(logits)
@@ -86,7 +86,7 @@ def mahalanobis(network, gaussians, epsilons):
     def outputs(images):
         found = {}
         for name, gradient in gradients.items():
-            for batch, step in _perturbed(gradient, images, 1.0):
+            for batch, step in _perturbed(gradient, images):
                 for epsilon in epsilons:
                     moved = network.predict_on_batch(batch - 255.0 * epsilon * step)
                     key = f"{name},epsilon={epsilon:g}"
@@ -96,8 +96,8 @@ def mahalanobis(network, gaussians, epsilons):
     return outputs
 
 
-def _perturbed(gradient, images, channel_std):
-    """Yields (batch float32, its signs times channel_std)."""
+def _perturbed(gradient, images):
+    """Yields (batch float32, the signs of its gradient)."""
     for start in range(0, len(images), BATCH):
         batch = np.asarray(images[start : start + BATCH], np.float32)
-        yield batch, np.where(gradient(batch) >= 0.0, 1.0, -1.0).astype(np.float32) * channel_std
+        yield batch, np.where(gradient(batch) >= 0.0, 1.0, -1.0).astype(np.float32)

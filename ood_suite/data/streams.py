@@ -18,15 +18,13 @@ SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".ppm", ".tif", ".tiff"}
 class FolderImages:
     """Image files below a folder, in sorted order, cut to one shape.
 
-    Each image is scaled until its shorter side is size / crop_share (bilinear, antialiased, by
-    Pillow), and its centre is cut out: with size 224 and crop_share 0.875 the usual
-    "resize 256, centre crop 224".
+    Each image is scaled (bilinear, antialiased, by Pillow) until it just covers the shape, and its
+    centre is cut out.
 
     Args:
         folder: searched with all its sub-folders; where there are sub-folders directly below, their
             sorted names are the classes.
         image_shape: (height, width, channels), 1 (grey) or 3 (RGB) channels.
-        crop_share: in (0, 1]; 1 keeps all of the shorter side.
 
     Attributes:
         labels: int32 (n,), number of the sub-folder in `classes`, or -1 without sub-folders.
@@ -36,7 +34,7 @@ class FolderImages:
         ValueError: no images there; or, when it is read, a file that is no image.
     """
 
-    def __init__(self, folder, image_shape, crop_share=1.0):
+    def __init__(self, folder, image_shape):
         self.folder = pathlib.Path(folder)
         found = (path for path in self.folder.rglob("*") if path.suffix.lower() in SUFFIXES)
         self.paths = sorted(found)
@@ -46,7 +44,6 @@ class FolderImages:
             )
         if image_shape[-1] not in (1, 3):
             raise ValueError(f"Images have 1 or 3 channels. Received: {image_shape[-1]}.")
-        self.crop_share = crop_share
         self.shape = (len(self.paths), *image_shape)
         parts = [path.relative_to(self.folder).parts for path in self.paths]
         self.classes = sorted({part[0] for part in parts if len(part) > 1})
@@ -64,7 +61,7 @@ class FolderImages:
         """Of the relative paths, sizes, times and shape; contents are not read."""
         stats = ((path, path.stat()) for path in self.paths)
         lines = [f"{p.relative_to(self.folder)} {s.st_size} {s.st_mtime_ns}" for p, s in stats]
-        text = "\n".join([*lines, str(self.shape), str(self.crop_share)])
+        text = "\n".join([*lines, str(self.shape)])
         return fingerprint(np.frombuffer(text.encode(), np.uint8))
 
     def _read(self, path):
@@ -78,7 +75,7 @@ class FolderImages:
                 image = file.convert("L" if channels == 1 else "RGB")
         except (OSError, UnidentifiedImageError) as error:
             raise ValueError(f"{path} cannot be read as an image: {error}.") from error
-        scale = max(height / image.height, width / image.width) / self.crop_share
+        scale = max(height / image.height, width / image.width)
         size = max(width, round(image.width * scale)), max(height, round(image.height * scale))
         if size != image.size:
             image = image.resize(size, Image.Resampling.BILINEAR)

@@ -40,8 +40,8 @@ def test_images_are_scaled_by_the_short_side_and_cut_in_the_middle(tmp_path):
     pixels[:, 10:20] = 200
     Image.fromarray(pixels).save(tmp_path / "wide.png")
     assert (FolderImages(tmp_path, (10, 10, 3))[0:1] == 200).all()
-    assert (FolderImages(tmp_path, (5, 5, 3), crop_share=1.0)[0:1][0, :, 1:4] == 200).all()
-    whole = FolderImages(tmp_path, (224, 224, 3), crop_share=0.875)[0:1]
+    assert (FolderImages(tmp_path, (5, 5, 3))[0:1][0, :, 1:4] == 200).all()
+    whole = FolderImages(tmp_path, (224, 224, 3))[0:1]
     assert whole.shape == (1, 224, 224, 3) and (whole[0, :, 20:-20] == 200).all()
 
 

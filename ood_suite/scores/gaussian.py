@@ -46,10 +46,6 @@ class TiedGaussian:
         self.whitening_ = whitening(covariance(features, self.means_, labels))
         return self
 
-    @property
-    def precision_(self):
-        return self.whitening_ @ self.whitening_.T
-
     def distances(self, features):
         """Yields (slice, squared Mahalanobis distances float64 (rows, classes))."""
         features = checks.matrix("features", features, self.means_.shape[1], "features")
