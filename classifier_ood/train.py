@@ -184,34 +184,43 @@ def _fit(experiment, run, model, training, validation, seed):
     from ood_suite import training as trainer
 
     per_epoch = len(training) // experiment.batch_size
+    trainer.fit(
+        model,
+        lambda step: trainer.batches(
+            [training.images], experiment.batch_size, seed, step, training.labels
+        ),
+        run,
+        total_steps=experiment.epochs * per_epoch,
+        eval_every=experiment.eval_every * per_epoch,
+        batch_size=experiment.batch_size,
+        validation=(validation.images, validation.labels),
+        monitor="accuracy",
+        saved=model.network,
+        keep=keeper(run, model.network, per_epoch, experiment.save_every),
+    )
+
+
+def keeper(run, network, per_epoch, save_every):
+    """function(step, rows) for training.fit, that keeps models in the run's checkpoints/: first;
+    best, of the first row with the highest validation accuracy; epoch_<n>, every `save_every`.
+
+    Args:
+        network: function() -> the keras.Model to keep.
+    """
 
     def keep(step, rows):
-        """Models on the way; best is the first row with the highest validation accuracy."""
         names = ["first"] if step == 0 else []
         epoch = step // per_epoch
-        if step and experiment.save_every and epoch % experiment.save_every == 0:
+        if step and save_every and epoch % save_every == 0:
             names.append(f"epoch_{epoch}")
         accuracies = [float(row["val_accuracy"]) for row in rows]
         if rows and accuracies.index(max(accuracies)) == len(rows) - 1:
             names.append("best")
         for name in names:
             with atomic_path(run.folder / "checkpoints" / f"{name}.keras") as temporary:
-                model.backbone.save(temporary)
+                network().save(temporary)
 
-    trainer.fit(
-        model,
-        [training.images],
-        run,
-        total_steps=experiment.epochs * per_epoch,
-        eval_every=experiment.eval_every * per_epoch,
-        batch_size=experiment.batch_size,
-        seed=seed,
-        validation=(validation.images, validation.labels),
-        monitor="accuracy",
-        targets=training.labels,
-        saved=model.backbone,
-        keep=keep,
-    )
+    return keep
 
 
 def main(_):

@@ -74,6 +74,10 @@ class Trainer(keras.Model):
         """The backbone is built already."""
         self.built = True
 
+    def network(self):
+        """The keras.Model that the training is for."""
+        return self.backbone
+
     def call(self, images, training=False):
         return self.backbone(self.augmentation(images, training=training), training=training)
 

@@ -244,12 +244,11 @@ def _fit(experiment, run, training, validation, seed, save_im):
     )
     trainer.fit(
         model,
-        inputs,
+        lambda step: trainer.batches(inputs, experiment.batch_size, seed, step),
         run,
         total_steps=experiment.total_steps,
         eval_every=experiment.eval_every,
         batch_size=experiment.batch_size,
-        seed=seed,
         validation=held_out if experiment.class_conditional else held_out[0],
         monitor="bits_per_dim",
     )

@@ -82,22 +82,23 @@ class History:
 
 
 def fit(
-    model, arrays, run, *, total_steps, eval_every, batch_size, seed, validation, monitor,
-    targets=None, saved=None, keep=None,
+    model, stream, run, *, total_steps, eval_every, validation, batch_size, monitor, saved=None,
+    keep=None,
 ):  # fmt: skip
     """Trains a compiled model for `total_steps`, continuing from the run's last checkpoint, and
     writes model.keras.
 
     Args:
         model: compiled keras.Model with an optimiser that may average weights (use_ema=True).
-        arrays: list of training arrays, examples first: the model's inputs.
+        stream: function(step) -> iterator of the batches from that step on, such as `batches`;
+            the step must decide them.
         run: Run, whose lock the caller holds.
         eval_every: steps between evaluations and checkpoints.
         validation: inputs (array or list) for `model.evaluate`, or with targets the pair (inputs,
             targets).
+        batch_size: of the validation, if more than 100.
         monitor: name of the metric shown as progress, such as "bits_per_dim".
-        targets: of the training examples, or None.
-        saved: the part of `model` that becomes model.keras; default: all of it.
+        saved: function() -> the keras.Model that becomes model.keras; default: `model`.
         keep: function(step, rows of the history so far), called before the first step and after
             each evaluation, to keep models on the way; it may be called again with the same
             arguments after a kill.
@@ -118,10 +119,9 @@ def fit(
     with backend.summary_writer(run.folder / "logs") as write_summary:
         while step < total_steps:
             count = min(eval_every, total_steps - step)
-            inputs = batches(arrays, batch_size, seed, step, targets)
             started = time.perf_counter()
             logs = model.fit(
-                inputs, steps_per_epoch=count, verbose=0, shuffle=False, callbacks=[progress, raw]
+                stream(step), steps_per_epoch=count, verbose=0, shuffle=False, callbacks=[progress, raw]
             ).history
             raw.restore()
             seconds = time.perf_counter() - started
@@ -139,7 +139,7 @@ def fit(
     progress.close()
     with averaged_weights(model), atomic_path(run.model_path) as temporary:
         optimizer, model.optimizer = model.optimizer, None
-        (saved or model).save(temporary)
+        (saved() if saved else model).save(temporary)
         model.optimizer = optimizer
     return history.rows
 
