@@ -103,6 +103,60 @@ EXPERIMENTS = {
 }
 
 
+@dataclasses.dataclass(frozen=True)
+class FineTuning:
+    """A fine-tuning of a trained classifier; the field names are those of the flags.
+
+    Attributes:
+        um: loss constraint in nats; 0 is plain cross entropy.
+        um_constraint: "batch", "sample" or "running", see losses.unleashing_mask.
+        prune_rate: share of each kernel that is KEPT by masks that are learned while the weights
+            are frozen (UMAP); 1 trains the weights.
+        outliers, oe_method: auxiliary data set, and "oe", "energy", "poem" or "doe".
+        outlier_sampling: "random" or "poem"; None is poem for the method poem, else random.
+        outlier_factor: outliers per ID example in a batch.
+        outlier_weight: of the outlier term; None is the method's (finetuner.OUTLIER_WEIGHTS).
+        m_in, m_out: energies of the methods energy and poem.
+        pool_size: images that POEM looks at before each epoch.
+        warm_up: epochs of DOE with plain outlier exposure.
+        steps_per_epoch: what counts as an epoch; 0 is a pass over the data.
+        augmentation: of ID images; None is that of the training before.
+    The others are those of Experiment.
+    """
+
+    um: float = 0.0
+    um_constraint: str = "batch"
+    prune_rate: float = 1.0
+    outliers: str | None = None
+    oe_method: str | None = None
+    outlier_sampling: str | None = None
+    outlier_factor: float = 1.0
+    outlier_weight: float | None = None
+    m_in: float = -25.0
+    m_out: float = -7.0
+    pool_size: int = 400_000
+    warm_up: int = 5
+    epochs: int = 100
+    steps_per_epoch: int = 0
+    batch_size: int = 256
+    learning_rate: float = 0.1
+    learning_rate_schedule: str = "cosine"
+    momentum: float = 0.9
+    nesterov: bool = False
+    weight_decay: float = 1e-4
+    label_smoothing: float = 0.0
+    augmentation: str | None = None
+    eval_every: int = 1
+    save_every: int = 0
+
+
+# The schedules of Unleashing Mask's released configurations; flags override single values.
+FINE_TUNINGS = {
+    "unleashing_mask": FineTuning(),
+    "outlier_exposure": FineTuning(epochs=10, learning_rate=0.01),
+}
+
+
 def get(name):
     """The experiment of that name; ValueError lists the known names."""
     if name not in EXPERIMENTS:

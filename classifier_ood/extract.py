@@ -78,6 +78,24 @@ def extract(
     return _joined(parts)
 
 
+def hashes(run, names, split, data_dir=None):
+    """Outputs with nothing but labels and hashes of the examples, without running the model; None
+    for images that are files, because all would have to be read.
+    """
+    shape = load_view(run).image_shape
+    found = data.first_available(names, split, data_dir, shape)
+    if not isinstance(found.images, np.ndarray):
+        return None
+    images, _ = to_shape(found.images, shape)
+    meta = {"dataset": found.name, "split": split, "fingerprint": found.fingerprint}
+    return Outputs(labels=found.labels, example_hashes=_example_hashes(images), meta=meta)
+
+
+def _example_hashes(images):
+    found = [hashlib.blake2b(image.tobytes(), digest_size=8).digest() for image in images]
+    return np.frombuffer(b"".join(found), np.uint64)
+
+
 def _short(values):
     """A few characters for a file name that stand for a list of values."""
     return hashlib.sha256(repr(list(values)).encode()).hexdigest()[:8]
@@ -163,9 +181,8 @@ class _Job:
 
     def main(self, images):
         found = self.view.network.predict(images, batch_size=self.batch_size, verbose=0)
-        hashes = [hashlib.blake2b(image.tobytes(), digest_size=8).digest() for image in images]
         arrays = {name: found[name] for name in ("features", "logits")}
-        return arrays | {"example_hashes": np.frombuffer(b"".join(hashes), np.uint64)}
+        return arrays | {"example_hashes": _example_hashes(images)}
 
     def layers(self, images):
         found = self.view.network.predict(images, batch_size=self.batch_size, verbose=0)
@@ -236,29 +253,34 @@ def data_sets(settings):
 
 def load_view(run, inner_layers=()):
     """The run's model as a View; loaded models are kept."""
+    key = (str(run.model_path), run.model_path.stat().st_mtime_ns, inner_layers)
+    if key not in _VIEWS:
+        _VIEWS.clear()
+        _VIEWS[key] = new_view(run, inner_layers)
+    return _VIEWS[key]
+
+
+def new_view(run, inner_layers=()):
+    """The run's model as a View of its own; RunError if it cannot be read."""
     import keras
 
     from classifier_ood.view import View
 
-    key = (str(run.model_path), run.model_path.stat().st_mtime_ns, inner_layers)
-    if key not in _VIEWS:
-        _VIEWS.clear()
-        try:
-            model = keras.saving.load_model(run.model_path, compile=False, safe_mode=True)
-        except Exception as error:
-            raise RunError(
-                f"The model {run.model_path} cannot be read ({error}). If it needs classes of "
-                "yours, save it as a plain functional model."
-            ) from error
-        settings = run.settings
-        _VIEWS[key] = View(
-            model,
-            settings.get("features_layer"),
-            inner_layers,
-            settings.get("input_range", "0..255"),
-            settings.get("image_shape"),
-        )
-    return _VIEWS[key]
+    try:
+        model = keras.saving.load_model(run.model_path, compile=False, safe_mode=True)
+    except Exception as error:
+        raise RunError(
+            f"The model {run.model_path} cannot be read ({error}). If it needs classes of yours, "
+            "save it as a plain functional model."
+        ) from error
+    settings = run.settings
+    return View(
+        model,
+        settings.get("features_layer"),
+        inner_layers,
+        settings.get("input_range", "0..255"),
+        settings.get("image_shape"),
+    )
 
 
 def own_run(model_path, out_dir, settings):

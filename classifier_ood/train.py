@@ -36,22 +36,24 @@ HELP = {
     "save_every": "Epochs between models that are kept for good; 0 for none.",
     "random_seed": "Seed of weights, order and augmentation; --repeat_id is added to it.",
 }
+CHOICES = {
+    "augmentation": (["none", "crop", "flip", "crop_flip"], "Of the training images."),
+    "dtype": (["float32", "mixed_bfloat16"], "Precision of the network."),
+    "learning_rate_schedule": (["cosine", "step"], "How the rate falls."),
+}
 
 
-def define_override_flags():
-    """One flag for every single-valued setting of a training; None keeps the experiment's value."""
-    for field in dataclasses.fields(configs.Experiment):
+def define_override_flags(settings):
+    """One flag for every setting of a training in this dataclass; None keeps its value."""
+    names = [field.name for field in dataclasses.fields(settings)]
+    for field in dataclasses.fields(settings):
         if field.name in HELP:
             define = flags.DEFINE_float if field.type is float else flags.DEFINE_integer
             define(field.name, None, HELP[field.name])
-    flags.DEFINE_enum("learning_rate_schedule", None, ["cosine", "step"], "How the rate falls.")
-    flags.DEFINE_enum(
-        "augmentation", None, ["none", "crop", "flip", "crop_flip"], "Of the training images."
-    )
+    for name, (values, text) in CHOICES.items():
+        if name in names:
+            flags.DEFINE_enum(name, None, values, text)
     flags.DEFINE_bool("nesterov", None, "Nesterov's momentum.")
-    flags.DEFINE_enum("dtype", None, ["float32", "mixed_bfloat16"], "Precision of the network.")
-    flags.DEFINE_string("backbone", None, "See classifier_ood/models/__init__.py.")
-    flags.DEFINE_list("options", None, "The backbone's options, as depth=40,width=2.")
 
 
 def experiment_from_flags():
@@ -234,5 +236,7 @@ if __name__ == "__main__":
     flags.DEFINE_string("out_dir", DEFAULT_OUT_DIR, "Where the experiments' folders go.")
     flags.DEFINE_string("name", None, "Name of the run; default: that of the backbone.")
     flags.DEFINE_integer("repeat_id", 0, "Number of the independent repeat.", lower_bound=0)
-    define_override_flags()
+    define_override_flags(configs.Experiment)
+    flags.DEFINE_string("backbone", None, "See classifier_ood/models/__init__.py.")
+    flags.DEFINE_list("options", None, "The backbone's options, as depth=40,width=2.")
     run_app(main)

@@ -38,7 +38,7 @@ class View:
     def __init__(
         self, model, features_layer=None, inner_layers=(), input_range="0..255", image_shape=None
     ):
-        self.image_shape = _image_shape(model, image_shape)
+        self.model, self.image_shape = model, _image_shape(model, image_shape)
         head, head_input, logits = _head(model)
         outputs = {"logits": logits, "features": head_input}
         if features_layer is not None:
@@ -148,9 +148,10 @@ def _is_softmax(operation):
 
 
 def _is_linear(operation):
-    """An Activation that changes at most the dtype, as mixed precision has it."""
+    """A cast, or an Activation that changes at most the dtype, as mixed precision has it."""
     is_layer = isinstance(operation, layers.Activation)
-    return is_layer and operation.activation is keras.activations.linear
+    is_cast = type(operation).__name__ == "Cast"
+    return is_cast or is_layer and operation.activation is keras.activations.linear
 
 
 def _weights(dense):

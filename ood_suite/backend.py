@@ -53,6 +53,25 @@ def input_gradient(function):
     raise NotImplementedError(f"No input gradients under {keras.backend.backend()}.")
 
 
+def gradient_by_values(function, values):
+    """Gradients of the scalar function(values) by a list of tensors, within a training step; what
+    comes out is a constant to the step's own gradient.
+    """
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        values = [tf.stop_gradient(value) for value in values]
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(values)
+            result = function(values)
+        return [tf.stop_gradient(g) for g in tape.gradient(result, values)]
+    if keras.backend.backend() == "jax":
+        import jax
+
+        return [jax.lax.stop_gradient(g) for g in jax.grad(function)(values)]
+    raise NotImplementedError(f"No inner gradients under {keras.backend.backend()}.")
+
+
 @contextlib.contextmanager
 def summary_writer(folder):
     """Yields write(step, values), which adds TensorBoard scalars under TensorFlow and does nothing

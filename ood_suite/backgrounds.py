@@ -110,6 +110,7 @@ class Densities:
     def __init__(self, group, extractor, data_dir):
         self.group, self.extractor, self.data_dir = group, extractor, data_dir
         settings = group.foreground.settings
+        self.fingerprints = group.foreground.config["fingerprints"]
         self.id_names = (settings["id_dataset"],)
         self.ood_names = tuple(settings["ood_test"])
         validation = tuple(settings["ood_validation"]), settings["ood_validation_split"]

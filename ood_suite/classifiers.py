@@ -25,6 +25,7 @@ class Classifier:
 
     Attributes:
         training, held_out, validation_ood: Outputs, or None where the run names no such data.
+        fingerprints: {data set: fingerprint} of what the run was made with.
         near: names of the OOD test sets that are near to the ID set.
     """
 
@@ -33,6 +34,7 @@ class Classifier:
 
     def __init__(self, group, extractor, data_dir, wanted, tune, inner_layers, near, far):
         self.run, self.extractor, self.data_dir = group.foreground, extractor, data_dir
+        self.fingerprints = self.run.config["fingerprints"]
         self.roles = extractor.data_sets(self.run.settings)
         if near or far:
             kept = {k: v for k, v in self.roles.items() if not k.startswith("ood:")}
@@ -45,7 +47,7 @@ class Classifier:
         pairs = itertools.product(grid["odin"]["temperature"], grid["odin"]["epsilon"])
         odin = [*pairs] if tune else [DEFAULT_ODIN]
         epsilons = grid["mahalanobis_layers"]["epsilon"] if tune else ()
-        self.training = self._outputs("training", (), ())
+        self.training = self._training(wanted)
         self.held_out = self._outputs("held_out", odin, epsilons)
         self.validation_ood = None
         if tune or self.uses_layers:
@@ -74,6 +76,16 @@ class Classifier:
             raise ValueError(f"Two test sets have the same name: {', '.join(known)}. Rename one.")
         self.near = tuple(names.get(f"ood:{name}", name) for name in self.near)
         return id_test, {names[role]: outputs for role, outputs in found.items()}
+
+    def _training(self, wanted):
+        """Outputs of the training set; no more than hashes if no score learns from them."""
+        entries = [scores.get(name) for name in wanted]
+        if any(entry.fit_needs and entry.fit_on == "training" for entry in entries):
+            return self._outputs("training", (), ())
+        if "training" not in self.roles:
+            return None
+        names, split = self.roles["training"]
+        return self.extractor.hashes(self.run, names, split, self.data_dir)
 
     def _outputs(self, role, odin, epsilons):
         if role not in self.roles:

@@ -112,6 +112,8 @@ def evaluate_group(group, material, wanted, tuning, baseline, resamples, allow_o
         classifier=classifier_figures(id_test),
         notes=data_notes([id_test, *ood_tests.values(), material.validation_ood]) + warned,
         figures=draw_figures(group, values, detectors, id_test, ood_tests),
+        values=values,
+        test_sets={k: o.meta["fingerprint"] for k, o in {"id": id_test, **ood_tests}.items()},
         baseline=baseline,
     )
 
@@ -217,10 +219,13 @@ def refuse_overlap(material, id_test, ood_tests, allowed):
     parts of the ID data are largely the same; a note for each pair of ID parts that share some.
     """
     known = {id_test.meta["fingerprint"]: f"ID set {id_test.meta['dataset']}"}
+    trained_on = {mark: title for title, mark in material.fingerprints.items()}
     for name, outputs in ood_tests.items():
         mark = outputs.meta["fingerprint"]
         if mark in known:
             raise ValueError(f"The OOD set {name} is the {known[mark]} itself.")
+        if mark in trained_on:
+            raise ValueError(f"The OOD set {name} was trained on (as {trained_on[mark]}).")
         known[mark] = f"OOD set {name}"
     id_parts = {
         "training set": material.training,
@@ -313,12 +318,18 @@ def draw_figures(group, values, detectors, id_outputs, ood_outputs):
     return drawn
 
 
-def main(_):
-    folder = pathlib.Path(FLAGS.run)
-    if FLAGS.baseline:
-        scores.get(FLAGS.baseline)
-    groups = find_groups(folder, FLAGS.checkpoint)
-    if not FLAGS.repeats:
+def evaluate(
+    folder, data_dir=None, wanted=("all",), tuning=False, checkpoint="last", inner_layers=(),
+    near=(), far=(), baseline=None, repeats=False, allow_overlap=False, resamples=1000, out=None,
+):  # fmt: skip
+    """Evaluates a run or a folder of runs, prints the table and writes the report; what the flags
+    say. Returns the list of report.GroupReport.
+    """
+    folder, wanted = pathlib.Path(folder), list(wanted)
+    if baseline:
+        scores.get(baseline)
+    groups = find_groups(folder, checkpoint)
+    if not repeats:
         if len(groups) > 1:
             logging.info(
                 "Only repeat %d of %d; --repeats takes all.", groups[0].repeat_id, len(groups)
@@ -326,26 +337,24 @@ def main(_):
         groups = groups[:1]
     reports = []
     for group in groups:
-        material = gather(
-            group, FLAGS.data_dir, FLAGS.scores, FLAGS.tune, FLAGS.inner_layers, FLAGS.ood_near,
-            FLAGS.ood_far,
-        )  # fmt: skip
+        material = gather(group, data_dir, wanted, tuning, inner_layers, near, far)
         reports.append(
-            evaluate_group(
-                group,
-                material,
-                FLAGS.scores,
-                FLAGS.tune,
-                FLAGS.baseline,
-                FLAGS.resamples,
-                FLAGS.allow_overlap,
-            )  # fmt: skip
+            evaluate_group(group, material, wanted, tuning, baseline, resamples, allow_overlap)
         )
-    suffix = "" if FLAGS.checkpoint == "last" else f"_{FLAGS.checkpoint}"
-    target = pathlib.Path(FLAGS.out or folder / f"report{suffix}")
+    suffix = "" if checkpoint == "last" else f"_{checkpoint}"
+    target = pathlib.Path(out or folder / f"report{suffix}")
     report.write(target, groups[0].foreground.config, reports)
     print(report.terminal_table(reports))
     logging.info("Wrote results.csv, results.json and report.html to %s.", target)
+    return reports
+
+
+def main(_):
+    evaluate(
+        FLAGS.run, FLAGS.data_dir, FLAGS.scores, FLAGS.tune, FLAGS.checkpoint, FLAGS.inner_layers,
+        FLAGS.ood_near, FLAGS.ood_far, FLAGS.baseline, FLAGS.repeats, FLAGS.allow_overlap,
+        FLAGS.resamples, FLAGS.out,
+    )  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -91,6 +91,35 @@ def overview(aurocs):
     return figure
 
 
+def comparison(rows):
+    """AUROC of several runs, one panel per OOD set, with intervals or standard deviations as bars.
+
+    Args:
+        rows: as compare.compare gives them.
+    """
+    sets = list(dict.fromkeys(row["ood"] for row in rows))
+    names = list(dict.fromkeys(row["run"] for row in rows))
+    size = (2.0 + 2.6 * len(sets), 1.0 + 0.28 * len(names))
+    figure = Figure(figsize=size, dpi=110, layout="constrained")
+    for axes, ood in zip(
+        figure.subplots(1, len(sets), squeeze=False, sharey=True)[0], sets, strict=True
+    ):
+        own = [row for row in rows if row["ood"] == ood]
+        for place, row in enumerate(own):
+            value, spread = row["auroc"], row.get("auroc_std", 0.0)
+            low, high = row.get("auroc_low", value - spread), row.get("auroc_high", value + spread)
+            bars = [[value - low], [high - value]]
+            colour = ID_COLOUR if place else "black"
+            axes.errorbar(value, place, xerr=bars, fmt="o", color=colour, capsize=3, markersize=4)
+        axes.axvline(own[0]["auroc"], color="black", linestyle=":", linewidth=0.8)
+        axes.set_title(ood, fontsize=9)
+        axes.set_xlabel("AUROC")
+        axes.grid(axis="x", alpha=0.3)
+    axes.set_yticks(range(len(names)), names, fontsize=8)
+    axes.invert_yaxis()
+    return figure
+
+
 def curves(title, pairs):
     """ROC and precision-recall curves (OOD positive) of several scores.
 

@@ -46,6 +46,8 @@ class GroupReport:
         chosen: name of the chosen background or None. notes: what a reader must know of the data.
         tuned: one dict per tuned score. classifier: accuracy and calibration of the classifier.
         figures: {name: matplotlib Figure}. baseline: the score that others are compared with.
+        values: {score: (its values on the ID test set, {OOD set: its values})}.
+        test_sets: {"id" or OOD set: fingerprint}.
     """
 
     repeat_id: int
@@ -57,6 +59,8 @@ class GroupReport:
     baseline: str
     tuned: list = dataclasses.field(default_factory=list)
     classifier: dict = dataclasses.field(default_factory=dict)
+    values: dict = dataclasses.field(default_factory=dict)
+    test_sets: dict = dataclasses.field(default_factory=dict)
 
 
 def _metrics(report):
@@ -171,18 +175,23 @@ def over_repeats(reports):
 
 
 def write(folder, config, reports):
-    """Writes results.csv, results.json, report.html and figures/*.png into `folder`, each file
-    atomically.
+    """Writes results.csv, results.json, values.npz (every score of every test example), report.html
+    and figures/*.png into `folder`, each file atomically.
     """
     folder = pathlib.Path(folder)
     write_csv(folder / "results.csv", [row for group in reports for row in group.rows])
     results = {
         "config": config,
         "versions_of_evaluation": versions(),
-        "groups": [{k: v for k, v in vars(group).items() if k != "figures"} for group in reports],
+        "groups": [
+            {k: v for k, v in vars(group).items() if k not in ("figures", "values")}
+            for group in reports
+        ],
         "over_repeats": over_repeats(reports),
     }
     write_json(folder / "results.json", results)
+    with atomic_path(folder / "values.npz") as temporary, open(temporary, "wb") as file:
+        np.savez(file, **values_by_name(reports))
     pictures = {}
     for group in reports:
         for name, figure in group.figures.items():
@@ -191,6 +200,16 @@ def write(folder, config, reports):
             with atomic_path(folder / "figures" / f"{name}.png") as temporary:
                 temporary.write_bytes(pictures[name])
     write_text(folder / "report.html", _html(config, reports, pictures))
+
+
+def values_by_name(reports):
+    """{"<repeat>/<score>/id" and "<repeat>/<score>/ood/<set>": float64 (n,)}."""
+    found = {}
+    for group in reports:
+        for score, (own, ood) in group.values.items():
+            found[f"{group.repeat_id}/{score}/id"] = own
+            found |= {f"{group.repeat_id}/{score}/ood/{name}": x for name, x in ood.items()}
+    return found
 
 
 def _png(figure):

@@ -121,7 +121,11 @@ def fit(
             count = min(eval_every, total_steps - step)
             started = time.perf_counter()
             logs = model.fit(
-                stream(step), steps_per_epoch=count, verbose=0, shuffle=False, callbacks=[progress, raw]
+                stream(step),
+                steps_per_epoch=count,
+                verbose=0,
+                shuffle=False,
+                callbacks=[progress, raw],
             ).history
             raw.restore()
             seconds = time.perf_counter() - started

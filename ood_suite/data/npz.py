@@ -16,7 +16,7 @@ def check_images(images, source="`images`"):
     Raises:
         ValueError: what was expected, what came, and what to do.
     """
-    images = np.asarray(images)
+    images = np.asanyarray(images)  # a memory map stays one
     if images.dtype.kind == "f" and images.size and 0.0 <= images.min() <= images.max() <= 1.0:
         raise ValueError(
             f"{source} must be uint8 in 0..255. Received: {images.dtype} in [0, 1]. "
@@ -36,9 +36,9 @@ def check_images(images, source="`images`"):
 
 def read_images(path):
     """Reads `images` and `labels` (-1 if absent): uint8 (n, height, width, channels) and int32
-    (n,).
+    (n,). Large images that the file holds uncompressed stay on disk, as a memory map.
     """
-    arrays = load_npz(path)
+    arrays = load_npz(path, mapped=True)
     if "images" not in arrays:
         raise ValueError(f"{path} must hold an array `images`. Received: {sorted(arrays)}.")
     images = check_images(arrays["images"], f"`images` of {path}")

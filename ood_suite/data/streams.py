@@ -1,7 +1,8 @@
 """Images that are read when they are asked for: folders of files, and TFDS splits.
 
 Both behave like a uint8 array (n, height, width, channels) of which slices are taken in order, so
-that a data set larger than memory passes through an extractor in batches.
+that a data set larger than memory passes through an extractor in batches; folders give rows in any
+order too.
 """
 
 import itertools
@@ -37,8 +38,8 @@ class FolderImages:
     def __init__(self, folder, image_shape):
         self.folder = pathlib.Path(folder)
         found = (path for path in self.folder.rglob("*") if path.suffix.lower() in SUFFIXES)
-        self.paths = sorted(found)
-        if not self.paths:
+        self.paths = np.array(sorted(found), dtype=object)
+        if not len(self.paths):
             raise ValueError(
                 f"The folder {folder} holds no images ({', '.join(sorted(SUFFIXES))})."
             )

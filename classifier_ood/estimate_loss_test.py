@@ -1,0 +1,104 @@
+"""The estimate of the loss constraint: a known answer, seeds, resumption, and what reads it."""
+
+import dataclasses
+import json
+
+import keras
+import numpy as np
+import pytest
+
+from classifier_ood import configs, estimate_loss, pruning, trained
+from classifier_ood import train as train_module
+from classifier_ood.estimate_loss import Estimate
+from ood_suite import data
+from ood_suite.runs import Run, RunError
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory, write_small_data):
+    """(a trained run, its data_dir)."""
+    folder = tmp_path_factory.mktemp("estimate")
+    data_dir = write_small_data(folder / "data")
+    experiment = dataclasses.replace(
+        configs.get("fashion"), options={"width": 2, "dropout": 0.3}, epochs=1, batch_size=8
+    )
+    return train_module.train(experiment, "fashion", folder, data_dir), data_dir
+
+
+@pytest.fixture
+def run(base, tmp_path):
+    """A copy of the run, which a test may write to."""
+    import shutil
+
+    folder = shutil.copytree(base[0].folder, tmp_path / "run")
+    return Run.load(folder)
+
+
+def mean_cross_entropy(network, images):
+    logits = network.predict(images.images, verbose=0)["logits"].astype(np.float64)
+    log_p = logits - np.log(np.exp(logits).sum(1, keepdims=True))
+    return -log_p[np.arange(len(images)), images.labels].mean()
+
+
+def test_it_is_the_cross_entropy_of_masked_networks(run, base):
+    settings = Estimate(kept=0.9, masks=2, batch_size=50, seed=5)
+    found = estimate_loss.estimate(run, settings, base[1])
+    training = data.load("fashion_mnist", "train", base[1])
+    network = keras.saving.load_model(run.model_path, compile=False)
+    assert found["unmasked"] == pytest.approx(mean_cross_entropy(network, training), rel=1e-5)
+    pruning.mask_at_random(network, 0.9, np.random.default_rng([5, 2]))
+    assert found["losses"][1] == pytest.approx(mean_cross_entropy(network, training), rel=1e-5)
+    assert found["um"] == pytest.approx(np.mean(found["losses"]))
+    assert found["std"] == pytest.approx(np.std(found["losses"], ddof=1))
+    assert json.loads((run.folder / "loss_constraint.json").read_text()) == found
+    assert estimate_loss.load(run) == found["um"]
+
+
+def test_seeded_and_resumed(run, base):
+    settings = Estimate(masks=3, images=40)
+    whole = estimate_loss.estimate(run, settings, base[1])
+    path = estimate_loss.result_path(run)
+    partial = {"made_with": whole["made_with"], "losses": whole["losses"][:1], "unmasked": 0.0}
+    path.write_text(json.dumps(partial))
+    with pytest.raises(RunError, match="--um=auto needs .* To make it: python -m"):
+        estimate_loss.load(run)
+    assert estimate_loss.estimate(run, settings, base[1]) == whole
+    other = estimate_loss.estimate(run, dataclasses.replace(settings, seed=1), base[1])
+    assert other["losses"] != whole["losses"]
+
+
+def test_everything_kept_is_the_loss_itself(run, base):
+    found = estimate_loss.estimate(run, Estimate(kept=1.0, masks=1), base[1])
+    assert found["um"] == pytest.approx(found["unmasked"], rel=1e-6) and found["std"] == 0.0
+
+
+def test_training_conditions_have_batch_statistics_and_dropout(run, base):
+    settings = Estimate(kept=1.0, masks=2, conditions="training", batch_size=16)
+    found = estimate_loss.estimate(run, settings, base[1])
+    assert abs(found["losses"][0] - found["losses"][1]) > 1e-4  # dropout and flips differ
+    plain = estimate_loss.estimate(run, Estimate(kept=1.0, masks=1), base[1])
+    assert abs(found["um"] - plain["um"]) > 1e-3
+
+
+def test_an_estimate_of_another_model_is_refused(run, base):
+    estimate_loss.estimate(run, Estimate(masks=1), base[1])
+    network = trained.load_network(run)
+    network.layers[-1].kernel.assign(network.layers[-1].kernel * 2.0)
+    network.save(run.model_path)
+    with pytest.raises(RunError, match="is of another model"):
+        estimate_loss.load(run)
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"kept": 0.0}, r"must lie in \(0, 1\]"),
+        ({"masks": 0}, "--masks must be at least 1"),
+        ({"conditions": "test"}, "--conditions must be one of evaluation, training"),
+        ({"conditions": "training", "batch_size": 100}, "--batch_size must be at most"),
+    ],
+)
+def test_refusals(run, base, changes, message):
+    with pytest.raises(ValueError, match=message):
+        estimate_loss.estimate(run, Estimate(**changes), base[1])
+    assert not estimate_loss.result_path(run).exists()
