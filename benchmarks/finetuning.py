@@ -31,7 +31,9 @@ METHODS = {
 def call(module, *arguments):
     command = [sys.executable, "-m", module, *arguments]
     logging.info("%s", shlex.join(command))
-    subprocess.run(command, check=True)
+    done = subprocess.run(command)
+    if done.returncode:
+        raise SystemExit(done.returncode)
 
 
 def main(argv):

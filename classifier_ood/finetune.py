@@ -116,10 +116,13 @@ def finetune(base, settings, seed, folder, data_dir=None):
     """
     import keras
 
+    from ood_suite import backend
+
     check_settings(settings)
     settings = dataclasses.replace(
         settings, augmentation=settings.augmentation or base.settings.get("augmentation", "none")
     )
+    backend.set_seed(seed)  # before the network is loaded, whose dropout draws its seeds
     network = trained.load_network(base)
     sets = trained.training_data(base, network, data_dir)
     if settings.batch_size > len(sets["training"]):
@@ -176,7 +179,6 @@ def build(network, settings, training, seed):
     from classifier_ood.trainer import CoupledSGD, schedule
     from ood_suite import backend
 
-    backend.set_seed(seed)
     steps = per_epoch(settings, training)
     if settings.prune_rate < 1.0:
         network = pruning.masked(network, settings.prune_rate, seed)

@@ -248,6 +248,8 @@ def _assign(variable, value):
 
 
 def _copied(layer, **changes):
+    """A layer of the same configuration; or an operation, which knows no changes."""
+    changes = changes if isinstance(layer, layers.Layer) else {}
     return layer.__class__.from_config(layer.get_config() | changes)
 
 

@@ -135,8 +135,12 @@ def _head(model):
         )
     if operation.activation in (None, keras.activations.linear):
         return operation, before, output
-    kernel, bias = _weights(operation)  # the activation stands between it and the logits
-    return operation, before, ops.matmul(before, ops.convert_to_tensor(kernel)) + bias
+    # The activation stands between it and the logits: a twin without.
+    config = operation.get_config() | {"activation": None, "name": f"{operation.name}_logits"}
+    linear = operation.__class__.from_config(config)
+    logits = linear(before)
+    linear.set_weights(operation.get_weights())
+    return linear, before, logits
 
 
 def _is_softmax(operation):

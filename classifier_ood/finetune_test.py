@@ -1,0 +1,214 @@
+"""Fine-tuning as a user does it: killed and continued, evaluated, refused where it would mislead."""
+
+import dataclasses
+import json
+import signal
+
+import keras
+import numpy as np
+import pytest
+
+from classifier_ood import configs, finetune, pruning
+from classifier_ood import train as train_module
+from classifier_ood.train_test import assert_same_run, weights
+from ood_suite.data.npz import write_images
+from ood_suite.outputs import load_npz
+from ood_suite.runs import Run, RunError, read_csv
+from ood_suite.testing import command
+
+SMALL = configs.FineTuning(epochs=3, steps_per_epoch=4, batch_size=8, learning_rate=0.05)
+OUTLIERS = {"outliers": "aux", "outlier_factor": 0.5, "pool_size": 40, "warm_up": 1}
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory, write_small_data):
+    """(a trained run, its data_dir, which has the auxiliary set aux too)."""
+    folder = tmp_path_factory.mktemp("finetune")
+    data_dir = write_small_data(folder / "data")
+    images = np.random.default_rng(5).integers(0, 256, (48, 10, 10, 1), dtype=np.uint8)
+    write_images(data_dir / "aux_train.npz", images, np.zeros(48))
+    experiment = dataclasses.replace(
+        configs.get("fashion"), options={"width": 2, "dropout": 0.2}, epochs=1, batch_size=8
+    )
+    return train_module.train(experiment, "fashion", folder, data_dir), data_dir
+
+
+def flags_of(settings):
+    defaults = configs.FINE_TUNINGS["outlier_exposure" if settings.outliers else "unleashing_mask"]
+    found = [
+        f"--{field.name}={getattr(settings, field.name)}"
+        for field in dataclasses.fields(settings)
+        if getattr(settings, field.name) != getattr(defaults, field.name)
+    ]
+    return [*found, *([] if settings.um or settings.outliers else ["--control"])]
+
+
+CASES = {
+    "masks": dataclasses.replace(SMALL, um=2.0, um_constraint="running", prune_rate=0.8),
+    "poem_and_doe": dataclasses.replace(
+        SMALL, oe_method="doe", outlier_sampling="poem", **OUTLIERS
+    ),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_killed_runs_end_bit_identical(base, tmp_path, case):
+    run, data_dir = base
+    settings = CASES[case]
+    expected = finetune.finetune(run, settings, 3, tmp_path / "whole", data_dir)
+    arguments = [f"--run={run.folder}", f"--data_dir={data_dir}", "--seeds=3", "--name=cut"]
+    calls = 2 if case == "masks" else 3  # of np.savez: checkpoints, and POEM's choices
+    cut = command(
+        "classifier_ood.finetune", *arguments, f"--out_dir={tmp_path}", *flags_of(settings),
+        kill_at=("savez", calls),
+    )  # fmt: skip
+    assert cut.returncode == -signal.SIGKILL, cut.stderr
+    folder = tmp_path / "cut" / "seed3"
+    assert not (folder / "model.keras").exists()
+    finetune.finetune(run, settings, 3, folder, data_dir)
+    assert_same_run(folder, expected.folder)
+    for path in sorted((expected.folder / "checkpoints").glob("outliers_*.npz")):
+        np.testing.assert_array_equal(
+            load_npz(path)["rows"], load_npz(folder / "checkpoints" / path.name)["rows"]
+        )
+
+
+def test_um_holds_the_loss_where_the_control_goes_on(base, tmp_path):
+    run, data_dir = base
+    longer = dataclasses.replace(SMALL, epochs=10, steps_per_epoch=8)
+    rows = {}
+    for um in (0.0, 3.0):
+        settings = dataclasses.replace(longer, um=um)
+        folder = tmp_path / f"um{um}"
+        finetune.finetune(run, settings, 0, folder, data_dir)
+        rows[um] = read_csv(folder / "logs" / "history.csv")
+    assert {row["ascent"] for row in rows[0.0]} == {"0.0"}
+    assert float(rows[0.0][-1]["cross_entropy"]) < 2.4
+    last = [float(row["cross_entropy"]) for row in rows[3.0][-4:]]
+    assert abs(np.mean(last) - 3.0) < 0.25
+    assert 0.0 < np.mean([float(row["ascent"]) for row in rows[3.0]]) < 1.0
+    assert float(rows[3.0][-1]["loss"]) >= 3.0
+
+
+def test_masks_are_reported_and_can_be_taken_off(base, tmp_path):
+    run, data_dir = base
+    made = finetune.finetune(run, CASES["masks"], 0, tmp_path / "run", data_dir)
+    report = json.loads((made.folder / "pruning.json").read_text())
+    kernels = dict(pruning.kernels(keras.saving.load_model(made.model_path, compile=False)))
+    for name, layer in report["layers"].items():
+        size = int(np.prod(kernels[name].shape))
+        kept = size - pruning.dropped_count(size, 0.8)
+        assert layer == {"kept": kept, "of": size} and np.count_nonzero(kernels[name]) == kept
+    unmasked = made.folder / "checkpoints" / "unmasked.keras"
+    for ours, theirs in zip(weights(unmasked), weights(run.model_path), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    assert set(report["held_out_accuracy"]) == {"masked", "unmasked"}
+
+
+def test_seeds_final_and_comparison(base, tmp_path):
+    """Two seeds of outlier exposure, evaluated at once; the set that was trained on is no test."""
+    run, data_dir = base
+    done = command(
+        "classifier_ood.finetune", f"--run={run.folder}", f"--data_dir={data_dir}", "--final",
+        f"--out_dir={tmp_path}", "--outliers=mnist", "--seeds=0,1", "--epochs=2",
+        "--batch_size=8", "--steps_per_epoch=2", "--scores=energy,msp",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "mnist is trained on, and no longer one of ood_far" in done.stderr
+    for suffix in ("", "_best", "_first"):
+        results = json.loads((tmp_path / f"oe/report{suffix}/results.json").read_text())
+        assert [group["repeat_id"] for group in results["groups"]] == [0, 1]
+        energy = next(r for r in results["over_repeats"] if r["score"] == "energy")
+        assert {"auroc_mean", "auroc_std"} <= set(energy)
+        assert "mnist" not in {row["ood"] for row in results["groups"][0]["rows"]}
+    last, first = (weights(tmp_path / f"oe/seed{seed}/model.keras") for seed in (0, 1))
+    assert any(np.any(a != b) for a, b in zip(last, first, strict=True))
+    forced = command(
+        "ood_suite.eval", f"--run={tmp_path}/oe/seed0", f"--data_dir={data_dir}",
+        "--ood_far=mnist", "--scores=energy",
+    )  # fmt: skip
+    assert forced.returncode == 1 and "The OOD set mnist was trained on" in forced.stderr
+
+
+def test_a_model_of_the_users_is_fine_tuned(base, tmp_path):
+    """With a softmax in its head and pixels in 0..1."""
+    from classifier_ood.extract import own_run
+
+    _, data_dir = base
+    inputs = keras.Input((8, 8, 1))
+    x = keras.layers.Flatten()(keras.layers.Conv2D(3, 3, activation="relu")(inputs))
+    keras.Model(inputs, keras.layers.Dense(10, activation="softmax")(x)).save(tmp_path / "m.keras")
+    settings = {
+        "exp": "own", "id_dataset": None, "repeat_id": 0, "features_layer": None,
+        "input_range": "0..1", "image_shape": None, "ood_near": [], "ood_far": [],
+        "ood_validation": [], "ood_validation_split": "val",
+    }  # fmt: skip
+    parts = {f"id_{part}": str(data_dir / f"fashion_mnist_{part}.npz") for part in ("train", "val")}
+    own = own_run(tmp_path / "m.keras", tmp_path / "own", settings | parts)
+    made = finetune.finetune(own, dataclasses.replace(SMALL, um=0.5), 0, tmp_path / "um", data_dir)
+    from classifier_ood.extract import extract
+
+    outputs = extract(made, ("mnist",), "test", data_dir)
+    assert outputs.logits.shape == (20, 10) and outputs.head_kernel.shape == (108, 10)
+    masked = finetune.finetune(own, CASES["masks"], 0, tmp_path / "masked", data_dir)
+    assert masked.is_finished
+
+
+def test_a_missing_or_unfinished_start_is_an_error(base, tmp_path):
+    run, data_dir = base
+    arguments = [f"--data_dir={data_dir}", "--control"]
+    missing = command("classifier_ood.finetune", f"--run={tmp_path}/no", *arguments)
+    assert missing.returncode == 1 and "is not a run folder" in missing.stderr
+    unfinished = Run.open(tmp_path / "unfinished", run.settings, "classifier_ood.extract", {})
+    with pytest.raises(RunError, match="has no finished model to start from"):
+        finetune.finetune(unfinished, SMALL, 0, tmp_path / "out", data_dir)
+    (tmp_path / "unfinished" / "model.keras").write_bytes(run.model_path.read_bytes()[:2000])
+    with pytest.raises(RunError, match="cannot be read"):
+        finetune.finetune(unfinished, SMALL, 0, tmp_path / "out", data_dir)
+    with pytest.raises(RunError, match="has no checkpoint 'epoch_7'. It has: last, best, first"):
+        Run.load(run.folder, "epoch_7")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ([], "Say what to do: --um=VALUE or --um=auto"),
+        (["--um=0.1", "--control"], "--control is plain cross entropy and would ignore --um"),
+        (["--um=much"], "--um must be a number of nats, or auto. Received: 'much'."),
+        (["--um=auto"], "To make it: python -m classifier_ood.estimate_loss --run="),
+        (["--um=1", "--oe_method=oe"], "--oe_method and --outliers need each other"),
+        (["--control", "--seeds=1,1"], "--seeds must be different"),
+    ],
+)
+def test_typing_errors(base, arguments, message):
+    done = command("classifier_ood.finetune", f"--run={base[0].folder}", *arguments)
+    assert done.returncode == 1 and message in done.stderr
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"um": -1.0}, "--um must be 0 or more"),
+        ({"um": 0.1, "label_smoothing": 0.1}, "--label_smoothing must be 0"),
+        ({"prune_rate": 0.0}, r"--prune_rate is the share of weights KEPT, in \(0, 1\]"),
+        ({"batch_size": 99}, "--batch_size must be at most 64"),
+        (OUTLIERS | {"oe_method": "doe", "prune_rate": 0.5}, "changes weights, which --prune_rate"),
+        (OUTLIERS | {"oe_method": "mixup"}, "--oe_method must be one of"),
+        (OUTLIERS | {"oe_method": "oe", "outlier_factor": 0.0}, "--outlier_factor must be posit"),
+        (OUTLIERS | {"oe_method": "oe", "outlier_weight": -1.0}, "--outlier_weight must be posit"),
+    ],
+)
+def test_refusals(base, tmp_path, changes, message):
+    run, data_dir = base
+    with pytest.raises(ValueError, match=message):
+        settings = dataclasses.replace(SMALL, **changes)
+        finetune.finetune(run, settings, 0, tmp_path / "out", data_dir)
+    assert not (tmp_path / "out").exists()
+
+
+def test_other_settings_in_the_same_folder_are_refused(base, tmp_path):
+    run, data_dir = base
+    finetune.finetune(run, SMALL, 0, tmp_path / "out", data_dir)
+    with pytest.raises(RunError, match="um: 0.0 there, 0.3 now"):
+        finetune.finetune(run, dataclasses.replace(SMALL, um=0.3), 0, tmp_path / "out", data_dir)
