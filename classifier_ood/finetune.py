@@ -20,7 +20,7 @@ import pathlib
 import numpy as np
 from absl import flags, logging
 
-from classifier_ood import configs, trained
+from classifier_ood import configs, train, trained
 from classifier_ood.train import check, define_override_flags, keeper
 from ood_suite import eval as evaluation
 from ood_suite.app import flag_overrides, run_app
@@ -331,6 +331,7 @@ if __name__ == "__main__":
             define = flags.DEFINE_integer if field.type is int else flags.DEFINE_float
             define(field.name, None, HELP[field.name])
     define_override_flags(configs.FineTuning)
+    flags.adopt_module_key_flags(train)  # so that --help shows them as this binary's
     flags.DEFINE_list("seeds", ["0"], "Independent repeats, one run each.")
     flags.DEFINE_string("name", None, "Name of the runs' folder; default: the method's.")
     flags.DEFINE_string("out_dir", None, "Where it goes; default: RUN_finetuned.")

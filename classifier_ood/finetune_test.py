@@ -1,4 +1,4 @@
-"""Fine-tuning as a user does it: killed and continued, evaluated, refused where it would mislead."""
+"""Fine-tuning as a user does it: killed and continued, evaluated, refused where it misleads."""
 
 import dataclasses
 import json

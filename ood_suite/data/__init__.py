@@ -46,9 +46,11 @@ class DataSet:
 _TFDS = "python -m images_ood.tfds_to_np --name={} --data_dir={{data_dir}}"
 
 DATASETS = {
+    "blobs": DataSet(generator=synthetic.blobs),
     "cifar10": DataSet(_TFDS.format("cifar10")),
     "cifar100": DataSet(_TFDS.format("cifar100")),
     "cifar10_grey": DataSet(_TFDS.format("cifar10"), "cifar10", to_grey_rgb),
+    "constant": DataSet(generator=synthetic.constant),
     "fashion_mnist": DataSet(_TFDS.format("fashion_mnist")),
     "gaussian": DataSet(generator=synthetic.gaussian),
     "glyphs": DataSet("python image_data/make_samples.py"),
@@ -56,6 +58,7 @@ DATASETS = {
     "notmnist": DataSet(
         "python -m images_ood.notmnist_to_np --source=FOLDER_OR_TAR --data_dir={data_dir}",
     ),
+    "rademacher": DataSet(generator=synthetic.rademacher),
     "svhn_cropped": DataSet(_TFDS.format("svhn_cropped")),
     "tiny_imagenet": DataSet("put tiny_imagenet_test.npz into {data_dir}"),
     "uniform": DataSet(generator=synthetic.uniform),

@@ -100,3 +100,24 @@ def test_noise():
         assert abs(np.mean(bell == value) - 0.3094) < 0.005
     found = data.load("gaussian", "test", image_shape=shape)
     assert found.images.shape == (synthetic.COUNT, *shape)
+
+
+@pytest.mark.parametrize("name", ["blobs", "constant", "rademacher"])
+def test_other_synthetic_sets(name):
+    shape = (16, 12, 3)
+    images = getattr(synthetic, name)(300, shape)
+    assert images.dtype == np.uint8 and images.shape == (300, *shape) and images.flags.writeable
+    np.testing.assert_array_equal(images, getattr(synthetic, name)(300, shape))
+    assert np.any(images != getattr(synthetic, name)(300, shape, seed=1))
+    assert data.load(name, "test", image_shape=shape).images.shape == (synthetic.COUNT, *shape)
+    if name == "rademacher":
+        assert set(np.unique(images)) == {0, 255} and abs((images == 255).mean() - 0.5) < 0.01
+    if name == "constant":
+        assert np.ptp(images, axis=(1, 2)).max() == 0
+        assert abs(images[:, 0, 0].mean() - 127.5) < 10
+    if name == "blobs":  # nothing below 0.75, and neighbours alike
+        assert (
+            set(np.unique(images[images > 0]) >= 191) == {True} and 0.1 < (images > 0).mean() < 0.6
+        )
+        same = (images[:, 1:] > 0) == (images[:, :-1] > 0)
+        assert same.mean() > 0.7

@@ -1,6 +1,7 @@
 """Noise images: the OOD sets that need no data. Seeded, of any size, uint8 0..255."""
 
 import numpy as np
+from scipy import ndimage
 
 COUNT, SEED = 10_000, 0  # of the sets in the catalogue
 
@@ -20,3 +21,29 @@ def gaussian(count, image_shape, seed=SEED):
     for i in range(count):  # one at a time: ten thousand large images as float64 fill a memory
         images[i] = np.rint(255.0 * np.clip(rng.normal(0.5, 1.0, image_shape), 0.0, 1.0))
     return images
+
+
+def rademacher(count, image_shape, seed=SEED):
+    """Every value of every pixel 0 or 255 with equal probability (Hendrycks et al., ICLR 2019)."""
+    rng = np.random.default_rng(seed)
+    return 255 * rng.integers(0, 2, (count, *image_shape), dtype=np.uint8)
+
+
+def blobs(count, image_shape, seed=SEED):
+    """Amorphous shapes with definite edges: ones with probability 0.7, blurred by a Gaussian of
+    standard deviation 1.5 (over the channels too), 0 where that is below 0.75, times 255
+    (Hendrycks et al., ICLR 2019).
+    """
+    rng = np.random.default_rng(seed)
+    images = np.empty((count, *image_shape), np.uint8)
+    for i in range(count):
+        blurred = ndimage.gaussian_filter((rng.random(image_shape) < 0.7).astype(np.float64), 1.5)
+        images[i] = np.rint(255.0 * np.where(blurred < 0.75, 0.0, blurred))
+    return images
+
+
+def constant(count, image_shape, seed=SEED):
+    """One colour an image, each channel uniform on 0..255."""
+    rng = np.random.default_rng(seed)
+    colours = rng.integers(0, 256, (count, 1, 1, image_shape[-1]), dtype=np.uint8)
+    return np.ascontiguousarray(np.broadcast_to(colours, (count, *image_shape)))
