@@ -76,6 +76,11 @@ EXPERIMENTS = {
     # DenseNet-BC-100-12, 100 epochs of batch 64, as the OOD papers train it: for a GPU. Not run by
     # us. `classifier_ood.convert` imports a network trained that way (about 94%).
     "cifar10": Experiment(**_CIFAR10 | _DENSENET),
+    # python -m classifier_ood.train_leave_out --exp=cifar10_leave_out --partition=cifar10_pairs
+    # The schedule of the leave-out paper (Vyas et al., 2018), for a GPU. Not run by us.
+    "cifar10_leave_out": Experiment(
+        **_CIFAR10 | _DENSENET, batch_size=100, learning_rate_schedule="step", weight_decay=5e-4
+    ),
     # python -m classifier_ood.train --exp=cifar100
     # The same with 100 classes. Not run by us.
     "cifar100": Experiment(**_CIFAR100 | _DENSENET),

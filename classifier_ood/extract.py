@@ -36,7 +36,7 @@ _VIEWS = {}  # evaluation asks for several data sets of one run in turn
 
 def extract(
     run, names, split, data_dir=None, odin=(), inner_layers=(), mahalanobis_epsilons=(),
-    batch_size=100,
+    batch_size=100, rule="cross_entropy",
 ):  # fmt: skip
     """Outputs of a finished run on one data set; what is on file of the same model and data is not
     computed again.
@@ -49,6 +49,7 @@ def extract(
         inner_layers: names of layers for `layer_features`.
         mahalanobis_epsilons: for `layer_features` of those layers at perturbed inputs; their
             Gaussians are fitted to the training split.
+        rule: of ODIN's perturbation, see perturbation.odin.
 
     Raises:
         RunError: an unfinished run, or a model file that cannot be read.
@@ -64,7 +65,8 @@ def extract(
     for temperature in dict.fromkeys(t for t, _ in odin):
         epsilons = sorted({e for t, e in odin if t == temperature})
         part = f"odin_T{temperature:g}_{_short(epsilons)}"
-        parts.append(job.part(part, _odin(view, temperature, epsilons)))
+        part += "" if rule == "cross_entropy" else f"_{rule}"
+        parts.append(job.part(part, _odin(view, temperature, epsilons, rule)))
     if inner_layers and any(mahalanobis_epsilons):
         names, split = data_sets(run.settings)["training"]
         training = data.first_available(names, split, data_dir, view.image_shape)
@@ -189,13 +191,13 @@ class _Job:
         return {name: array for name, array in found.items() if name.startswith("layer_features/")}
 
 
-def _odin(view, temperature, epsilons):
+def _odin(view, temperature, epsilons, rule):
     """function(images) -> {"logits_perturbed/<key>": array}; compiled once per view."""
     from classifier_ood import perturbation
 
-    key = (temperature, *epsilons)
+    key = (rule, temperature, *epsilons)
     if key not in view.compiled:
-        view.compiled[key] = perturbation.odin(view.network, temperature, epsilons)
+        view.compiled[key] = perturbation.odin(view.network, temperature, epsilons, rule)
     function = view.compiled[key]
     return lambda images: {f"logits_perturbed/{k}": v for k, v in function(images).items()}
 

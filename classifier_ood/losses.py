@@ -101,3 +101,30 @@ def sensitivity_to_scale(logits):
     """
     expected = ops.sum(ops.softmax(logits, axis=-1) * logits, axis=-1)
     return ops.square(ops.mean(expected - ops.mean(logits, axis=-1)))
+
+
+def entropy(logits):
+    """(batch,): -sum_c p_c log p_c of p = softmax(z), in nats, in [0, log(classes)].
+
+    >>> round(float(entropy(np.float32([[0, 0]]))[0]), 4)
+    0.6931
+    """
+    log_p = ops.log_softmax(logits, axis=-1)
+    return -ops.sum(ops.exp(log_p) * log_p, axis=-1)
+
+
+def entropy_margin(id_logits, outlier_logits, margin=0.4):
+    """(max(margin - gap, 0), gap), with gap = mean entropy of outliers - mean entropy of ID.
+
+    A hinge on the means of the batch, not on examples: no penalty once outliers are `margin` nats
+    less certain than ID examples.
+
+    Reference: Vyas et al., "Out-of-Distribution Detection Using an Ensemble of Self Supervised
+        Leave-out Classifiers", ECCV 2018.
+
+    >>> sure, even = np.float32([[9, 0]]), np.float32([[0, 0]])
+    >>> [round(float(x), 4) for x in entropy_margin(sure, even, margin=0.7)]
+    [0.0081, 0.6919]
+    """
+    gap = ops.mean(entropy(outlier_logits)) - ops.mean(entropy(id_logits))
+    return ops.relu(margin - gap), gap

@@ -8,9 +8,11 @@ clipped.
 import numpy as np
 from keras import ops
 
+from classifier_ood.losses import entropy
 from ood_suite import backend
 
 BATCH = 100
+RULES = ("cross_entropy", "entropy")
 
 
 def odin_key(temperature, epsilon):
@@ -18,14 +20,16 @@ def odin_key(temperature, epsilon):
     return f"T={temperature:g},epsilon={epsilon:g}"
 
 
-def odin(network, temperature, epsilons):
-    """Logits of x - epsilon * sign(gradient of the cross entropy of softmax(z / T) to its arg max).
+def odin(network, temperature, epsilons, rule="cross_entropy"):
+    """Logits of x - epsilon * sign(gradient), the gradient of the cross entropy of softmax(z / T)
+    to its arg max, or of the entropy of softmax(z / T) (rule "entropy": leave-out classifiers).
 
     A gradient of 0 counts as positive, as in the authors' code.
 
     Args:
         network: images float32 0..255 -> {"logits"}.
         epsilons: in pixels / 255.
+        rule: one of RULES.
 
     Returns:
         function of images (n, height, width, channels) -> {odin_key: float32 (n, classes)}. It
@@ -35,8 +39,13 @@ def odin(network, temperature, epsilons):
         in Neural Networks", ICLR 2018, equation 2.
     """
 
+    if rule not in RULES:
+        raise ValueError(f"`rule` must be one of {', '.join(RULES)}. Received: {rule!r}.")
+
     def loss(batch):
         scaled = network(batch, training=False)["logits"] / temperature
+        if rule == "entropy":
+            return entropy(scaled)
         return ops.logsumexp(scaled, axis=-1) - ops.max(scaled, axis=-1)
 
     gradient = backend.input_gradient(loss)

@@ -56,6 +56,18 @@ def define_override_flags(settings):
     flags.DEFINE_bool("nesterov", None, "Nesterov's momentum.")
 
 
+def define_flags():
+    """All flags of a training from scratch."""
+    flags.DEFINE_string("exp", "fashion", f"Experiment: {', '.join(configs.EXPERIMENTS)}.")
+    flags.DEFINE_string("data_dir", None, "Folder of the npz files; default: image_data.")
+    flags.DEFINE_string("out_dir", DEFAULT_OUT_DIR, "Where the experiments' folders go.")
+    flags.DEFINE_string("name", None, "Name of the run; default: that of the backbone.")
+    flags.DEFINE_integer("repeat_id", 0, "Number of the independent repeat.", lower_bound=0)
+    define_override_flags(configs.Experiment)
+    flags.DEFINE_string("backbone", None, "See classifier_ood/models/__init__.py.")
+    flags.DEFINE_list("options", None, "The backbone's options, as depth=40,width=2.")
+
+
 def experiment_from_flags():
     """The experiment named by --exp with the flags' values in place of its own."""
     experiment = configs.get(FLAGS.exp)
@@ -146,7 +158,10 @@ def train(experiment, exp, out_dir, data_dir=None, repeat_id=0, name=None):
     folder = pathlib.Path(out_dir) / exp / (name or experiment.backbone)
     keras.config.set_dtype_policy(experiment.dtype)
     seed = experiment.random_seed + repeat_id
-    model = build(experiment, training, seed)
+    model = build(
+        experiment, training.images.shape[1:], int(training.labels.max()) + 1,
+        len(training) // experiment.batch_size, seed,
+    )  # fmt: skip
     with locked(folder):
         run = Run.open(folder, settings, EXTRACTOR, prints)
         if run.is_finished:
@@ -158,25 +173,29 @@ def train(experiment, exp, out_dir, data_dir=None, repeat_id=0, name=None):
     return run
 
 
-def build(experiment, training, seed):
-    """The compiled Trainer of an experiment."""
+def build(experiment, image_shape, num_classes, steps_per_epoch, seed, wrapped=None):
+    """The compiled Trainer of an experiment.
+
+    Args:
+        wrapped: function(backbone) -> Trainer, in place of the plain one.
+    """
     from classifier_ood import models
     from classifier_ood.trainer import CoupledSGD, Trainer, schedule
     from ood_suite import backend
 
     backend.set_seed(seed)
-    num_classes = int(training.labels.max()) + 1
-    backbone = models.build(
-        experiment.backbone, training.images.shape[1:], num_classes, experiment.options
-    )
-    model = Trainer(backbone, experiment.augmentation, experiment.label_smoothing, seed)
+    backbone = models.build(experiment.backbone, image_shape, num_classes, experiment.options)
+    if wrapped:
+        model = wrapped(backbone)
+    else:
+        model = Trainer(backbone, experiment.augmentation, experiment.label_smoothing, seed)
     rate = schedule(
         experiment.learning_rate_schedule, experiment.learning_rate, experiment.epochs,
-        len(training) // experiment.batch_size,
+        steps_per_epoch,
     )  # fmt: skip
     optimizer = CoupledSGD(rate, experiment.momentum, experiment.nesterov, experiment.weight_decay)
     model.compile(optimizer=optimizer, jit_compile=backend.jit_compile())
-    model.build((None, *training.images.shape[1:]))
+    model.build((None, *image_shape))
     count = models.count_parameters(backbone)
     logging.info("%s: %d trainable parameters.", backbone.name, count)
     return model
@@ -202,9 +221,9 @@ def _fit(experiment, run, model, training, validation, seed):
     )
 
 
-def keeper(run, network, per_epoch, save_every):
+def keeper(run, network, per_epoch, save_every, metric="accuracy"):
     """function(step, rows) for training.fit, that keeps models in the run's checkpoints/: first;
-    best, of the first row with the highest validation accuracy; epoch_<n>, every `save_every`.
+    best, of the first row with the highest validation `metric`; epoch_<n>, every `save_every`.
 
     Args:
         network: function() -> the keras.Model to keep.
@@ -215,8 +234,8 @@ def keeper(run, network, per_epoch, save_every):
         epoch = step // per_epoch
         if step and save_every and epoch % save_every == 0:
             names.append(f"epoch_{epoch}")
-        accuracies = [float(row["val_accuracy"]) for row in rows]
-        if rows and accuracies.index(max(accuracies)) == len(rows) - 1:
+        values = [float(row[f"val_{metric}"]) for row in rows]
+        if rows and values.index(max(values)) == len(rows) - 1:
             names.append("best")
         for name in names:
             with atomic_path(run.folder / "checkpoints" / f"{name}.keras") as temporary:
@@ -231,12 +250,5 @@ def main(_):
 
 
 if __name__ == "__main__":
-    flags.DEFINE_string("exp", "fashion", f"Experiment: {', '.join(configs.EXPERIMENTS)}.")
-    flags.DEFINE_string("data_dir", None, "Folder of the npz files; default: image_data.")
-    flags.DEFINE_string("out_dir", DEFAULT_OUT_DIR, "Where the experiments' folders go.")
-    flags.DEFINE_string("name", None, "Name of the run; default: that of the backbone.")
-    flags.DEFINE_integer("repeat_id", 0, "Number of the independent repeat.", lower_bound=0)
-    define_override_flags(configs.Experiment)
-    flags.DEFINE_string("backbone", None, "See classifier_ood/models/__init__.py.")
-    flags.DEFINE_list("options", None, "The backbone's options, as depth=40,width=2.")
+    define_flags()
     run_app(main)

@@ -106,6 +106,7 @@ class Densities:
     baseline = "likelihood"
     training = None
     near = ()
+    all_scores = scores.ALL
 
     def __init__(self, group, extractor, data_dir):
         self.group, self.extractor, self.data_dir = group, extractor, data_dir

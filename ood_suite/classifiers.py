@@ -10,8 +10,6 @@ from absl import logging
 from ood_suite import metrics, scores
 from ood_suite.detector import Detector
 
-DEFAULT_ODIN = (1000.0, 0.0014)
-
 
 class Classifier:
     """What a classifier says of the data sets of its run.
@@ -26,6 +24,8 @@ class Classifier:
     Attributes:
         training, held_out, validation_ood: Outputs, or None where the run names no such data.
         fingerprints: {data set: fingerprint} of what the run was made with.
+        all_scores: names of the scores that make sense for such a run.
+        perturbed: name of the score that needs perturbed inputs.
         near: names of the OOD test sets that are near to the ID set.
     """
 
@@ -35,18 +35,20 @@ class Classifier:
     def __init__(self, group, extractor, data_dir, wanted, tune, inner_layers, near, far):
         self.run, self.extractor, self.data_dir = group.foreground, extractor, data_dir
         self.fingerprints = self.run.config["fingerprints"]
+        self.all_scores = getattr(extractor, "SCORES", scores.ALL)
         self.roles = extractor.data_sets(self.run.settings)
         if near or far:
             kept = {k: v for k, v in self.roles.items() if not k.startswith("ood:")}
             self.roles = kept | {f"ood:{name}": ((name,), "test") for name in [*near, *far]}
         self.near = tuple(near or () if near or far else self.run.settings["ood_near"])
         self.inner_layers = tuple(inner_layers)
-        self.uses_odin = "odin" in wanted
+        self.perturbed = getattr(extractor, "PERTURBED", "odin")
+        self.uses_odin = self.perturbed in wanted
         self.uses_layers = bool(inner_layers) and "mahalanobis_layers" in wanted
-        grid = {name: scores.get(name).grid for name in ("odin", "mahalanobis_layers")}
-        pairs = itertools.product(grid["odin"]["temperature"], grid["odin"]["epsilon"])
-        odin = [*pairs] if tune else [DEFAULT_ODIN]
-        epsilons = grid["mahalanobis_layers"]["epsilon"] if tune else ()
+        grid = scores.get(self.perturbed).grid
+        pairs = itertools.product(grid["temperature"], grid["epsilon"])
+        odin = [*pairs] if tune else [self._odin({})]
+        epsilons = scores.get("mahalanobis_layers").grid["epsilon"] if tune else ()
         self.training = self._training(wanted)
         self.held_out = self._outputs("held_out", odin, epsilons)
         self.validation_ood = None
@@ -59,10 +61,7 @@ class Classifier:
         Args:
             parameters: {score: its parameters}, of which ODIN's decide what is extracted.
         """
-        chosen = parameters.get("odin", {})
-        odin = [
-            (chosen.get("temperature", DEFAULT_ODIN[0]), chosen.get("epsilon", DEFAULT_ODIN[1]))
-        ]
+        odin = [self._odin(parameters.get(self.perturbed, {}))]
         epsilon = parameters.get("mahalanobis_layers", {}).get("epsilon", 0.0)
         found = {
             role: self._outputs(role, odin, [epsilon])
@@ -76,6 +75,11 @@ class Classifier:
             raise ValueError(f"Two test sets have the same name: {', '.join(known)}. Rename one.")
         self.near = tuple(names.get(f"ood:{name}", name) for name in self.near)
         return id_test, {names[role]: outputs for role, outputs in found.items()}
+
+    def _odin(self, chosen):
+        """(temperature, epsilon) of the perturbed score: chosen, or its defaults."""
+        values = scores.get(self.perturbed).parameters | chosen
+        return values["temperature"], values["epsilon"]
 
     def _training(self, wanted):
         """Outputs of the training set; no more than hashes if no score learns from them."""

@@ -38,7 +38,7 @@ def gather(group, data_dir, wanted, tuning, inner_layers, near, far):
         if tuning or near or far:
             raise ValueError("--tune, --ood_near and --ood_far are for classifiers.")
         return Densities(group, extractor, data_dir)
-    names = scores.ALL if wanted == ["all"] else wanted
+    names = getattr(extractor, "SCORES", scores.ALL) if wanted == ["all"] else wanted
     for name in names:
         scores.get(name)
     return Classifier(group, extractor, data_dir, names, tuning, inner_layers, near, far)
@@ -52,7 +52,7 @@ def applicable_scores(material, wanted):
         for name in wanted:
             material.held_out.require(scores.get(name).needs, name)
         return wanted
-    return [name for name in scores.ALL if _applies(scores.get(name), material)]
+    return [name for name in material.all_scores if _applies(scores.get(name), material)]
 
 
 def _applies(entry, material):

@@ -33,7 +33,9 @@ SHAPES = {
     "images": ("n", "h", "w", "channels"),
     "example_hashes": ("n",),
 }
-MAPPINGS = {"logits_perturbed": ("n", "c"), "layer_features": ("n", "d_l")}
+MAPPINGS = {
+    "logits_perturbed": ("n", "c"), "layer_features": ("n", "d_l"), "member_logits": ("n", "c_m"),
+}  # fmt: skip
 ROWS_AT_ONCE = 65_536  # when a check walks over an array that may be larger than memory
 MAPPED_FROM = 2**20  # bytes from which an uncompressed array is mapped, not read
 HEAD_ROWS, HEAD_TOLERANCE = 256, 0.01  # of the check that the head makes the logits
@@ -50,6 +52,8 @@ class Outputs:
         logits_perturbed: {"T=1000,epsilon=0.0014": float (n, c)}, logits at ODIN's inputs.
         layer_features: {layer: float (n, d_l)}, spatial means; "layer,epsilon=0.0014" are those at
             inputs moved towards a smaller Mahalanobis distance in that layer.
+        member_logits: {"<member>,<rule>,T=1000,epsilon=0.002": float (n, c_m)}, logits of each
+            member of a leave-out ensemble for the classes that it knows.
         log_prob: float64 (n,), nats per example.
         log_prob_map: float32 (n, height, width) or (n, length), nats; sums to log_prob.
         background_log_prob, background_log_prob_map: the same of the chosen background model.
@@ -72,6 +76,7 @@ class Outputs:
     head_bias: np.ndarray | None = None
     logits_perturbed: dict | None = None
     layer_features: dict | None = None
+    member_logits: dict | None = None
     log_prob: np.ndarray | None = None
     log_prob_map: np.ndarray | None = None
     background_log_prob: np.ndarray | None = None
@@ -300,7 +305,7 @@ def _check(name, array, shape, sizes):
         wanted = ", ".join(shape)
         raise ValueError(f"`{name}` must have shape ({wanted}). Received: shape={array.shape}.")
     for letter, size in zip(shape, array.shape, strict=True):
-        letter = f"{name}_{letter}" if letter == "d_l" else letter
+        letter = f"{name}_{letter}" if letter in ("d_l", "c_m") else letter
         known, by = sizes.setdefault(letter, (size, name))
         if known != size:
             raise ValueError(

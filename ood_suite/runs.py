@@ -221,7 +221,8 @@ class Run:
         if not (folder / "config.json").exists():
             raise RunError(f"{folder} is not a run folder: it has no config.json.")
         run = cls(folder, read_json(folder / "config.json"), checkpoint)
-        if checkpoint != "last" and not run.model_path.exists():
+        members = folder.glob(f"member*/checkpoints/{checkpoint}.keras")  # of an ensemble
+        if checkpoint != "last" and not run.model_path.exists() and not any(members):
             kept = sorted(path.stem for path in (folder / "checkpoints").glob("*.keras"))
             raise RunError(
                 f"{folder} has no checkpoint {checkpoint!r}. It has: {', '.join(['last', *kept])}."

@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 from ood_suite.scores import (
     activations,
+    ensembles,
     gaussian,
     gradients,
     likelihood,
@@ -146,6 +147,13 @@ SCORES = {
     "kl_matching": Score(logits.KLMatching, ("logits",), ("logits",), "held_out"),
     "knn": Score(
         neighbors.KNN, ("features",), ("features",), grid={"k": (1, 5, 10, 50, 100, 200)}
+    ),
+    "leave_out": Score(
+        ensembles.leave_out, ("member_logits",),
+        grid={
+            "temperature": (1.0, 10.0, 100.0, 1000.0),
+            "epsilon": (0.0, 0.0005, 0.001, 0.002, 0.003, 0.004),
+        },
     ),
     "likelihood": Score(likelihood.likelihood, ("log_prob",)),
     "likelihood_ratio": Score(likelihood.likelihood_ratio, ("log_prob", "background_log_prob")),

@@ -16,7 +16,8 @@ OTHER = {
     "acceptance": 0.8, "activation_percentile": 60.0, "alpha": 2, "clip": 0.3, "dimension": 3,
     "clip_percentile": 70.0, "epsilon": 0.002, "gamma": 0.5, "high_percentile": 80.0, "k": 3,
     "low_percentile": 20.0, "mask_percentile": 20.0, "percentile": 40.0, "smooth": False,
-    "tail": 5, "temperature": 5.0, "top": 2, "weight_percentile": 60.0,
+    "tail": 5, "temperature": 5.0, "top": 2, "weight_percentile": 60.0, "members": 1,
+    "rule": "cross_entropy", "terms": "entropy",
 }  # fmt: skip
 
 
@@ -43,6 +44,13 @@ def outputs(seed, count=60, shift=0.0):
         head_bias=bias,
         logits_perturbed=moved,
         layer_features=layers,
+        member_logits={
+            f"{member},{rule},T={t},epsilon={e}": logits[:, member:] * (1 + e * t + len(rule) / 99)
+            for member in (0, 1)
+            for rule in ("entropy", "cross_entropy")
+            for t in (5, 1000)
+            for e in (0.001, 0.002)
+        },
         log_prob=rng.normal(-1500, 200, count),
         background_log_prob=rng.normal(-1700, 150, count),
         background_log_probs=rng.normal(-1700, 150, (count, 3)),
@@ -94,6 +102,8 @@ def test_a_score_depends_on_its_example_alone(name):
 )
 def test_every_parameter_matters(name, parameter):
     other = {parameter: OTHER[parameter.split(".")[-1]]}
+    if other[parameter] == scores.get(name).parameters[parameter]:
+        other[parameter] /= 2.0
     if parameter == "clip":
         assert fitted(name, {"clip": 0.0}).learner.clip_ != 0.3
     assert not np.array_equal(fitted(name, other).score(outputs(1)), fitted(name).score(outputs(1)))

@@ -1,0 +1,186 @@
+"""Trains an ensemble of leave-out classifiers, each a normal run folder.
+
+    python -m classifier_ood.train_leave_out --exp=fashion
+    python -m classifier_ood.train_leave_out --exp=cifar10_leave_out --partition=cifar10_pairs
+
+Member k sees its part of the classes as outliers: CE + beta * max(margin + mean entropy of ID -
+mean entropy of outliers, 0). The ensemble goes to OUT_DIR/EXP/leave_out_NAME[_repeat<repeat_id>],
+its members to member<k> in it, one after another; the same command continues, and --members=0,2
+trains only those, so that several machines can share the work. `python -m ood_suite.eval
+--run=ENSEMBLE` makes a detector of it (score leave_out), `--tune` chooses temperature and epsilon
+on validation data, `python -m classifier_ood.ablate_leave_out` shows what each ingredient buys.
+"""
+
+import dataclasses
+import pathlib
+
+import numpy as np
+from absl import flags, logging
+
+from classifier_ood import train
+from ood_suite import data
+from ood_suite.app import run_app
+from ood_suite.data.transforms import to_shape
+from ood_suite.runs import Run, locked
+
+FLAGS = flags.FLAGS
+EXTRACTOR = "classifier_ood.ensemble"
+
+
+@dataclasses.dataclass(frozen=True)
+class LeaveOut:
+    """What makes a leave-out ensemble of an experiment; the field names are those of the flags.
+
+    Attributes:
+        partition: "random", "each", or a name of leave_out.PARTITIONS. splits: K, for "random".
+        margin: in nats. beta: weight of the entropy margin.
+        outlier_factor: left-out images per ID image in a batch.
+    """
+
+    partition: str = "random"
+    splits: int = 5
+    margin: float = 0.4
+    beta: float = 0.2
+    outlier_factor: float = 1.0
+
+
+def check(settings):
+    for name in ("margin", "beta"):
+        if not 0.0 <= getattr(settings, name) < float("inf"):
+            value = getattr(settings, name)
+            raise ValueError(f"--{name} must be 0 or more, and finite. Received: {value}.")
+    if not 0.0 < settings.outlier_factor < float("inf"):
+        raise ValueError(f"--outlier_factor must be positive. Received: {settings.outlier_factor}.")
+
+
+def train_ensemble(
+    experiment, settings, exp, out_dir, data_dir=None, repeat_id=0, name=None, members=()
+):
+    """Trains an ensemble, or those of its members that are asked for; returns its Run."""
+    import keras
+
+    from classifier_ood import leave_out
+
+    train.check(experiment)
+    check(settings)
+    training = data.load(experiment.id_dataset, "train", data_dir)
+    validation = data.load(experiment.id_dataset, "val", data_dir)
+    train.check_data(experiment, training, validation)
+    classes, seed = int(training.labels.max()) + 1, experiment.random_seed + repeat_id
+    parts = leave_out.partitions(classes, settings.splits, settings.partition, seed)
+    wrong = [number for number in members if not 0 <= number < len(parts)]
+    if wrong:
+        raise ValueError(f"--members must lie in 0..{len(parts) - 1}. Received: {wrong}.")
+    outside = data.first_available(
+        experiment.ood_validation, experiment.ood_validation_split, data_dir,
+        training.images.shape[1:],
+    )  # fmt: skip
+    recorded = dataclasses.asdict(experiment) | dataclasses.asdict(settings) | {
+        "exp": exp,
+        "repeat_id": repeat_id,
+        "backend": keras.backend.backend(),
+        "left_out": [list(part) for part in parts],
+    }  # fmt: skip
+    sets = (training, validation, outside)
+    prints = {f"{s.name}_{s.split}": s.fingerprint for s in sets}
+    folder = pathlib.Path(out_dir) / exp / f"leave_out_{name or experiment.backbone}"
+    if repeat_id:
+        folder = folder.with_name(f"{folder.name}_repeat{repeat_id}")
+    for note in filter(None, (s.note for s in sets)):
+        logging.info("Data: %s.", note)
+    with locked(folder):
+        ensemble = Run.open(folder, recorded, EXTRACTOR, prints)
+    for number in members or range(len(parts)):
+        logging.info(
+            "Member %d of %d leaves out the classes %s.", number, len(parts), parts[number]
+        )
+        keras.config.set_dtype_policy(experiment.dtype)
+        member = recorded | {"member": number}
+        with locked(folder / f"member{number}"):
+            run = Run.open(folder / f"member{number}", member, train.EXTRACTOR, prints)
+            if run.is_finished:
+                logging.info("%s is finished: nothing to do.", run.folder)
+                continue
+            _fit(experiment, settings, run, sets, parts[number], classes, seed + 1000 * number)
+    return ensemble
+
+
+def _fit(experiment, settings, run, sets, left_out, classes, seed):
+    from classifier_ood.leave_out import Member, local_labels
+    from ood_suite import training as trainer
+
+    training = sets[0]
+    labels = local_labels(training.labels, left_out, classes)
+    inside, outside = np.flatnonzero(labels >= 0), np.flatnonzero(labels < 0)
+    size = experiment.batch_size
+    if size > len(inside):
+        raise ValueError(f"--batch_size must be at most {len(inside)}. Received: {size}.")
+    beside = min(len(outside), max(1, int(size * settings.outlier_factor)))
+    per_epoch = len(inside) // size
+
+    def wrapped(backbone):
+        return Member(backbone, size, settings.margin, settings.beta, experiment.augmentation, seed)
+
+    model = train.build(
+        experiment, training.images.shape[1:], classes - len(left_out), per_epoch, seed, wrapped
+    )
+
+    def stream(step):
+        own = trainer.batches([inside], size, seed, step)
+        others = trainer.batches([outside], beside, seed + 1, step)
+        for (first,), (second,) in zip(own, others, strict=False):
+            rows = np.concatenate([first, second])
+            yield training.images[rows], labels[rows]
+
+    trainer.fit(
+        model,
+        stream,
+        run,
+        total_steps=experiment.epochs * per_epoch,
+        eval_every=experiment.eval_every * per_epoch,
+        batch_size=size,
+        validation=_validation(sets, left_out, classes),
+        monitor="accuracy",
+        saved=model.network,
+        keep=train.keeper(
+            run, model.network, per_epoch, experiment.save_every, "auroc_validation_ood"
+        ),
+    )
+
+
+def _validation(sets, left_out, classes):
+    """(images, labels): held-out ID images, and as many of the validation OOD set at most."""
+    from classifier_ood.leave_out import OTHER_OUTLIER, local_labels
+
+    _, validation, outside = sets
+    rows = np.linspace(0, len(outside) - 1, min(len(outside), len(validation))).astype(int)
+    images, _ = to_shape(outside.images[rows], validation.images.shape[1:])
+    labels = local_labels(validation.labels, left_out, classes)
+    return (
+        np.concatenate([validation.images, images]),
+        np.concatenate([labels, np.full(len(images), OTHER_OUTLIER, np.int32)]),
+    )
+
+
+def main(_):
+    experiment = train.experiment_from_flags()
+    settings = LeaveOut(
+        **{field.name: FLAGS[field.name].value for field in dataclasses.fields(LeaveOut)}
+    )
+    members = [int(number) for number in FLAGS.members]
+    train_ensemble(
+        experiment, settings, FLAGS.exp, FLAGS.out_dir, FLAGS.data_dir, FLAGS.repeat_id, FLAGS.name,
+        members,
+    )  # fmt: skip
+
+
+if __name__ == "__main__":
+    train.define_flags()
+    flags.DEFINE_string("partition", "random", "random, each (leave one out), or cifar10_pairs.")
+    flags.DEFINE_integer("splits", 5, "Number of members, with --partition=random.")
+    flags.DEFINE_float("margin", 0.4, "Of the entropies, in nats.")
+    flags.DEFINE_float("beta", 0.2, "Weight of the entropy margin in the loss.")
+    flags.DEFINE_float("outlier_factor", 1.0, "Left-out images per ID image in a batch.")
+    flags.DEFINE_list("members", [], "Train only these members, such as 0,2; default: all.")
+    flags.adopt_module_key_flags(train)
+    run_app(main)
