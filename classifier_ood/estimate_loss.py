@@ -53,7 +53,7 @@ def estimate(run, settings, data_dir=None):
     """The estimate of a finished run, a dict, which is also written into the run:
 
     "um": mean over masks of the mean cross entropy in nats; "std": over masks (0 for one mask);
-    "losses": of each mask; "unmasked": of the network as it is; and what they were made with.
+    "losses": of each mask; "unmasked": of the network as it is; and "made_with".
     """
     from classifier_ood import pruning
 
@@ -67,43 +67,48 @@ def estimate(run, settings, data_dir=None):
         "training_fingerprint": training.fingerprint,
         "model_fingerprint": trained.model_fingerprint(run),
     }
-    path = result_path(run)
+    path, partial = result_path(run), result_path(run).with_suffix(".partial.json")
     found = read_json(path) if path.exists() else {}
-    if found.get("made_with") == made_with and "um" in found:
+    if found.get("made_with") == made_with:
         logging.info("%s has this estimate already.", path)
         return found
-    losses = found.get("losses", []) if found.get("made_with") == made_with else []
+    begun = read_json(partial) if partial.exists() else {}
+    losses = begun["losses"] if begun.get("made_with") == made_with else []
     original = network.get_weights()
-    evaluate = _evaluator(run, network, training, np.sort(rows), settings)
-    result = {"made_with": made_with, "losses": losses, "unmasked": evaluate("no mask")}
-    for number in range(len(losses), settings.masks):
+    evaluate = _evaluator(run, network, training, rows, settings)
+    unmasked = evaluate("no mask", 0)
+    for number in range(len(losses) + 1, settings.masks + 1):
         network.set_weights(original)
-        rng = np.random.default_rng([settings.seed, number + 1])
-        counts = pruning.mask_at_random(network, settings.kept, rng)
-        losses.append(evaluate(f"mask {number + 1} of {settings.masks}"))
-        write_json(path, result)  # goes on here after a kill
-    result |= {
+        pruning.mask_at_random(
+            network, settings.kept, np.random.default_rng([settings.seed, number])
+        )
+        losses.append(evaluate(f"mask {number} of {settings.masks}", number))
+        write_json(partial, {"made_with": made_with, "losses": losses})  # goes on after a kill
+    result = {
         "um": float(np.mean(losses)),
         "std": float(np.std(losses, ddof=1)) if len(losses) > 1 else 0.0,
-        "kept_weights": counts,
+        "losses": losses,
+        "unmasked": unmasked,
+        "made_with": made_with,
     }
     write_json(path, result)
+    partial.unlink()
     return result
 
 
 def load(run):
-    """The loss constraint on file of a run's model; RunError if there is none, or of another."""
+    """The estimate on file of a run's model; RunError if there is none, or of another model."""
     path = result_path(run)
     command = f"python -m classifier_ood.estimate_loss --run={run.folder}"
     command += "" if run.checkpoint == "last" else f" --checkpoint={run.checkpoint}"
     found = read_json(path) if path.exists() else {}
-    if "um" not in found:
+    if not found:
         raise RunError(f"--um=auto needs {path}. To make it: {command}")
     if found["made_with"]["model_fingerprint"] != trained.model_fingerprint(run):
         raise RunError(
             f"{path} is of another model than {run.model_path}. Make it again: {command}"
         )
-    return found["um"]
+    return found
 
 
 def _check(settings):
@@ -122,13 +127,15 @@ def _check(settings):
 
 
 def _evaluator(run, network, training, rows, settings):
-    """function(title) -> mean cross entropy of the network with the weights it has."""
+    """function(title, number) -> mean cross entropy of the network with the weights it has."""
     import keras
     from tqdm.auto import tqdm
 
+    from classifier_ood import pruning
     from classifier_ood.trainer import CropFlip, cross_entropy
 
-    model, size = network, settings.batch_size
+    size, augment = settings.batch_size, None
+    model, rows = network, np.sort(rows)
     if settings.conditions == "training":
         augment = CropFlip(run.settings.get("augmentation", "none"), settings.seed)
 
@@ -137,13 +144,18 @@ def _evaluator(run, network, training, rows, settings):
                 return network(augment(images, training=True), training=True)
 
         model = InTraining()
-        rows = rows[: len(rows) // size * size]  # whole batches only, as in training
+        # In random order and whole batches only, as in training: BatchNorm sees the batches.
+        rows = np.random.default_rng([settings.seed, 0, 1]).permutation(rows)
+        rows = rows[: len(rows) // size * size]
         if not len(rows):
             raise ValueError(
                 f"--batch_size must be at most the number of images. Received: {size}."
             )
 
-    def evaluate(title):
+    def evaluate(title, number):
+        for place, layer in enumerate([*pruning.leaves(network), *filter(None, [augment])]):
+            if hasattr(layer, "seed_generator"):  # each mask has its own dropout and crops
+                layer.seed_generator.state.assign(np.uint32([1000 * settings.seed + number, place]))
         total = 0.0
         starts = range(0, len(rows), size)
         for start in tqdm(starts, desc=title, unit="batch", mininterval=2):

@@ -90,10 +90,11 @@ def hashes(run, names, split, data_dir=None):
         return None
     images, _ = to_shape(found.images, shape)
     meta = {"dataset": found.name, "split": split, "fingerprint": found.fingerprint}
-    return Outputs(labels=found.labels, example_hashes=_example_hashes(images), meta=meta)
+    return Outputs(labels=found.labels, example_hashes=example_hashes(images), meta=meta)
 
 
-def _example_hashes(images):
+def example_hashes(images):
+    """uint64 (n,), of the bytes of each image."""
     found = [hashlib.blake2b(image.tobytes(), digest_size=8).digest() for image in images]
     return np.frombuffer(b"".join(found), np.uint64)
 
@@ -184,7 +185,7 @@ class _Job:
     def main(self, images):
         found = self.view.network.predict(images, batch_size=self.batch_size, verbose=0)
         arrays = {name: found[name] for name in ("features", "logits")}
-        return arrays | {"example_hashes": _example_hashes(images)}
+        return arrays | {"example_hashes": example_hashes(images)}
 
     def layers(self, images):
         found = self.view.network.predict(images, batch_size=self.batch_size, verbose=0)

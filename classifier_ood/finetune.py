@@ -23,6 +23,7 @@ from absl import flags, logging
 from classifier_ood import configs, train, trained
 from classifier_ood.train import check, define_override_flags, keeper
 from ood_suite import eval as evaluation
+from ood_suite import scores
 from ood_suite.app import flag_overrides, run_app
 from ood_suite.runs import Run, atomic_path, locked, write_json
 
@@ -38,6 +39,11 @@ def settings_from_flags():
             "Say what to do: --um=VALUE or --um=auto (Unleashing Mask), --control (the same "
             "schedule with plain cross entropy), or --outliers=DATASET."
         )
+    for name, default in (("scores", ["all"]), ("inner_layers", []), ("tune", False)):
+        if not FLAGS.final and FLAGS[name].value != default:
+            raise ValueError(f"--{name} is for --final.")
+    for name in FLAGS.scores if FLAGS.scores != ["all"] else ():
+        scores.get(name)
     if FLAGS.um is not None and FLAGS.control:
         raise ValueError(
             "--control is plain cross entropy and would ignore --um: give one of them."
@@ -83,17 +89,59 @@ def check_settings(settings):
             raise ValueError(f"--{name} must be one of {values}. Received: {value!r}.")
     if bool(settings.outliers) != bool(settings.oe_method):
         raise ValueError("--oe_method and --outliers need each other.")
+    _check_effects(settings)
     if settings.oe_method == "doe" and settings.prune_rate < 1.0:
         raise ValueError("--oe_method=doe changes weights, which --prune_rate < 1 freezes.")
-    for name in ("outlier_factor", "pool_size"):
-        if not 0 < getattr(settings, name) < float("inf"):
-            raise ValueError(f"--{name} must be positive. Received: {getattr(settings, name)}.")
+    if settings.oe_method == "doe" and not settings.warm_up < settings.epochs:
+        raise ValueError(
+            f"--warm_up must be less than --epochs ({settings.epochs}), or DOE never searches. "
+            f"Received: {settings.warm_up}."
+        )
+    if not -float("inf") < settings.m_in < settings.m_out < float("inf"):
+        raise ValueError(
+            f"--m_in must be less than --m_out. Received: {settings.m_in} and {settings.m_out}."
+        )
+    if not 1 <= settings.outlier_factor * settings.batch_size < float("inf"):
+        raise ValueError(
+            "--outlier_factor must give 1 outlier a batch at least. Received: "
+            f"{settings.outlier_factor}."
+        )
+    if settings.pool_size < 1:
+        raise ValueError(f"--pool_size must be positive. Received: {settings.pool_size}.")
+    if sampling(settings) == "poem" and settings.eval_every > 1:
+        raise ValueError("POEM chooses outliers before each epoch: --eval_every must be 1.")
     weight = settings.outlier_weight
     if weight is not None and not 0.0 < weight < float("inf"):
         raise ValueError(f"--outlier_weight must be positive and finite. Received: {weight}.")
     for name in ("warm_up", "steps_per_epoch"):
         if getattr(settings, name) < 0:
             raise ValueError(f"--{name} must be 0 or more. Received: {getattr(settings, name)}.")
+
+
+def sampling(settings):
+    """How outliers are chosen, "random" or "poem"; None without outliers."""
+    if not settings.outliers:
+        return None
+    return settings.outlier_sampling or ("poem" if settings.oe_method == "poem" else "random")
+
+
+def _check_effects(settings):
+    """ValueError for a setting that is not its default where it has no effect."""
+    has_margins = settings.oe_method in ("energy", "poem")
+    effective = {
+        "um_constraint": settings.um > 0.0,
+        "outlier_sampling": bool(settings.outliers),
+        "outlier_factor": bool(settings.outliers),
+        "outlier_weight": bool(settings.outliers),
+        "m_in": has_margins,
+        "m_out": has_margins,
+        "pool_size": sampling(settings) == "poem",
+        "warm_up": settings.oe_method == "doe",
+    }
+    default = configs.FineTuning()
+    for name, is_effective in effective.items():
+        if not is_effective and getattr(settings, name) != getattr(default, name):
+            raise ValueError(f"--{name} has no effect here: leave it out.")
 
 
 def default_name(settings):
@@ -130,7 +178,9 @@ def finetune(base, settings, seed, folder, data_dir=None):
             f"--batch_size must be at most {len(sets['training'])}, the number of training images. "
             f"Received: {settings.batch_size}."
         )
-    prints = {f"{s.name}_{s.split}": s.fingerprint for s in sets.values()}
+    earlier = base.config["fingerprints"].items()  # what it was shown stays no test for it
+    prints = {name: mark for name, mark in earlier if name.startswith("outliers_")}
+    prints |= {f"{s.name}_{s.split}": s.fingerprint for s in sets.values()}
     prints["base_model"] = trained.model_fingerprint(base)
     outliers = None
     if settings.outliers:
@@ -147,7 +197,8 @@ def finetune(base, settings, seed, folder, data_dir=None):
         "repeat_id": seed,
         "random_seed": seed,
     }  # fmt: skip
-    recorded |= without_outliers(recorded, settings.outliers)
+    if outliers:
+        recorded |= outlier_exposure.keep_apart(outliers, base.settings, data_dir)
     tuner = build(network, settings, sets["training"], seed)
     with locked(folder):
         run = Run.open(folder, recorded, base.config["extractor"], prints)
@@ -156,16 +207,6 @@ def finetune(base, settings, seed, folder, data_dir=None):
             return run
         _fit(run, tuner, settings, sets, outliers, seed)
     return run
-
-
-def without_outliers(settings, outliers):
-    """The OOD test sets of a run less the one that it trains on."""
-    found = {}
-    for role in ("ood_near", "ood_far", "ood_validation"):
-        found[role] = [name for name in settings[role] if name != outliers]
-        if len(found[role]) < len(settings[role]):
-            logging.warning("%s is trained on, and no longer one of %s.", outliers, role)
-    return found
 
 
 def per_epoch(settings, training):
@@ -232,18 +273,18 @@ def _stream(run, tuner, settings, training, outliers, seed):
     size, steps = settings.batch_size, per_epoch(settings, training)
     if outliers is None:
         return lambda step: trainer.batches([training.images], size, seed, step, training.labels)
-    outlier_batch = max(1, int(size * settings.outlier_factor))
+    outlier_batch = round(size * settings.outlier_factor)
     count = steps * outlier_batch
-    sampling = settings.outlier_sampling or ("poem" if settings.oe_method == "poem" else "random")
     rows_of = outlier_exposure.at_random(outliers, count, seed)
-    if sampling == "poem":
+    if sampling(settings) == "poem":
         rows_of = poem.Poem(
             tuner.backbone, outliers, training.images, run.folder / "checkpoints", seed, count,
             settings.pool_size,
         ).rows  # fmt: skip
 
     def batches(step):
-        epochs = range(step // steps, step // steps + settings.eval_every)
+        first = step // steps
+        epochs = range(first, min(first + settings.eval_every, settings.epochs))
         # Now, in this thread, between two parts of the training: POEM asks the network.
         rows = {epoch: rows_of(epoch) for epoch in epochs}
         return outlier_exposure.joined_batches(
@@ -282,7 +323,8 @@ def main(_):
     if from_file:
         from classifier_ood import estimate_loss
 
-        settings = dataclasses.replace(settings, um=estimate_loss.load(base))
+        estimate = estimate_loss.load(base)
+        settings = dataclasses.replace(settings, um=estimate["um"])
         logging.info("um = %.4f nats, from %s.", settings.um, estimate_loss.result_path(base))
     parent = pathlib.Path(FLAGS.out_dir or f"{str(base.folder).rstrip('/')}_finetuned")
     folder = parent / (FLAGS.name or default_name(settings))

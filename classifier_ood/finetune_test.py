@@ -3,21 +3,23 @@
 import dataclasses
 import json
 import signal
+import zipfile
 
 import keras
 import numpy as np
 import pytest
 
-from classifier_ood import configs, finetune, pruning
+from classifier_ood import configs, finetune, outlier_exposure, pruning
 from classifier_ood import train as train_module
 from classifier_ood.train_test import assert_same_run, weights
+from ood_suite import data
 from ood_suite.data.npz import write_images
 from ood_suite.outputs import load_npz
 from ood_suite.runs import Run, RunError, read_csv
 from ood_suite.testing import command
 
 SMALL = configs.FineTuning(epochs=3, steps_per_epoch=4, batch_size=8, learning_rate=0.05)
-OUTLIERS = {"outliers": "aux", "outlier_factor": 0.5, "pool_size": 40, "warm_up": 1}
+OUTLIERS = {"outliers": "aux", "outlier_factor": 0.5}
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +48,7 @@ def flags_of(settings):
 CASES = {
     "masks": dataclasses.replace(SMALL, um=2.0, um_constraint="running", prune_rate=0.8),
     "poem_and_doe": dataclasses.replace(
-        SMALL, oe_method="doe", outlier_sampling="poem", **OUTLIERS
+        SMALL, oe_method="doe", outlier_sampling="poem", pool_size=40, warm_up=1, **OUTLIERS
     ),
 }
 
@@ -151,7 +153,9 @@ def test_a_model_of_the_users_is_fine_tuned(base, tmp_path):
     outputs = extract(made, ("mnist",), "test", data_dir)
     assert outputs.logits.shape == (20, 10) and outputs.head_kernel.shape == (108, 10)
     masked = finetune.finetune(own, CASES["masks"], 0, tmp_path / "masked", data_dir)
-    assert masked.is_finished
+    for name in ("model", "checkpoints/unmasked", "checkpoints/best"):
+        with zipfile.ZipFile(masked.folder / f"{name}.keras") as file:
+            assert b"Masked" not in file.read("config.json")  # a plain network, for anyone
 
 
 def test_a_missing_or_unfinished_start_is_an_error(base, tmp_path):
@@ -178,6 +182,8 @@ def test_a_missing_or_unfinished_start_is_an_error(base, tmp_path):
         (["--um=much"], "--um must be a number of nats, or auto. Received: 'much'."),
         (["--um=auto"], "To make it: python -m classifier_ood.estimate_loss --run="),
         (["--um=1", "--oe_method=oe"], "--oe_method and --outliers need each other"),
+        (["--control", "--final", "--scores=enrgy"], "Unknown score 'enrgy'"),
+        (["--control", "--tune"], "--tune is for --final"),
         (["--control", "--seeds=1,1"], "--seeds must be different"),
     ],
 )
@@ -190,12 +196,25 @@ def test_typing_errors(base, arguments, message):
     "changes, message",
     [
         ({"um": -1.0}, "--um must be 0 or more"),
+        ({"m_in": -3.0}, "--m_in has no effect here"),
+        ({"um_constraint": "sample"}, "--um_constraint has no effect here"),
+        ({"outliers": "aux", "oe_method": "oe", "warm_up": 3}, "--warm_up has no effect here"),
+        (OUTLIERS | {"oe_method": "doe", "warm_up": 3}, "--warm_up must be less than --epochs"),
+        (OUTLIERS | {"oe_method": "poem", "eval_every": 2}, "--eval_every must be 1"),
+        (OUTLIERS | {"oe_method": "energy", "m_in": float("nan")}, "--m_in must be less than"),
+        ({"outliers": "fashion_mnist", "oe_method": "oe"}, "The outliers are ID data: fashion_mn"),
         ({"um": 0.1, "label_smoothing": 0.1}, "--label_smoothing must be 0"),
         ({"prune_rate": 0.0}, r"--prune_rate is the share of weights KEPT, in \(0, 1\]"),
         ({"batch_size": 99}, "--batch_size must be at most 64"),
-        (OUTLIERS | {"oe_method": "doe", "prune_rate": 0.5}, "changes weights, which --prune_rate"),
+        (
+            OUTLIERS | {"oe_method": "doe", "warm_up": 1, "prune_rate": 0.5},
+            "changes weights, which --prune_rate",
+        ),
         (OUTLIERS | {"oe_method": "mixup"}, "--oe_method must be one of"),
-        (OUTLIERS | {"oe_method": "oe", "outlier_factor": 0.0}, "--outlier_factor must be posit"),
+        (
+            OUTLIERS | {"oe_method": "oe", "outlier_factor": 0.0},
+            "--outlier_factor must give 1 outlier",
+        ),
         (OUTLIERS | {"oe_method": "oe", "outlier_weight": -1.0}, "--outlier_weight must be posit"),
     ],
 )
@@ -205,6 +224,29 @@ def test_refusals(base, tmp_path, changes, message):
         settings = dataclasses.replace(SMALL, **changes)
         finetune.finetune(run, settings, 0, tmp_path / "out", data_dir)
     assert not (tmp_path / "out").exists()
+
+
+def test_images_of_test_sets_are_taken_out_of_the_outliers(base, tmp_path):
+    run, data_dir = base
+    mixed, test = (data.load(name, "test", data_dir).images for name in ("mnist", "fashion_mnist"))
+    fresh = np.random.default_rng(1).integers(0, 256, (9, 8, 8, 1), dtype=np.uint8)
+    write_images(tmp_path / "mixed.npz", np.concatenate([mixed[:5], fresh, test[:4]]), np.zeros(18))
+    pool = outlier_exposure.load(str(tmp_path / "mixed.npz"), None, (8, 8, 1), 0)
+    kept = outlier_exposure.keep_apart(pool, run.settings, data_dir)
+    assert pool.rows.tolist() == list(range(5, 14)) and "mnist" in kept["ood_far"]
+    write_images(tmp_path / "only.npz", test[:4], np.zeros(4))
+    only = outlier_exposure.load(str(tmp_path / "only.npz"), None, (8, 8, 1), 0)
+    with pytest.raises(ValueError, match="All 4 outliers of only are in fashion_mnist"):
+        outlier_exposure.keep_apart(only, run.settings, data_dir)
+
+
+def test_other_data_than_the_start_was_trained_on_are_refused(base, tmp_path):
+    run, data_dir = base
+    for part in ("train", "val"):
+        found = data.load("fashion_mnist", part, data_dir)
+        write_images(tmp_path / f"fashion_mnist_{part}.npz", 255 - found.images, found.labels)
+    with pytest.raises(RunError, match="is not what .* was trained with"):
+        finetune.finetune(run, SMALL, 0, tmp_path / "out", tmp_path)
 
 
 def test_other_settings_in_the_same_folder_are_refused(base, tmp_path):

@@ -47,8 +47,7 @@ class FineTuner(Trainer):
 
     def network(self):
         """The plain network: masks are applied."""
-        is_masked = any(isinstance(layer, pruning.Masked) for layer in self.backbone.layers)
-        return pruning.applied(self.backbone) if is_masked else self.backbone
+        return pruning.applied(self.backbone) if self.settings.prune_rate < 1.0 else self.backbone
 
     def call(self, images, training=False):
         if not (training and self.id_rows):

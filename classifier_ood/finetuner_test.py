@@ -58,14 +58,31 @@ def test_validation_shows_the_plain_cross_entropy(images):
     assert found["loss"] == pytest.approx(-log_p[np.arange(12), labels].mean(), rel=1e-4)
 
 
-def test_running_mean_decides_with_bias_correction(images):
-    model = tuner(0.5, um_constraint="running")
-    first = model.train_on_batch(images, np.arange(12) % 3, return_dict=True)["cross_entropy"]
-    average = float(model.running_mean / model.running_weight)
-    assert average == pytest.approx(first, rel=1e-5)
+def test_running_mean_decides_where_the_batch_would_not(images):
+    """Batches of cross entropy a and b: the second is judged by their bias-corrected mean."""
+    model = tuner(0.0)
+    model.optimizer.learning_rate = 0.0  # the same network throughout
+    logits = model(images, training=False)["logits"].numpy()
+    easy, hard = logits.argmax(1), logits.argmin(1)
+    low = model.train_on_batch(images, easy, return_dict=True)["cross_entropy"]
+    model = tuner((low + 3.0) / 2, um_constraint="running")
+    model.optimizer.learning_rate = 0.0
+    values = []
+    for labels in (easy, hard, hard, easy):
+        model.reset_metrics()
+        logs = model.train_on_batch(images, labels, return_dict=True)
+        values.append(logs["cross_entropy"])
+        weights = 0.9 ** np.arange(len(values))[::-1]
+        mean = np.sum(weights * values) / np.sum(weights)
+        assert float(model.running_mean / model.running_weight) == pytest.approx(mean, rel=1e-4)
+        assert logs["ascent"] == float(mean < model.um)
+        sign = -1.0 if mean < model.um else 1.0
+        assert logs["loss"] == pytest.approx(sign * (values[-1] - model.um) + model.um, rel=1e-4)
 
 
-@pytest.mark.parametrize("method, weight", [("oe", 0.5), ("energy", 0.1), ("poem", 0.1)])
+@pytest.mark.parametrize(
+    "method, weight", [("oe", 0.5), ("energy", 0.1), ("poem", 0.1), ("doe", 1.0)]
+)
 def test_outliers_have_a_term_of_their_own(images, method, weight):
     labels = np.r_[np.arange(8) % 3, [-1] * 4]
     model = tuner(um=0.0, oe_method=method, outliers="glyphs", m_in=-3.0, m_out=-2.0)
@@ -75,7 +92,7 @@ def test_outliers_have_a_term_of_their_own(images, method, weight):
     log_p = seen - np.log(np.exp(seen).sum(1, keepdims=True))
     cross = -log_p[np.arange(8), labels[:8]].mean()
     outside = np.mean(losses.cross_entropy_to_uniform(seen[8:]))
-    if method != "oe":
+    if method in ("energy", "poem"):
         outside = float(losses.energy_margins(seen[:8], seen[8:], -3.0, -2.0))
     assert logs["cross_entropy"] == pytest.approx(cross, rel=1e-4)
     assert logs["outlier_loss"] == pytest.approx(outside, rel=1e-4)
@@ -132,3 +149,14 @@ def test_doe_is_its_formula(rng):
         ]
         assert np.min(np.abs(np.array(candidates) - loss)) < 1e-4
         assert sensitivity(kernel + 0.01 * direction, bias) > sensitivity(kernel, bias)  # uphill
+
+
+def test_presets_are_those_of_the_released_configurations():
+    um, outliers = (configs.FINE_TUNINGS[n] for n in ("unleashing_mask", "outlier_exposure"))
+    shared = {"batch_size": 256, "momentum": 0.9, "nesterov": False, "weight_decay": 1e-4}
+    shared |= {"learning_rate_schedule": "cosine", "um_constraint": "batch", "warm_up": 5}
+    shared |= {"m_in": -25.0, "m_out": -7.0, "pool_size": 400_000, "outlier_factor": 1.0}
+    for settings in (um, outliers):
+        assert shared.items() <= dataclasses.asdict(settings).items()
+    assert (um.epochs, um.learning_rate) == (100, 0.1)
+    assert (outliers.epochs, outliers.learning_rate) == (10, 0.01)

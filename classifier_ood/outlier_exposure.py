@@ -8,7 +8,10 @@ so that an interrupted training continues bit-identically and no pool of crops i
 import math
 
 import numpy as np
+from absl import logging
 
+from classifier_ood import extract
+from classifier_ood.extract import example_hashes
 from classifier_ood.trainer import PAD
 from ood_suite import data, training
 from ood_suite.data.streams import TfdsImages
@@ -21,12 +24,16 @@ class Outliers:
     """Auxiliary images of which every epoch sees fresh crops, as uint8 of the ID images' shape.
 
     A crop is taken out of the image with PAD zeros around it, and flipped with probability one
-    half. Images larger than the ID images give patches (so ImageNet at 64x64 is used), smaller ones
-    are scaled up first. The released code draws its crops once and repeats them in all epochs.
+    half. Images of npz files and TFDS that are larger than the ID images give patches (so ImageNet
+    at 64x64 is used), smaller ones are scaled up first; files of a folder are scaled to the ID
+    images' size. The released code draws its crops once and repeats them in all epochs.
 
     Args:
         source: data.ImageSet. image_shape: (height, width, channels) of the ID images.
         seed: of the crops.
+
+    Attributes:
+        rows: numbers of the images that are used.
     """
 
     def __init__(self, source, image_shape, seed):
@@ -36,19 +43,36 @@ class Outliers:
             if math.prod(self.images.shape) > MAX_TFDS_BYTES:
                 raise ValueError(
                     f"{source.name} is too large to be read into memory from TFDS "
-                    f"({self.images.shape}): write it as an uncompressed npz, or as a folder."
+                    f"({self.images.shape}): write it as an uncompressed npz."
                 )
             self.images = self.images[:]
+        self.rows = np.arange(len(self.images))
 
     def __len__(self):
-        return len(self.images)
+        return len(self.rows)
+
+    def leave_out(self, other):
+        """Takes out the images that `other`, a data.ImageSet of arrays, has too; ValueError if that
+        leaves none.
+        """
+        if not all(isinstance(images, np.ndarray) for images in (self.images, other.images)):
+            return
+        if self.images.shape[1:] != other.images.shape[1:]:
+            return
+        shared = np.isin(example_hashes(self.images), example_hashes(other.images))
+        self.rows = np.setdiff1d(self.rows, np.flatnonzero(shared))
+        if not len(self.rows):
+            raise ValueError(
+                f"All {len(self.images)} outliers of {self.source.name} are in {other.name} "
+                f"({other.split}), which is ID data or a test set."
+            )
 
     def crops(self, epoch, rows):
         """uint8 (len(rows), height, width, channels): this epoch's crops of these images."""
         height, width, channels = self.shape
         tall, wide = self.images.shape[1:3]
         whole = (tall, wide) if tall >= height and wide >= width else (height, width)
-        images, _ = to_shape(np.asarray(self.images[rows]), (*whole, channels))
+        images, _ = to_shape(np.asarray(self.images[self.rows[rows]]), (*whole, channels))
         padded = np.pad(images, ((0, 0), (PAD, PAD), (PAD, PAD), (0, 0)))
         tops, lefts, flips = (draw[rows] for draw in self._draws(epoch))
         down = (tops * (whole[0] - height + 2 * PAD + 1)).astype(int)[:, None] + np.arange(height)
@@ -73,6 +97,37 @@ def load(name, data_dir, image_shape, seed):
         except FileNotFoundError as error:
             missing = error
     raise missing
+
+
+def keep_apart(outliers, settings, data_dir):
+    """Takes ID images and images of OOD test sets out of the outliers.
+
+    Args:
+        settings: of the run, whose data sets are meant.
+
+    Returns:
+        {role: OOD sets of the run that are left}: without the set that is trained on.
+    """
+    kept = {role: list(settings[role]) for role in ("ood_near", "ood_far", "ood_validation")}
+    before = len(outliers)
+    for names, split in extract.data_sets(settings).values():
+        for name in names:
+            try:
+                found = data.load(name, split, data_dir, outliers.shape)
+            except FileNotFoundError:
+                continue
+            if found.fingerprint != outliers.source.fingerprint:
+                outliers.leave_out(found)
+                continue
+            roles = [role for role, members in kept.items() if name in members]
+            if not roles:
+                raise ValueError(f"The outliers are ID data: {name} ({split}).")
+            logging.warning("%s is trained on, and no longer one of %s.", name, ", ".join(roles))
+            kept = {role: [n for n in members if n != name] for role, members in kept.items()}
+    if len(outliers) < before:
+        count = before - len(outliers)
+        logging.warning("%d outliers are ID or test images too: they are left out.", count)
+    return kept
 
 
 def at_random(outliers, count, seed):

@@ -74,6 +74,11 @@ class Poem:
         self.network, self.outliers, self.folder, self.seed = network, outliers, folder, seed
         self.count, self.pool_size = count, min(pool_size, len(outliers))
         self.chosen = min(count, max(1, self.pool_size // POOL_PER_CHOSEN))
+        if self.chosen < count:
+            logging.warning(
+                "POEM shows %d outliers an epoch, each %.1f times: the pool has %d.",
+                self.chosen, count / self.chosen, self.pool_size,
+            )  # fmt: skip
         self.confidence, self.buffer = confidence, buffer
         rng = np.random.default_rng([seed, 3])
         few = min(self.chosen, len(id_images))
@@ -108,11 +113,13 @@ class Poem:
 
     def _boundary(self, epoch, rng):
         """Weights (dimension,): of the prior before the first epoch, then of the posterior."""
-        dimension = self.network.output["features"].shape[1]
-        regression = Regression(dimension)
-        if epoch == 0:
-            scale = np.sqrt(0.01**2 + regression.weight_variance)
-            return scale * rng.normal(size=dimension)
+        if epoch > 0:
+            return self._regression(epoch).draw(rng)
+        scale = np.sqrt(0.01**2 + Regression(1).weight_variance)
+        return scale * rng.normal(size=self.network.output["features"].shape[1])
+
+    def _regression(self, epoch):
+        regression = Regression(self.network.output["features"].shape[1])
         epochs = range(max(0, epoch - self.buffer), epoch)
         for features in self._id_features():
             regression.add(features, -self.confidence + self.shift, len(epochs))
@@ -120,7 +127,7 @@ class Poem:
             rows = load_npz(self.folder / f"outliers_{past:04d}.npz")["rows"]
             for features in self._features(past, rows, f"outliers of epoch {past}"):
                 regression.add(features, self.confidence + self.shift)
-        return regression.draw(rng)
+        return regression
 
     def _id_features(self):
         for start in range(0, len(self.id_images), CHUNK):

@@ -2,15 +2,19 @@
 that are learned (UMAP).
 
 The KEPT share of each layer is what is given, as in Unleashing Mask's code and unlike in most
-pruning libraries. Every convolution and every Dense layer is masked on its own, the first and the
-last too; biases and BatchNorm never are.
+pruning libraries. Each layer of MASKED_LAYERS is masked on its own, the first and the last too;
+biases and BatchNorm never are. Kernels of other layers stay whole, with a warning.
 """
 
 import keras
 import numpy as np
+from absl import logging
 from keras import layers, ops
 
-MASKED_LAYERS = (layers.Conv1D, layers.Conv2D, layers.Dense, layers.DepthwiseConv2D)
+MASKED_LAYERS = (
+    layers.Conv1D, layers.Conv2D, layers.Conv3D, layers.Dense, layers.DepthwiseConv1D,
+    layers.DepthwiseConv2D,
+)  # fmt: skip
 
 
 def dropped_count(size, kept):
@@ -30,10 +34,17 @@ def check_kept(kept):
 def kernels(network):
     """[(layer name, kernel)] of all maskable layers, those of models within `network` too."""
     found = [
-        (layer.name, layer.kernel) for layer in _leaves(network) if isinstance(layer, MASKED_LAYERS)
+        (layer.name, layer.kernel) for layer in leaves(network) if isinstance(layer, MASKED_LAYERS)
     ]
     if not found:
         raise ValueError(f"{network.name} has no convolution and no Dense layer to mask.")
+    whole = [
+        layer.name
+        for layer in leaves(network)
+        if not isinstance(layer, MASKED_LAYERS) and any(len(w.shape) > 1 for w in layer.weights)
+    ]
+    if whole:
+        logging.warning("No masks for the kernels of %s.", ", ".join(whole))
     return found
 
 
@@ -190,7 +201,7 @@ def unmask(network):
 def kept_counts(network):
     """{layer: (number of weights that act, number of weights)} of a masked network."""
     found = {}
-    for layer in _leaves(network):
+    for layer in leaves(network):
         if isinstance(layer, Masked):
             mask = ops.convert_to_numpy(top_share(layer.scores, layer.kept))
             found[layer.name] = int(mask.sum()), int(mask.size)
@@ -256,15 +267,15 @@ def _copied(layer, **changes):
 def _rebuilt(network, replaced, fill):
     """A network of `replaced(layer)` in place of each layer, after `fill(layer, its copy)`."""
     copy = keras.models.clone_model(network, clone_function=replaced, recursive=True)
-    for source, target in zip(_leaves(network), _leaves(copy), strict=True):
+    for source, target in zip(leaves(network), leaves(copy), strict=True):
         fill(source, target)
     return copy
 
 
-def _leaves(network):
+def leaves(network):
     """All layers of a network, those of models within it in their place."""
     for layer in network.layers:
         if isinstance(layer, keras.Model):
-            yield from _leaves(layer)
+            yield from leaves(layer)
         else:
             yield layer

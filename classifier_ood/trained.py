@@ -53,5 +53,11 @@ def training_data(run, network, data_dir):
                 f"The labels of {known.name} ({split}) lie in {known.labels.min()}.."
                 f"{known.labels.max()}, the network has {classes} classes."
             )
+        recorded = run.config["fingerprints"].get(f"{known.name}_{split}", known.fingerprint)
+        if known.fingerprint != recorded:
+            raise RunError(
+                f"{known.name} ({split}) is not what {run.folder} was trained with. Give the same "
+                "--data_dir."
+            )
         found[role] = known
     return found

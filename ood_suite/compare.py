@@ -3,8 +3,9 @@
     python -m ood_suite.compare --reports=A/report,B/report,C/report_best --scores=energy --out=DIR
 
 Each report is a folder that `ood_suite.eval` wrote. The first one is the baseline: the difference
-of the AUROCs is tested pair by pair on the same test examples (DeLong), in the first repeat. Writes
-comparison.csv, comparison.md and comparison.png.
+of the AUROCs is that on the same test examples, with its interval (DeLong), or with several repeats
+their mean and standard deviation. OOD sets that not all have are left out. Writes comparison.csv,
+comparison.md and comparison.png.
 """
 
 import dataclasses
@@ -40,30 +41,30 @@ class Entry:
         every = [row for group in self.groups for row in group["rows"]]
         return [row for row in every if (row["score"], row["ood"]) == (self.score, ood)]
 
-    def pair(self, ood):
-        """(ID values, OOD values) of the first repeat; None for a mean over sets."""
-        start = f"{self.groups[0]['repeat_id']}/{self.score}"
-        if f"{start}/ood/{ood}" not in self.values:
-            return None
+    def pair(self, ood, repeat_id):
+        """(ID values, OOD values) of a repeat, or of the first one if there is no such repeat."""
+        known = [group["repeat_id"] for group in self.groups]
+        start = f"{repeat_id if repeat_id in known else known[0]}/{self.score}"
         return self.values[f"{start}/id"], self.values[f"{start}/ood/{ood}"]
 
 
 def read(folders, scores):
-    """The Entries of report folders.
+    """(the Entries of report folders, the OOD sets that all of them have).
 
     Raises:
-        RunError: a folder that holds no report, or of other test sets than the first.
+        RunError: a folder that holds no report, or one with other data under a test set's name.
         ValueError: a score that a report has not.
     """
     folders = [pathlib.Path(folder) for folder in folders]
-    entries, first = [], None
+    entries, tested = [], []
     for folder, name in zip(folders, _names(folders), strict=True):
-        if not (folder / "results.json").exists():
+        if not (folder / "results.json").exists() or not (folder / "values.npz").exists():
             raise RunError(f"{folder} holds no report. `python -m ood_suite.eval` makes it.")
         groups = read_json(folder / "results.json")["groups"]
-        first = first or (folder, groups[0]["test_sets"])
-        if groups[0]["test_sets"] != first[1]:
-            raise RunError(f"{folder} and {first[0]} are about different test sets.")
+        tested.append(groups[0]["test_sets"])
+        for ood, mark in tested[-1].items():
+            if tested[0].get(ood, mark) != mark:
+                raise RunError(f"{folder} and {folders[0]} are about different test sets: {ood}.")
         values = load_npz(folder / "values.npz")
         known = list(dict.fromkeys(row["score"] for row in groups[0]["rows"]))
         for score in scores:
@@ -71,7 +72,10 @@ def read(folders, scores):
                 raise ValueError(f"{folder} has no score {score!r}. It has: {', '.join(known)}.")
             title = f"{name}: {score}" if len(scores) > 1 else name
             entries.append(Entry(title, score, groups, values))
-    return entries
+    common = [ood for ood in tested[0] if ood != "id" and all(ood in sets for sets in tested)]
+    if not common:
+        raise RunError("These reports have no OOD set in common.")
+    return entries, common
 
 
 def _names(folders):
@@ -90,12 +94,12 @@ def _names(folders):
     return names
 
 
-def compare(entries):
+def compare(entries, ood_sets):
     """One dict per entry and OOD set: metrics (means over repeats, with their standard deviation),
-    interval of the AUROC, accuracy, and the paired difference to the first entry.
+    interval of the AUROC, accuracy, and the difference to the first entry.
     """
     rows = []
-    for ood in dict.fromkeys(row["ood"] for row in entries[0].groups[0]["rows"]):
+    for ood in ood_sets:
         for entry in entries:
             found = entry.rows(ood)
             row = {"run": entry.name, "ood": ood, "repeats": len(found)}
@@ -110,12 +114,27 @@ def compare(entries):
             accuracies = [g["classifier"].get("accuracy") for g in entry.groups]
             if None not in accuracies:
                 row["accuracy"] = float(np.mean(accuracies))
-            if entry is not entries[0] and entry.pair(ood):
-                pairs = entry.pair(ood), entries[0].pair(ood)
-                difference = intervals.paired_auroc_difference(*pairs)
-                row |= {f"versus_{key}": value for key, value in difference.items()}
+            if entry is not entries[0]:
+                row |= _difference(entry, entries[0], ood)
             rows.append(row)
     return rows
+
+
+def _difference(entry, baseline, ood):
+    """The paired difference with its interval; over several repeats, each with the same repeat of
+    the baseline, mean and standard deviation.
+    """
+    found = [
+        intervals.paired_auroc_difference(entry.pair(ood, number), baseline.pair(ood, number))
+        for number in (group["repeat_id"] for group in entry.groups)
+    ]
+    if len(found) == 1:
+        return {f"versus_{key}": value for key, value in found[0].items()}
+    values = [row["difference"] for row in found]
+    return {
+        "versus_difference": float(np.mean(values)),
+        "versus_std": float(np.std(values, ddof=1)),
+    }
 
 
 def table(rows):
@@ -128,8 +147,7 @@ def table(rows):
         cells = [row["run"], row["ood"], _cell(row, "auroc"), _cell(row, "fpr95_id_positive")]
         cells.append(f"{row['accuracy']:.4f}" if "accuracy" in row else "")
         if "versus_difference" in row:
-            low, high = row["versus_low"], row["versus_high"]
-            cells.append(f"{row['versus_difference']:+.3f} [{low:+.3f}, {high:+.3f}]")
+            cells.append(f"{row['versus_difference']:+.3f} {_spread(row, 'versus', '+')}")
         else:
             cells.append("")
         lines.append("| " + " | ".join(cells) + " |")
@@ -137,17 +155,21 @@ def table(rows):
 
 
 def _cell(row, metric):
-    if f"{metric}_std" in row:
-        return f"{row[metric]:.3f} ({row[f'{metric}_std']:.3f})"
-    if f"{metric}_low" in row:
-        return f"{row[metric]:.3f} [{row[f'{metric}_low']:.3f}, {row[f'{metric}_high']:.3f}]"
-    return f"{row[metric]:.3f}"
+    return f"{row[metric]:.3f} {_spread(row, metric)}".strip()
+
+
+def _spread(row, start, sign=""):
+    if f"{start}_std" in row:
+        return f"({row[f'{start}_std']:.3f})"
+    if f"{start}_low" in row:
+        return f"[{row[f'{start}_low']:{sign}.3f}, {row[f'{start}_high']:{sign}.3f}]"
+    return ""
 
 
 def main(_):
     if not FLAGS.scores:
         raise ValueError("--scores is empty.")
-    rows = compare(read(FLAGS.reports, FLAGS.scores))
+    rows = compare(*read(FLAGS.reports, FLAGS.scores))
     text, out = table(rows), pathlib.Path(FLAGS.out)
     write_csv(out / "comparison.csv", rows)
     write_text(out / "comparison.md", text)

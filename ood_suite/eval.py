@@ -70,6 +70,8 @@ def _applies(entry, material):
 def evaluate_group(group, material, wanted, tuning, baseline, resamples, allow_overlap=False):
     """All scores of one repeat on all test sets: a report.GroupReport with its figures."""
     names = applicable_scores(material, wanted)
+    if baseline and baseline not in applicable_scores(material, ["all"]):
+        raise ValueError(f"--baseline={baseline} has not the outputs that it needs.")
     baseline = baseline or material.baseline
     if baseline not in names and baseline in applicable_scores(material, ["all"]):
         names = [baseline, *names]
@@ -337,7 +339,8 @@ def evaluate(
         groups = groups[:1]
     reports = []
     for group in groups:
-        material = gather(group, data_dir, wanted, tuning, inner_layers, near, far)
+        asked = wanted if wanted == ["all"] or not baseline else [*wanted, baseline]
+        material = gather(group, data_dir, asked, tuning, inner_layers, near, far)
         reports.append(
             evaluate_group(group, material, wanted, tuning, baseline, resamples, allow_overlap)
         )

@@ -1,0 +1,103 @@
+"""The comparison of reports, against hand-made ones."""
+
+import numpy as np
+import pytest
+
+from ood_suite import compare, intervals, report
+from ood_suite.runs import RunError, read_csv
+from ood_suite.testing import command
+
+
+def write(folder, shifts, sets=("mnist", "noise"), seed=0):
+    """A report of one score, energy, with a repeat per shift; returns {repeat: values}."""
+    groups = []
+    for repeat, shift in enumerate(shifts):
+        rng = np.random.default_rng([seed, repeat])
+        own = rng.normal(size=60)
+        values = {ood: rng.normal(shift, 1.0, 50) for ood in sets}
+        rows = []
+        for ood in sets:
+            auroc = float(np.mean(values[ood][:, None] > own))
+            row = {"score": "energy", "ood": ood, "repeat": repeat, "auroc": auroc}
+            row |= {"auroc_low": auroc - 0.1, "auroc_high": auroc + 0.1, "fpr95_id_positive": 0.5}
+            rows.append(row)
+        groups.append(
+            report.GroupReport(
+                repeat, rows, [], None, [], {}, "msp", classifier={"accuracy": 0.9},
+                values={"energy": (own, values)},
+                test_sets={"id": "same"} | {ood: f"{ood} data" for ood in sets},
+            )
+        )  # fmt: skip
+    config = {
+        "settings": {"exp": "e", "id_dataset": "d", "repeat_id": 0},
+        "versions": {},
+        "git_commit": None,
+    }
+    report.write(folder, config, groups)
+    return [group.values["energy"] for group in groups]
+
+
+def test_one_repeat_each_has_the_paired_interval(tmp_path):
+    (first,), (second,) = write(tmp_path / "a/report", [0.5]), write(tmp_path / "b/report", [1.0])
+    entries, sets = compare.read([tmp_path / "a/report", tmp_path / "b/report"], ["energy"])
+    rows = compare.compare(entries, sets)
+    assert [(row["run"], row["ood"]) for row in rows] == [
+        ("a", "mnist"), ("b", "mnist"), ("a", "noise"), ("b", "noise"),
+    ]  # fmt: skip
+    pairs = [(own, ood["mnist"]) for own, ood in (second, first)]
+    expected = intervals.paired_auroc_difference(*pairs)
+    assert rows[1]["versus_difference"] == expected["difference"]
+    assert rows[1]["versus_difference"] == pytest.approx(rows[1]["auroc"] - rows[0]["auroc"])
+    assert (rows[1]["versus_low"], rows[1]["versus_high"]) == (expected["low"], expected["high"])
+    assert "versus_difference" not in rows[0] and rows[0]["accuracy"] == 0.9
+
+
+def test_repeats_have_means_and_deviations(tmp_path):
+    write(tmp_path / "a/report", [0.5])
+    write(tmp_path / "b/report", [1.0, 2.0, 1.5])
+    rows = compare.compare(
+        *compare.read([tmp_path / "a/report", tmp_path / "b/report"], ["energy"])
+    )
+    values = [r["auroc"] for r in rows_of(tmp_path / "b/report", "mnist")]
+    base = rows_of(tmp_path / "a/report", "mnist")[0]["auroc"]
+    assert rows[1]["auroc"] == pytest.approx(np.mean(values))
+    assert rows[1]["auroc_std"] == pytest.approx(np.std(values, ddof=1))
+    assert rows[1]["versus_difference"] == pytest.approx(np.mean(values) - base)
+    assert rows[1]["versus_std"] == pytest.approx(np.std(values, ddof=1))
+    assert f"{np.mean(values):.3f} ({np.std(values, ddof=1):.3f})" in compare.table(rows)
+
+
+def rows_of(folder, ood):
+    rows = [row for row in read_csv(folder / "results.csv") if row["ood"] == ood]
+    return [row | {"auroc": float(row["auroc"])} for row in rows]
+
+
+def test_the_binary_writes_table_and_figure_of_the_common_sets(tmp_path):
+    write(tmp_path / "a/report", [0.5])
+    write(tmp_path / "a/report_best", [0.7], sets=("mnist",))
+    reports = f"{tmp_path}/a/report,{tmp_path}/a/report_best"
+    done = command("ood_suite.compare", f"--reports={reports}", f"--out={tmp_path}/out")
+    assert done.returncode == 0, done.stderr
+    assert "| a (best) | mnist |" in done.stdout and "noise" not in done.stdout
+    assert {p.name for p in (tmp_path / "out").iterdir()} == {
+        "comparison.csv", "comparison.md", "comparison.png",
+    }  # fmt: skip
+
+
+def test_refusals(tmp_path):
+    write(tmp_path / "a/report", [0.5])
+    write(tmp_path / "b/report", [0.5], sets=("letters",))
+    both = [tmp_path / "a/report", tmp_path / "b/report"]
+    with pytest.raises(RunError, match="have no OOD set in common"):
+        compare.read(both, ["energy"])
+    with pytest.raises(ValueError, match="has no score 'msp'. It has: energy"):
+        compare.read(both[:1], ["msp"])
+    with pytest.raises(RunError, match="holds no report"):
+        compare.read([tmp_path], ["energy"])
+    with pytest.raises(ValueError, match="given twice"):
+        compare.read([both[0], both[0]], ["energy"])
+    text = (both[0] / "results.json").read_text()
+    write(tmp_path / "c/report", [0.5])
+    (tmp_path / "c/report/results.json").write_text(text.replace("mnist data", "other"))
+    with pytest.raises(RunError, match="are about different test sets: mnist"):
+        compare.read([both[0], tmp_path / "c/report"], ["energy"])
