@@ -7,10 +7,10 @@ import signal
 import numpy as np
 import pytest
 
-from classifier_ood import configs, ensemble, train_leave_out
+from classifier_ood import ablate_leave_out, configs, ensemble, train_leave_out
 from classifier_ood.train_leave_out import LeaveOut, train_ensemble
 from classifier_ood.train_test import assert_same_run
-from ood_suite import data
+from ood_suite import data, scores
 from ood_suite.runs import Run, RunError, read_csv
 from ood_suite.testing import command
 
@@ -85,6 +85,24 @@ def test_evaluation_and_tuning(trained):
     group = json.loads((run.folder / "report_best/results.json").read_text())["groups"][0]
     assert {row["score"] for row in group["rows"]} == {"leave_out", "msp", "entropy"}
     assert {"detection_error", "fpr95_id_positive", "aupr_in", "aupr_out"} <= set(group["rows"][0])
+
+
+def test_ablation(trained):
+    run, data_dir = trained
+    rows = ablate_leave_out.ablate(run, 10.0, 0.002, data_dir, ["notmnist"])
+    assert [row["variant"] for row in rows] == [
+        "leave_out", "with ODIN's rule", "without perturbation", "confidence only", "entropy only",
+        "1 of 3 members", "2 of 3 members", "MSP of the mean",
+    ]  # fmt: skip
+    pair = [
+        ensemble.extract(run, (name,), "test", data_dir, [(10.0, 0.002)]).member_logits
+        for name in ("fashion_mnist", "notmnist")
+    ]
+    own, other = (scores.get("leave_out").fn(arrays, 10.0, 0.002) for arrays in pair)
+    assert rows[0]["auroc"] == pytest.approx(np.mean(other[:, None] > own))
+    assert "notmnist" in ablate_leave_out.table(rows)
+    done = command("classifier_ood.ablate_leave_out", f"--run={run.folder}/member0")
+    assert done.returncode == 1 and "is no leave-out ensemble" in done.stderr
 
 
 def test_a_missing_or_unfinished_member_is_an_error(trained, tmp_path):

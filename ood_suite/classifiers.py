@@ -109,12 +109,13 @@ def tune(names, held_out, training, validation_ood):
     go to the default, then to the order of the grid.
 
     Returns:
-        {score: parameters}, and rows for the report: score, parameters, AUROC, default AUROC, and
-        whether the best value of a parameter is the first or last of its grid.
+        {score: parameters}; rows for the report: score, parameters, AUROC, default AUROC, and
+        whether the best value of a parameter is the first or last of its grid; and {score: list of
+        (AUROC, parameters)} of all that was tried.
     """
     from tqdm.auto import tqdm
 
-    chosen, rows = {}, []
+    chosen, rows, tried = {}, [], {}
     jobs = [name for name in names if scores.get(name).grid]
     for name in tqdm(jobs, desc="tuning", unit="score", mininterval=2):
         entry, found = scores.get(name), []
@@ -129,6 +130,7 @@ def tune(names, held_out, training, validation_ood):
             found.append((metrics.auroc(metrics.Counts.of(*pair)), setting))
         if not found:
             continue  # the fit will say why
+        tried[name] = found
         defaults = [auroc for auroc, setting in found if setting == entry.settings[0]]
         best = int(np.argmax([auroc for auroc, _ in found]))
         chosen[name] = found[best][1]
@@ -144,4 +146,4 @@ def tune(names, held_out, training, validation_ood):
             "with_defaults": defaults[0] if defaults else None,
             "at_the_grid_edge": ", ".join(edge),
         })  # fmt: skip
-    return chosen, rows
+    return chosen, rows, tried

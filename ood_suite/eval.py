@@ -75,11 +75,11 @@ def evaluate_group(group, material, wanted, tuning, baseline, resamples, allow_o
     baseline = baseline or material.baseline
     if baseline not in names and baseline in applicable_scores(material, ["all"]):
         names = [baseline, *names]
-    parameters, tuned = {}, []
+    parameters, tuned, tried = {}, [], {}
     if tuning:
         if material.validation_ood is None:
             raise ValueError("--tune needs validation OOD data: the run's ood_validation is empty.")
-        parameters, tuned = tune(
+        parameters, tuned, tried = tune(
             names, material.held_out, material.training, material.validation_ood
         )
     id_test, ood_tests = material.tests(parameters)
@@ -113,7 +113,12 @@ def evaluate_group(group, material, wanted, tuning, baseline, resamples, allow_o
         tuned=tuned,
         classifier=classifier_figures(id_test),
         notes=data_notes([id_test, *ood_tests.values(), material.validation_ood]) + warned,
-        figures=draw_figures(group, values, detectors, id_test, ood_tests),
+        figures=draw_figures(group, values, detectors, id_test, ood_tests)
+        | {
+            f"tuning_{name}": figures.tuning(name, found)
+            for name, found in tried.items()
+            if len(found[0][1]) == 2
+        },
         values=values,
         test_sets={k: o.meta["fingerprint"] for k, o in {"id": id_test, **ood_tests}.items()},
         baseline=baseline,

@@ -91,6 +91,31 @@ def overview(aurocs):
     return figure
 
 
+def tuning(score_name, found):
+    """Validation AUROC over a grid of two parameters, as a heat map with its numbers.
+
+    Args:
+        found: list of (AUROC, {parameter: value}), each pair of values once at most.
+    """
+    first, second = found[0][1]
+    lines, columns = (sorted({setting[name] for _, setting in found}) for name in (first, second))
+    numbers = np.full((len(lines), len(columns)), np.nan)
+    for auroc, setting in found:
+        numbers[lines.index(setting[first]), columns.index(setting[second])] = auroc
+    figure = Figure(figsize=(2.0 + 0.7 * len(columns), 1.2 + 0.4 * len(lines)), dpi=110)
+    axes = figure.subplots()
+    drawn = axes.imshow(numbers, cmap="viridis", aspect="auto")
+    middle = (np.nanmin(numbers) + np.nanmax(numbers)) / 2
+    for (line, column), value in np.ndenumerate(numbers):
+        colour = "white" if value < middle else "black"
+        axes.text(column, line, f"{value:.3f}", ha="center", va="center", fontsize=7, color=colour)
+    axes.set_xticks(range(len(columns)), [f"{value:g}" for value in columns], fontsize=8)
+    axes.set_yticks(range(len(lines)), [f"{value:g}" for value in lines], fontsize=8)
+    axes.set(xlabel=second, ylabel=first, title=f"{score_name}: AUROC on validation OOD")
+    figure.colorbar(drawn, ax=axes)
+    return figure
+
+
 def comparison(rows):
     """AUROC of several runs, one panel per OOD set, with intervals or standard deviations as bars.
 
