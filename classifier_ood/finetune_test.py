@@ -181,7 +181,6 @@ def test_a_missing_or_unfinished_start_is_an_error(base, tmp_path):
         (["--um=0.1", "--control"], "--control is plain cross entropy and would ignore --um"),
         (["--um=much"], "--um must be a number of nats, or auto. Received: 'much'."),
         (["--um=auto"], "To make it: python -m classifier_ood.estimate_loss --run="),
-        (["--um=1", "--oe_method=oe"], "--oe_method and --outliers need each other"),
         (["--control", "--final", "--scores=enrgy"], "Unknown score 'enrgy'"),
         (["--control", "--tune"], "--tune is for --final"),
         (["--control", "--seeds=1,1"], "--seeds must be different"),
@@ -196,6 +195,7 @@ def test_typing_errors(base, arguments, message):
     "changes, message",
     [
         ({"um": -1.0}, "--um must be 0 or more"),
+        ({"oe_method": "oe"}, "--oe_method and --outliers need each other"),
         ({"m_in": -3.0}, "--m_in has no effect here"),
         ({"um_constraint": "sample"}, "--um_constraint has no effect here"),
         ({"outliers": "aux", "oe_method": "oe", "warm_up": 3}, "--warm_up has no effect here"),

@@ -63,6 +63,8 @@ def train_ensemble(
 
     train.check(experiment)
     check(settings)
+    if experiment.label_smoothing:
+        raise ValueError("--label_smoothing has no part in the loss of leave-out classifiers.")
     training = data.load(experiment.id_dataset, "train", data_dir)
     validation = data.load(experiment.id_dataset, "val", data_dir)
     train.check_data(experiment, training, validation)
