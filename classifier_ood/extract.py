@@ -13,9 +13,7 @@ written as they come, so that memory does not grow with the data, and the same c
 a killed one stopped. `ood_suite.eval` calls `extract` by itself.
 """
 
-import dataclasses
 import functools
-import hashlib
 import pathlib
 
 import numpy as np
@@ -24,12 +22,11 @@ from absl import flags, logging
 from ood_suite import data
 from ood_suite.app import run_app
 from ood_suite.data.transforms import to_shape
-from ood_suite.outputs import Outputs, OutputsWriter
+from ood_suite.extraction import Extraction, example_hashes, joined, short
+from ood_suite.outputs import Outputs
 from ood_suite.runs import Run, RunError, atomic_path, fingerprint, locked
 
 FLAGS = flags.FLAGS
-CHUNK_BYTES = 2**24  # of uint8 images between two moves of the progress bar
-FLUSH_EVERY = 20  # chunks between two points where a killed extraction can go on
 DEFAULT_ODIN = ((1000.0, 0.0014),)
 _VIEWS = {}  # evaluation asks for several data sets of one run in turn
 
@@ -54,17 +51,37 @@ def extract(
     Raises:
         RunError: an unfinished run, or a model file that cannot be read.
     """
-    if not run.is_finished:
-        raise RunError(f"{run.folder} has no finished model yet. Its command continues it.")
+    run.require_finished()
     view = load_view(run, tuple(inner_layers))
     found = data.first_available(names, split, data_dir, view.image_shape)
-    job = _Job(run, found, split, view, batch_size)
-    parts = [job.part(None, job.main)]
+    job = Extraction(
+        run, found, split, found.images,
+        f"python -m classifier_ood.extract --run={run.folder} --dataset={found.name} "
+        f"--split={split}",
+        identity={
+            "features_layer": run.settings.get("features_layer") or "input of the last layer"
+        },
+        prepare=lambda images: to_shape(images, view.image_shape),
+    )  # fmt: skip
+
+    def predict(images):
+        return view.network.predict(images, batch_size=batch_size, verbose=0)
+
+    def main_part(images):
+        found = predict(images)
+        arrays = {name: found[name] for name in ("features", "logits")}
+        return arrays | {"example_hashes": example_hashes(images)}
+
+    def layers(images):
+        return {k: v for k, v in predict(images).items() if k.startswith("layer_features/")}
+
+    head = {"head_kernel": view.head_kernel, "head_bias": view.head_bias}
+    parts = [job.part(None, main_part, head if view.head_kernel is not None else {})]
     if inner_layers:
-        parts.append(job.part(f"layers_{_short(inner_layers)}", job.layers))
+        parts.append(job.part(f"layers_{short(inner_layers)}", layers))
     for temperature in dict.fromkeys(t for t, _ in odin):
         epsilons = sorted({e for t, e in odin if t == temperature})
-        part = f"odin_T{temperature:g}_{_short(epsilons)}"
+        part = f"odin_T{temperature:g}_{short(epsilons)}"
         part += "" if rule == "cross_entropy" else f"_{rule}"
         parts.append(job.part(part, _odin(view, temperature, epsilons, rule)))
     if inner_layers and any(mahalanobis_epsilons):
@@ -72,12 +89,12 @@ def extract(
         training = data.first_available(names, split, data_dir, view.image_shape)
         # Before the part's lock is held: it may have to write the training outputs.
         extract(run, names, split, data_dir, (), inner_layers, (), batch_size)
-        part = f"mahalanobis_{_short([*inner_layers, *mahalanobis_epsilons])}"
+        part = f"mahalanobis_{short([*inner_layers, *mahalanobis_epsilons])}"
         gaussians = functools.partial(_gaussians, run, inner_layers, data_dir, batch_size)
         key = ("mahalanobis", training.fingerprint, *mahalanobis_epsilons)
         function = _mahalanobis(view, gaussians, mahalanobis_epsilons, key)
-        parts.append(job.part(part, function, training.fingerprint))
-    return _joined(parts)
+        parts.append(job.part(part, function, depends_on=training.fingerprint))
+    return joined(parts)
 
 
 def hashes(run, names, split, data_dir=None):
@@ -93,108 +110,9 @@ def hashes(run, names, split, data_dir=None):
     return Outputs(labels=found.labels, example_hashes=example_hashes(images), meta=meta)
 
 
-def example_hashes(images):
-    """uint64 (n,), of the bytes of each image."""
-    found = [hashlib.blake2b(image.tobytes(), digest_size=8).digest() for image in images]
-    return np.frombuffer(b"".join(found), np.uint64)
-
-
-def _short(values):
-    """A few characters for a file name that stand for a list of values."""
-    return hashlib.sha256(repr(list(values)).encode()).hexdigest()[:8]
-
-
-def _joined(parts):
-    """The first part with the mappings of all the others."""
-    mappings = {}
-    for part in parts[1:]:
-        for field in ("logits_perturbed", "layer_features"):
-            if getattr(part, field):
-                mappings.setdefault(field, {}).update(getattr(part, field))
-    return dataclasses.replace(parts[0], **mappings)
-
-
-@dataclasses.dataclass
-class _Job:
-    """One run on one data set, whose parts are files."""
-
-    run: Run
-    found: data.ImageSet
-    split: str
-    view: object
-    batch_size: int
-
-    def part(self, name, function, depends_on=None):
-        """Outputs of one part: from its file, or computed by `function(images) -> arrays`.
-
-        Args:
-            depends_on: what else the part must be of, besides model and data.
-        """
-        model = self.run.model_path.read_bytes()
-        meta = {
-            "dataset": self.found.name,
-            "split": self.split,
-            "fingerprint": self.found.fingerprint,
-            "model_fingerprint": fingerprint(np.frombuffer(model, np.uint8)),
-            "features_layer": self.run.settings.get("features_layer") or "input of the last layer",
-            "source_note": self.found.note,
-            "depends_on": depends_on,
-        }
-        path = self.run.outputs_path(self.found.name, self.split, name)
-        if path.exists():
-            outputs = Outputs.load(path)
-            if all(outputs.meta.get(key) == value for key, value in meta.items()):
-                return outputs
-        with locked(path.parent):
-            self._write(path, meta, function, is_main=name is None)
-        return Outputs.load(path)
-
-    def _head(self):
-        if self.view.head_kernel is None:
-            return {}
-        return {"head_kernel": self.view.head_kernel, "head_bias": self.view.head_bias}
-
-    def _write(self, path, meta, function, is_main):
-        from tqdm.auto import tqdm
-
-        images, steps = self.found.images, []
-        writer = OutputsWriter(path, len(images), meta)
-        rows = max(1, CHUNK_BYTES // int(np.prod(images.shape[1:])))
-        title = f"{self.run.folder.name} on {self.found.name} {path.stem.split(self.split)[-1]}"
-        starts = range(writer.done, len(images), rows)
-        bar = tqdm(total=len(images), initial=writer.done, desc=title, unit="image", mininterval=2)
-        with bar:
-            for chunk, start in enumerate(starts, 1):
-                shaped, steps = to_shape(images[start : start + rows], self.view.image_shape)
-                arrays = function(shaped)
-                if is_main:
-                    arrays["labels"] = self.found.labels[start : start + rows]
-                writer.add(arrays)
-                if chunk % FLUSH_EVERY == 0:
-                    writer.flush()
-                bar.update(len(shaped))
-        notes = [self.found.note, *(f"{self.found.name}: {step}" for step in steps)]
-        meta = meta | {
-            "note": "; ".join(filter(None, notes)),
-            "run": str(self.run.folder),
-            "command": f"python -m classifier_ood.extract --run={self.run.folder} "
-            f"--dataset={self.found.name} --split={self.split}",
-        }
-        writer.finish(self._head() if is_main else {}, meta)
-
-    def main(self, images):
-        found = self.view.network.predict(images, batch_size=self.batch_size, verbose=0)
-        arrays = {name: found[name] for name in ("features", "logits")}
-        return arrays | {"example_hashes": example_hashes(images)}
-
-    def layers(self, images):
-        found = self.view.network.predict(images, batch_size=self.batch_size, verbose=0)
-        return {name: array for name, array in found.items() if name.startswith("layer_features/")}
-
-
 def _odin(view, temperature, epsilons, rule):
     """function(images) -> {"logits_perturbed/<key>": array}; compiled once per view."""
-    from classifier_ood import perturbation
+    from ood_suite import perturbation
 
     key = (rule, temperature, *epsilons)
     if key not in view.compiled:
@@ -207,7 +125,7 @@ def _mahalanobis(view, gaussians, epsilons, key):
     """function(images) -> {"layer_features/<layer>,epsilon=<e>": array}; the Gaussians are fitted,
     and the gradients compiled, when it is first called.
     """
-    from classifier_ood import perturbation
+    from ood_suite import perturbation
 
     def function(images):
         if key not in view.compiled:

@@ -14,6 +14,7 @@ from sklearn.metrics import roc_auc_score
 
 from classifier_ood.extract import extract
 from classifier_ood.train_test import train
+from ood_suite import extraction
 from ood_suite.backgrounds import Group
 from ood_suite.data.npz import write_images
 from ood_suite.detector import Detector
@@ -168,23 +169,21 @@ def test_parts_follow_the_training_data_and_not_the_spelling_of_a_path(copy, tmp
 
 
 def test_a_killed_extraction_goes_on(copy, monkeypatch):
-    from classifier_ood import extract as module
-
     data_dir, trained = copy
-    monkeypatch.setattr(module, "CHUNK_BYTES", 8 * 64)
-    monkeypatch.setattr(module, "FLUSH_EVERY", 1)
+    monkeypatch.setattr(extraction, "CHUNK_BYTES", 8 * 64)
+    monkeypatch.setattr(extraction, "FLUSH_EVERY", 1)
     expected = extract(trained, ("mnist",), "test", data_dir)
     path = trained.outputs_path("mnist", "test")
     path.unlink()
-    calls, original = [], module._Job.main
+    calls, original = [], extraction.OutputsWriter.add
 
-    def interrupted(self, images):
-        calls.append(len(images))
+    def interrupted(self, arrays):
+        calls.append(len(arrays["logits"]))
         if len(calls) == 2:
             raise KeyboardInterrupt
-        return original(self, images)
+        return original(self, arrays)
 
-    monkeypatch.setattr(module._Job, "main", interrupted)
+    monkeypatch.setattr(extraction.OutputsWriter, "add", interrupted)
     with pytest.raises(KeyboardInterrupt):
         extract(trained, ("mnist",), "test", data_dir)
     assert path.with_suffix(".partial").exists() and not path.exists()
@@ -239,7 +238,7 @@ def test_a_model_and_folders_of_a_user(own):
     assert "`k` must lie in 1..24" in result.stderr
     result = evaluate(own / "run", own, "--scores=mahalanobis,energy,himplos,odin")
     assert result.returncode == 0, result.stderr
-    assert "OOD: other (24 images) against ID (24 images)" in result.stdout
+    assert "OOD: other (24 examples) against ID (24 examples)" in result.stdout
     typo = command(
         "classifier_ood.extract", *arguments[:-1], "--features_layer=pol", f"--out_dir={own / 'b'}"
     )

@@ -21,10 +21,10 @@ import numpy as np
 from absl import flags, logging
 
 from classifier_ood import configs, train, trained
-from classifier_ood.train import check, define_override_flags, keeper
+from classifier_ood.train import check, keeper
 from ood_suite import eval as evaluation
 from ood_suite import scores
-from ood_suite.app import flag_overrides, run_app
+from ood_suite.app import define_setting_flags, flag_overrides, run_app
 from ood_suite.runs import Run, atomic_path, locked, write_json
 
 FLAGS = flags.FLAGS
@@ -368,12 +368,7 @@ if __name__ == "__main__":
     flags.DEFINE_string("outliers", None, "Auxiliary OOD data: a data set, npz, folder, tfds:NAME.")
     flags.DEFINE_enum("oe_method", None, METHODS, "Loss on the outliers; default: oe.")
     flags.DEFINE_enum("outlier_sampling", None, SAMPLINGS, "Default: poem for poem, else random.")
-    for field in dataclasses.fields(configs.FineTuning):
-        if field.name in HELP:
-            define = flags.DEFINE_integer if field.type is int else flags.DEFINE_float
-            define(field.name, None, HELP[field.name])
-    define_override_flags(configs.FineTuning)
-    flags.adopt_module_key_flags(train)  # so that --help shows them as this binary's
+    define_setting_flags(configs.FineTuning, HELP | train.HELP, train.CHOICES)
     flags.DEFINE_list("seeds", ["0"], "Independent repeats, one run each.")
     flags.DEFINE_string("name", None, "Name of the runs' folder; default: the method's.")
     flags.DEFINE_string("out_dir", None, "Where it goes; default: RUN_finetuned.")

@@ -11,11 +11,11 @@ import numpy as np
 from absl import logging
 
 from classifier_ood import extract
-from classifier_ood.extract import example_hashes
 from classifier_ood.trainer import PAD
 from ood_suite import data, training
 from ood_suite.data.streams import TfdsImages
 from ood_suite.data.transforms import to_shape
+from ood_suite.extraction import example_hashes
 
 MAX_TFDS_BYTES = 2**32  # TFDS has no access by index: such a set is read into memory
 

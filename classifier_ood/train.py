@@ -18,7 +18,7 @@ from absl import flags, logging
 
 from classifier_ood import configs
 from ood_suite import data
-from ood_suite.app import flag_overrides, run_app
+from ood_suite.app import define_setting_flags, flag_overrides, run_app
 from ood_suite.runs import Run, atomic_path, locked
 
 FLAGS = flags.FLAGS
@@ -35,25 +35,13 @@ HELP = {
     "eval_every": "Epochs between evaluations, which are also the checkpoints.",
     "save_every": "Epochs between models that are kept for good; 0 for none.",
     "random_seed": "Seed of weights, order and augmentation; --repeat_id is added to it.",
+    "nesterov": "Nesterov's momentum.",
 }
 CHOICES = {
     "augmentation": (["none", "crop", "flip", "crop_flip"], "Of the training images."),
     "dtype": (["float32", "mixed_bfloat16"], "Precision of the network."),
     "learning_rate_schedule": (["cosine", "step"], "How the rate falls."),
 }
-
-
-def define_override_flags(settings):
-    """One flag for every setting of a training in this dataclass; None keeps its value."""
-    names = [field.name for field in dataclasses.fields(settings)]
-    for field in dataclasses.fields(settings):
-        if field.name in HELP:
-            define = flags.DEFINE_float if field.type is float else flags.DEFINE_integer
-            define(field.name, None, HELP[field.name])
-    for name, (values, text) in CHOICES.items():
-        if name in names:
-            flags.DEFINE_enum(name, None, values, text)
-    flags.DEFINE_bool("nesterov", None, "Nesterov's momentum.")
 
 
 def define_flags():
@@ -63,7 +51,7 @@ def define_flags():
     flags.DEFINE_string("out_dir", DEFAULT_OUT_DIR, "Where the experiments' folders go.")
     flags.DEFINE_string("name", None, "Name of the run; default: that of the backbone.")
     flags.DEFINE_integer("repeat_id", 0, "Number of the independent repeat.", lower_bound=0)
-    define_override_flags(configs.Experiment)
+    define_setting_flags(configs.Experiment, HELP, CHOICES)
     flags.DEFINE_string("backbone", None, "See classifier_ood/models/__init__.py.")
     flags.DEFINE_list("options", None, "The backbone's options, as depth=40,width=2.")
 

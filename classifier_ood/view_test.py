@@ -8,8 +8,9 @@ import pytest
 from keras import layers
 from scipy.special import softmax
 
-from classifier_ood import models, perturbation
+from classifier_ood import models
 from classifier_ood.view import View
+from ood_suite import perturbation
 
 
 def sequential(last):

@@ -43,10 +43,7 @@ def extract(run, names, split, data_dir=None, maps=False, batch_size=100):
     Raises:
         RunError: an unfinished run, or a model file that cannot be read.
     """
-    if not run.is_finished:
-        raise RunError(
-            f"{run.folder} has no finished model yet. The training command continues it."
-        )
+    run.require_finished()
     found = data.first_available(names, split, data_dir)
     meta = {
         "run": str(run.folder),

@@ -16,7 +16,7 @@ from images_ood.extract import load_model
 from ood_suite import data, figures
 from ood_suite.app import run_app
 from ood_suite.data.transforms import to_shape
-from ood_suite.runs import Run, RunError, atomic_path
+from ood_suite.runs import Run, atomic_path
 
 FLAGS = flags.FLAGS
 
@@ -53,10 +53,7 @@ def draw(model, count, seed, labels=None):
 
 def main(_):
     run = Run.load(FLAGS.run)
-    if not run.is_finished:
-        raise RunError(
-            f"{run.folder} has no finished model yet. The training command continues it."
-        )
+    run.require_finished()
     model = load_model(run)
     name = f"bits_{FLAGS.dataset}.png" if FLAGS.dataset else "samples.png"
     path = pathlib.Path(FLAGS.out) if FLAGS.out else run.folder / "report" / name

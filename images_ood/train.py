@@ -15,7 +15,7 @@ from absl import flags, logging
 
 from images_ood import configs
 from ood_suite import data
-from ood_suite.app import flag_overrides, run_app
+from ood_suite.app import define_setting_flags, flag_overrides, run_app
 from ood_suite.runs import Run, locked
 
 FLAGS = flags.FLAGS
@@ -42,27 +42,20 @@ HELP = {
     "dropout_p": "Dropout probability.",
     "reg_weight": "L2: times the sum of squared kernel weights, beside the mean nats per image.",
     "mutation_rate": "Probability that a pixel is replaced in training.",
+    "rescale_pixel_value": "Feed the network [-1, 1] in place of 0..255.",
+    "use_weight_norm": "Weight normalisation.",
+    "data_init": "Data-dependent start; needs --use_weight_norm.",
+    "class_conditional": "Condition on the class label.",
+}
+CHOICES = {
+    "learning_rate_schedule": (["exponential", "cosine"], "How it falls."),
+    "dtype": (["float32", "mixed_bfloat16"], "Precision of the network."),
 }
 
 
 def define_override_flags(without=()):
-    """One flag for every single-valued setting of an experiment; None keeps the experiment's
-    value.
-    """
-    for field in dataclasses.fields(configs.Experiment):
-        text = HELP.get(field.name)
-        if field.name in without:
-            continue
-        if field.type is float:
-            flags.DEFINE_float(field.name, None, text)
-        elif field.type is int:
-            flags.DEFINE_integer(field.name, None, text)
-    flags.DEFINE_bool("rescale_pixel_value", None, "Feed the network [-1, 1] in place of 0..255.")
-    flags.DEFINE_bool("use_weight_norm", None, "Weight normalisation.")
-    flags.DEFINE_bool("data_init", None, "Data-dependent start; needs --use_weight_norm.")
-    flags.DEFINE_bool("class_conditional", None, "Condition on the class label.")
-    flags.DEFINE_enum("learning_rate_schedule", None, ["exponential", "cosine"], "How it falls.")
-    flags.DEFINE_enum("dtype", None, ["float32", "mixed_bfloat16"], "Precision of the network.")
+    """One flag for every single-valued setting of an experiment."""
+    define_setting_flags(configs.Experiment, HELP, CHOICES, without)
 
 
 def define_common_flags():

@@ -10,9 +10,8 @@ import numpy as np
 import pytest
 
 from ood_suite.data.npz import write_images
-from ood_suite.outputs import load_npz
 from ood_suite.runs import read_csv
-from ood_suite.testing import ROOT, command
+from ood_suite.testing import ROOT, assert_same_run, command, final_state
 
 TINY = (
     "--exp=fashion_small", "--num_filters=4", "--num_resnet=1", "--batch_size=8", "--eval_every=4",
@@ -23,25 +22,6 @@ TINY = (
 def train(data_dir, out_dir, *arguments, **options):
     arguments = (*TINY, f"--data_dir={data_dir}", f"--out_dir={out_dir}", *arguments)
     return command("images_ood.train", *arguments, **options)
-
-
-def final_state(folder):
-    [path] = sorted((folder / "checkpoints").glob("step_*.npz"))[-1:]
-    return path.name, load_npz(path)
-
-
-def assert_same_run(folder, expected):
-    name, state = final_state(folder)
-    expected_name, expected_state = final_state(expected)
-    assert name == expected_name and state.keys() == expected_state.keys()
-    for key in state:
-        np.testing.assert_array_equal(state[key], expected_state[key], err_msg=key)
-    assert read_csv(folder / "logs/history.csv") == read_csv(expected / "logs/history.csv")
-    import images_ood.pixelcnn  # noqa: F401
-
-    models = [keras.saving.load_model(f / "model.keras", compile=False) for f in (folder, expected)]
-    for ours, theirs in zip(models[0].get_weights(), models[1].get_weights(), strict=True):
-        np.testing.assert_array_equal(ours, theirs)
 
 
 def test_killed_runs_end_bit_identical(small_data, tmp_path):

@@ -55,7 +55,7 @@ def test_evaluation_of_a_sweep(sweep):
     folder = out_dir / "fashion_small"
     result = evaluate(folder, data_dir)
     assert result.returncode == 0, result.stderr
-    assert "OOD: mnist (20 images) against ID (24 images)" in result.stdout
+    assert "OOD: mnist (20 examples) against ID (24 examples)" in result.stdout
     assert "chosen of 2 on validation OOD notmnist" in result.stdout
     report = folder / "report"
     rows = read_csv(report / "results.csv")

@@ -7,8 +7,10 @@ from absl import app, flags, logging
 
 from ood_suite.runs import RunError
 
+flags.disclaim_key_flags()  # what is defined here belongs to the binary, also in --help
 
-def run_app(main):
+
+def run_app(main, positional=False):
     """Parses the flags and calls main(argv); exit code 1 and one line for an error that the user
     can mend.
     """
@@ -17,13 +19,30 @@ def run_app(main):
 
     def guarded(argv):
         try:
-            if len(argv) > 1:
+            if len(argv) > 1 and not positional:
                 raise ValueError(f"Unexpected argument {argv[1]!r}. Flags look like --name=value.")
             main(argv)
         except (ValueError, RunError, FileNotFoundError, FloatingPointError) as error:
             raise SystemExit(f"Error: {error}") from error
 
     app.run(guarded)
+
+
+def define_setting_flags(settings, help_texts, choices=None, without=()):
+    """One flag for every field of a dataclass that has a help text; None keeps the field's value.
+
+    Args:
+        help_texts: {field: text}. choices: {field: (values, text)}. without: fields to leave out.
+    """
+    define = {bool: flags.DEFINE_bool, float: flags.DEFINE_float, int: flags.DEFINE_integer}
+    for field in dataclasses.fields(settings):
+        if field.name in without:
+            continue
+        if field.name in help_texts:
+            make = define.get(field.type, flags.DEFINE_float)  # a float that may be None
+            make(field.name, None, help_texts[field.name])
+        elif field.name in (choices or {}):
+            flags.DEFINE_enum(field.name, None, *choices[field.name])
 
 
 def flag_overrides(experiment):

@@ -13,8 +13,8 @@ from ood_suite.runs import Run, RunError
 
 # What a background model may set otherwise than its foreground; all else would be compared with it.
 MAY_DIFFER = {
-    "background_steps", "eval_every", "eval_images", "ema_overwrite_frequency", "mutation_rate",
-    "mutation_rates", "reg_weight", "reg_weights", "total_steps",
+    "background_steps", "ema_overwrite_frequency", "eval_every", "eval_images", "eval_reads",
+    "mutation_rate", "mutation_rates", "reg_weight", "reg_weights", "total_steps",
 }  # fmt: skip
 
 

@@ -19,7 +19,7 @@ import pathlib
 import numpy as np
 from absl import flags, logging
 
-from ood_suite import classification, figures, intervals, metrics, report, scores
+from ood_suite import classification, figures, intervals, metrics, read_report, report, scores
 from ood_suite.app import run_app
 from ood_suite.backgrounds import Densities, find_groups
 from ood_suite.classifiers import Classifier, tune
@@ -105,6 +105,9 @@ def evaluate_group(group, material, wanted, tuning, baseline, resamples, allow_o
             result_row(name, ood, values, baseline, resamples, correct) | common
             for ood in ood_tests
         ]
+    by_class = []
+    if id_test.bases is not None:
+        by_class = read_report.class_rows(values, id_test, ood_tests)
     return report.GroupReport(
         repeat_id=group.repeat_id,
         rows=rows + group_means(rows, material.near),
@@ -113,7 +116,7 @@ def evaluate_group(group, material, wanted, tuning, baseline, resamples, allow_o
         tuned=tuned,
         classifier=classifier_figures(id_test),
         notes=data_notes([id_test, *ood_tests.values(), material.validation_ood]) + warned,
-        figures=draw_figures(group, values, detectors, id_test, ood_tests)
+        figures=draw_figures(group, values, detectors, id_test, ood_tests, by_class)
         | {
             f"tuning_{name}": figures.tuning(name, found)
             for name, found in tried.items()
@@ -122,6 +125,7 @@ def evaluate_group(group, material, wanted, tuning, baseline, resamples, allow_o
         values=values,
         test_sets={k: o.meta["fingerprint"] for k, o in {"id": id_test, **ood_tests}.items()},
         baseline=baseline,
+        by_class=by_class,
     )
 
 
@@ -288,7 +292,7 @@ def trained_on_held_out(material, id_test):
     ]
 
 
-def draw_figures(group, values, detectors, id_outputs, ood_outputs):
+def draw_figures(group, values, detectors, id_outputs, ood_outputs, by_class=()):
     """{file name: Figure} of one repeat."""
     drawn = {}
     thresholds = {name: detector.threshold_ for name, detector in detectors.items()}
@@ -313,6 +317,8 @@ def draw_figures(group, values, detectors, id_outputs, ood_outputs):
     for name, outputs in {id_outputs.meta["dataset"]: id_outputs, **ood_outputs}.items():
         if outputs.log_prob_map is not None and outputs.log_prob_map.ndim == 3:
             drawn[f"heat_maps_{name}"] = figures.heat_maps(name, outputs)
+    if id_outputs.bases is not None:
+        drawn |= read_report.figures(values, id_outputs, ood_outputs, by_class)
     if id_outputs.code_length is not None:
         drawn["complexity"] = figures.likelihood_against_complexity(id_outputs, ood_outputs)
     histories = {

@@ -241,13 +241,14 @@ def likelihood_against_complexity(id_outputs, ood_outputs):
 
 
 def training_curves(histories):
-    """Validation bits per dimension, or accuracy, by step, one line a run.
+    """Validation bits per dimension or base, or accuracy, by step, one line a run.
 
     Args:
         histories: {run: list of rows of logs/history.csv}.
     """
     first = next(iter(histories.values()))[0]
-    metric = "bits_per_dim" if "val_bits_per_dim" in first else "accuracy"
+    known = ("bits_per_dim", "bits_per_base", "accuracy")
+    metric = next(name for name in known if f"val_{name}" in first)
     figure, axes = _figure(5.2, 3.4)
     for name, rows in histories.items():
         steps = [int(row["step"]) for row in rows]

@@ -31,6 +31,7 @@ SHAPES = {
     "background_log_prob_map": ("n", ...),
     "code_length": ("n",),
     "images": ("n", "h", "w", "channels"),
+    "bases": ("n", "length"),
     "example_hashes": ("n",),
 }
 MAPPINGS = {
@@ -61,6 +62,7 @@ class Outputs:
         code_length: float64 (n,), bits of the lossless code of each example (PNG, without its fixed
             header).
         images: uint8 (n, height, width, channels), kept where maps are kept, for the figures.
+        bases: uint8 (n, length), 0..3 for A C G T, of DNA reads.
         example_hashes: uint64 (n,), of each example's bytes: finds examples that two sets share.
         meta: dict of JSON values: run, data set, split, step, fingerprint, dtype, note.
 
@@ -84,6 +86,7 @@ class Outputs:
     background_log_prob_map: np.ndarray | None = None
     code_length: np.ndarray | None = None
     images: np.ndarray | None = None
+    bases: np.ndarray | None = None
     example_hashes: np.ndarray | None = None
     meta: dict = dataclasses.field(default_factory=dict)
 

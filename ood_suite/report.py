@@ -47,7 +47,7 @@ class GroupReport:
         tuned: one dict per tuned score. classifier: accuracy and calibration of the classifier.
         figures: {name: matplotlib Figure}. baseline: the score that others are compared with.
         values: {score: (its values on the ID test set, {OOD set: its values})}.
-        test_sets: {"id" or OOD set: fingerprint}.
+        test_sets: {"id" or OOD set: fingerprint}. by_class: one dict per score and OOD class.
     """
 
     repeat_id: int
@@ -61,6 +61,7 @@ class GroupReport:
     classifier: dict = dataclasses.field(default_factory=dict)
     values: dict = dataclasses.field(default_factory=dict)
     test_sets: dict = dataclasses.field(default_factory=dict)
+    by_class: list = dataclasses.field(default_factory=list)
 
 
 def _metrics(report):
@@ -120,10 +121,10 @@ def terminal_table(reports):
 
 
 def _counts(row):
-    """How many images a row is about, if it is no mean over data sets."""
+    """How many examples a row is about, if it is no mean over data sets."""
     if "num_ood" not in row:
         return ""
-    return f" ({row['num_ood']} images) against ID ({row['num_id']} images)"
+    return f" ({row['num_ood']} examples) against ID ({row['num_id']} examples)"
 
 
 def _overview(reports, names):
@@ -175,11 +176,15 @@ def over_repeats(reports):
 
 
 def write(folder, config, reports):
-    """Writes results.csv, results.json, values.npz (every score of every test example), report.html
-    and figures/*.png into `folder`, each file atomically.
+    """Writes results.csv, results.json, by_class.csv (where OOD classes have names), values.npz
+    (every score of every test example), report.html and figures/*.png into `folder`, each file
+    atomically.
     """
     folder = pathlib.Path(folder)
     write_csv(folder / "results.csv", [row for group in reports for row in group.rows])
+    by_class = [{"repeat": group.repeat_id} | row for group in reports for row in group.by_class]
+    if by_class:
+        write_csv(folder / "by_class.csv", by_class)
     results = {
         "config": config,
         "versions_of_evaluation": versions(),

@@ -243,6 +243,13 @@ class Run:
     def is_finished(self):
         return self.model_path.exists()
 
+    def require_finished(self):
+        """RunError if there is no model yet."""
+        if not self.is_finished:
+            raise RunError(
+                f"{self.folder} has no finished model yet. Its training command continues it."
+            )
+
     def outputs_path(self, dataset, split, part=None):
         """File of what the model says of a data set; `part` names a file beside the main one."""
         name = f"{dataset}_{split}_{part}" if part else f"{dataset}_{split}"

@@ -5,6 +5,11 @@ import pathlib
 import subprocess
 import sys
 
+import numpy as np
+
+from ood_suite.outputs import load_npz
+from ood_suite.runs import read_csv
+
 ROOT = pathlib.Path(__file__).parents[1]
 # Runs a binary, but the n-th call of a NumPy writer writes half of its file and kills the process.
 KILLER = """
@@ -35,3 +40,27 @@ def command(module, *arguments, kill_at=None):
         [sys.executable, *start, *arguments], cwd=ROOT, capture_output=True, text=True,
         env=os.environ | {"PYTHONPATH": str(ROOT)},
     )  # fmt: skip
+
+
+def final_state(folder):
+    """(file name, arrays) of the newest checkpoint of a run."""
+    [path] = sorted((folder / "checkpoints").glob("step_*.npz"))[-1:]
+    return path.name, load_npz(path)
+
+
+def assert_same_run(folder, expected):
+    """Two runs are the same to the last bit: checkpoints, history, final model."""
+    import keras
+
+    name, state = final_state(folder)
+    expected_name, expected_state = final_state(expected)
+    if name != expected_name or state.keys() != expected_state.keys():
+        raise AssertionError(f"{name} and {expected_name} hold different variables.")
+    for key in state:
+        np.testing.assert_array_equal(state[key], expected_state[key], err_msg=key)
+    histories = [read_csv(run / "logs/history.csv") for run in (folder, expected)]
+    if histories[0] != histories[1]:
+        raise AssertionError(f"Different histories: {histories}.")
+    models = [keras.saving.load_model(f / "model.keras", compile=False) for f in (folder, expected)]
+    for ours, theirs in zip(models[0].get_weights(), models[1].get_weights(), strict=True):
+        np.testing.assert_array_equal(ours, theirs)

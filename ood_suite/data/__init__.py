@@ -172,9 +172,14 @@ def first_available(names, split, data_dir=None, image_shape=None):
     """The first of several data sets that can be loaded, with a note when it is not the first
     choice.
     """
+    return first_of(names, lambda name: load(name, split, data_dir, image_shape))
+
+
+def first_of(names, load_one):
+    """The first of load_one(name) that finds its files; a dataclass with a `note`."""
     for position, name in enumerate(names):
         try:
-            found = load(name, split, data_dir, image_shape)
+            found = load_one(name)
         except FileNotFoundError as error:
             missing = error
             continue

@@ -8,7 +8,6 @@ clipped.
 import numpy as np
 from keras import ops
 
-from classifier_ood.losses import entropy
 from ood_suite import backend
 
 BATCH = 100
@@ -20,7 +19,7 @@ def odin_key(temperature, epsilon):
     return f"T={temperature:g},epsilon={epsilon:g}"
 
 
-def odin(network, temperature, epsilons, rule="cross_entropy"):
+def odin(network, temperature, epsilons, rule="cross_entropy", scale=255.0):
     """Logits of x - epsilon * sign(gradient), the gradient of the cross entropy of softmax(z / T)
     to its arg max, or of the entropy of softmax(z / T) (rule "entropy": leave-out classifiers).
 
@@ -28,7 +27,7 @@ def odin(network, temperature, epsilons, rule="cross_entropy"):
 
     Args:
         network: images float32 0..255 -> {"logits"}.
-        epsilons: in pixels / 255.
+        epsilons: in units of `scale`, by default pixels / 255.
         rule: one of RULES.
 
     Returns:
@@ -45,7 +44,7 @@ def odin(network, temperature, epsilons, rule="cross_entropy"):
     def loss(batch):
         scaled = network(batch, training=False)["logits"] / temperature
         if rule == "entropy":
-            return entropy(scaled)
+            return -ops.sum(ops.softmax(scaled) * ops.log_softmax(scaled), axis=-1)
         return ops.logsumexp(scaled, axis=-1) - ops.max(scaled, axis=-1)
 
     gradient = backend.input_gradient(loss)
@@ -54,7 +53,7 @@ def odin(network, temperature, epsilons, rule="cross_entropy"):
         found = {odin_key(temperature, epsilon): [] for epsilon in epsilons}
         for batch, step in _perturbed(gradient, images):
             for epsilon in epsilons:
-                logits = network.predict_on_batch(batch - 255.0 * epsilon * step)["logits"]
+                logits = network.predict_on_batch(batch - scale * epsilon * step)["logits"]
                 found[odin_key(temperature, epsilon)].append(logits)
         return {key: np.concatenate(parts) for key, parts in found.items()}
 

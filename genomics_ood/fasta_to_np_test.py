@@ -1,0 +1,156 @@
+"""Sampling of reads: splits share no position, counts and strands are right, bad tables refused."""
+
+import itertools
+
+import numpy as np
+import pytest
+
+from genomics_ood import fasta_to_np, reads, sequence_files
+from genomics_ood.fasta_to_np import Source
+from ood_suite.testing import command
+
+WANTED = {"train": 80, "val": 20, "test": 20, "ood_val": 15, "ood_test": 15}
+
+
+@pytest.fixture
+def genomes(tmp_path, rng):
+    """{class: bases of its genome}; two files for class a, one with N in it."""
+    found = {}
+    for name, sizes in (("a", (4000, 3000)), ("b", (5000,)), ("v", (3000,)), ("t", (3000,))):
+        for number, size in enumerate(sizes):
+            bases = rng.integers(0, 4, size).astype(np.uint8)
+            text = sequence_files.decode(bases)
+            text = text[:500] + "N" * 40 + text[540:] if name == "a" else text
+            (tmp_path / f"{name}{number}.fa").write_text(f">{name}{number}\n{text}\n>tiny\nACG\n")
+            found[f"{name}{number}"] = sequence_files.encode(text)
+    return found
+
+
+@pytest.fixture
+def sources(tmp_path, genomes):
+    rows = (
+        ("a", 0, "id"),
+        ("a", 1, "id"),
+        ("b", 0, "id"),
+        ("v", 0, "ood_val"),
+        ("t", 0, "ood_test"),
+    )
+    return [
+        Source(tmp_path / f"{name}{i}.fa", name, role, f"Life;{name}") for name, i, role in rows
+    ]
+
+
+def test_splits_share_no_position(genomes, sources):
+    length = 50
+    found, skipped = fasta_to_np.sample(sources, length, WANTED, block=300, seed=3)
+    touched = {}
+    for split in ("train", "val", "test"):
+        bases, labels, names, lineages, origins = found[split]
+        assert names == ["a", "b"] and lineages == ["Life;a", "Life;b"]
+        assert np.bincount(labels).tolist() == [WANTED[split]] * 2
+        positions = set()
+        for read, label, (title, start, strand) in zip(bases, labels, origins, strict=True):
+            assert title[0] == names[label]
+            original = genomes[title][start : start + length]
+            if strand == "-":
+                original = sequence_files.reverse_complement(original)
+            np.testing.assert_array_equal(read, original)
+            positions |= {(title, i) for i in range(start, start + length)}
+        assert {strand for *_, strand in origins} == {"+", "-"}
+        assert len(set(origins)) == len(origins)  # none twice
+        touched[split] = positions
+    for first, second in itertools.combinations(touched.values(), 2):
+        assert not first & second
+    assert found["ood_val"][2] == ["v"] and len(found["ood_test"][0]) == 15
+    assert skipped["short"] == 5 and skipped["unknown"] > 0
+
+
+def test_the_seed_decides(sources):
+    first, again, other = (
+        fasta_to_np.sample(sources, 50, WANTED, block=300, seed=seed)[0]["train"][0]
+        for seed in (1, 1, 2)
+    )
+    np.testing.assert_array_equal(first, again)
+    assert not np.array_equal(first, other)
+
+
+def test_reads_of_a_fastq_file_are_taken_as_they_are(tmp_path, rng):
+    rows = rng.integers(0, 4, (60, 30)).astype(np.uint8)
+    lines = [f"@r{i}\n{sequence_files.decode(row)}\n+\n{'I' * 30}\n" for i, row in enumerate(rows)]
+    (tmp_path / "x.fastq").write_text("".join(lines))
+    wanted = {"train": 30, "val": 8, "test": 8, "ood_val": 1, "ood_test": 1}
+    found, _ = fasta_to_np.sample([Source(tmp_path / "x.fastq", "x", "id")], 30, wanted)
+    origins = [{title for title, *_ in found[s][4]} for s in ("train", "val", "test")]
+    assert sum(map(len, origins)) == 46 == len(set.union(*origins))
+
+
+def test_the_binary(tmp_path, sources):
+    header = "file\tclass\trole\tlineage\n"
+    rows = "".join(f"{s.path.name}\t{s.class_name}\t{s.role}\t{s.lineage}\n" for s in sources)
+    (tmp_path / "table.tsv").write_text(header + rows)
+    result = command(
+        "genomics_ood.fasta_to_np", f"--table={tmp_path / 'table.tsv'}", "--name=mine",
+        "--reads=80,20,20", "--ood_reads=15", "--length=50", "--block=300",
+        f"--data_dir={tmp_path / 'out'}",
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    assert "windows with other bases" in result.stderr
+    train = reads.load("mine", "train", tmp_path / "out")
+    assert train.bases.shape == (160, 50) and train.class_names == ("a", "b")
+    outside = reads.load("mine_ood", "test", tmp_path / "out")
+    assert outside.lineages == ("Life;t",) and len(outside) == 15
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("file\tclass\nx\ty\n", "must have the tab-separated columns"),
+        ("file\tclass\trole\nx\ty\tood\n", "role must be one of id, ood_val, ood_test"),
+        ("file\tclass\trole\nx\ty\tid\nz\ty\tood_val\n", "the class y has two roles"),
+        ("", "must have the tab-separated columns"),
+    ],
+)
+def test_bad_tables(tmp_path, text, message):
+    (tmp_path / "t.tsv").write_text(text)
+    with pytest.raises(ValueError, match=message):
+        fasta_to_np.read_table(tmp_path / "t.tsv")
+
+
+def test_bad_arguments(tmp_path, sources):
+    run = lambda *arguments: command("genomics_ood.fasta_to_np", *arguments).stderr  # noqa: E731
+    assert "Give either --files or --table" in run()
+    a = f"--files={tmp_path / 'a0.fa'}"
+    assert "a0 has" in (error := run(a, "--length=50", f"--data_dir={tmp_path}")), error
+    assert "--reads must be three positive numbers" in run(a, "--reads=5,5")
+    with pytest.raises(ValueError, match="No record is as long as"):
+        fasta_to_np.sample(sources, 6000, WANTED)
+
+
+def test_read_files(tmp_path, rng):
+    bases = rng.integers(0, 4, (5, 7)).astype(np.uint8)
+    reads.write_file(tmp_path / "x_test.npz", bases, np.arange(5), list("abcde"))
+    found = reads.load("x", "test", tmp_path)
+    np.testing.assert_array_equal(found.bases, bases)
+    assert found.class_names == tuple("abcde") and not found.note
+    with pytest.raises(ValueError, match="must lie in 0..3"):
+        reads.write_file(tmp_path / "bad.npz", bases + 1, np.arange(5))
+    with pytest.raises(ValueError, match="must be uint8 of shape"):
+        reads.write_file(tmp_path / "bad.npz", bases.astype(int), np.arange(5))
+    np.savez(tmp_path / "y_test.npz", images=bases)
+    with pytest.raises(ValueError, match="must hold an array `bases`"):
+        reads.load("y", "test", tmp_path)
+    with pytest.raises(FileNotFoundError, match="no embedded sample of z"):
+        reads.load("z", "test", tmp_path)
+
+
+def test_the_embedded_sample():
+    train, val, test = (reads.load("bacteria", split) for split in reads.SPLITS)
+    assert train.class_names == ("Escherichia", "Helicobacter", "Staphylococcus")
+    assert train.bases.shape == (27000, 250) and len(val) == len(test) == 2400
+    known = {read.tobytes() for read in train.bases}
+    known |= {sequence_files.reverse_complement(read).tobytes() for read in train.bases}
+    for other in (val, test):
+        assert not any(read.tobytes() in known for read in other.bases)
+    assert "embedded sample" in test.note
+    outside = [reads.load("bacteria_ood", split).class_names for split in ("val", "test")]
+    assert outside == [("Vibrio",), ("Klebsiella", "Streptococcus")]

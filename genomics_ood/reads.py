@@ -1,0 +1,145 @@
+"""Read sets: `load(name, split, data_dir)`.
+
+A set lives in `data_dir` as `<name>_<split>.npz` with `bases` uint8 (n, length), A C G T = 0..3,
+`labels` int32 (n,), and where known `class_names` (c,) and `lineages` (c,), ranks from the domain
+down, joined by semicolons. `genomics_ood.fasta_to_np` and `genomics_ood.records_to_np` write them.
+"""
+
+import dataclasses
+import pathlib
+
+import numpy as np
+
+from ood_suite.data import first_of
+from ood_suite.outputs import load_npz
+from ood_suite.runs import atomic_path, fingerprint
+
+GENOMICS_DATA = pathlib.Path(__file__).parents[1] / "genomics_data"
+SAMPLES = GENOMICS_DATA / "samples"
+SPLITS = ("train", "val", "test")
+COMMANDS = {
+    "bacteria": "python -m genomics_ood.fasta_to_np --table=TABLE --name=bacteria",
+    "genomics": "python -m genomics_ood.records_to_np --tfds --data_dir={data_dir}",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class ReadSet:
+    """One split of one set of reads.
+
+    Attributes:
+        bases: uint8 (n, length), 0..3. labels: int32 (n,).
+        class_names: of the labels. lineages: of the classes, "" where unknown.
+        note: "" or one sentence on what a report must say of these data.
+    """
+
+    name: str
+    split: str
+    bases: np.ndarray
+    labels: np.ndarray
+    class_names: tuple = ()
+    lineages: tuple = ()
+    note: str = ""
+
+    def __len__(self):
+        return len(self.bases)
+
+    @property
+    def fingerprint(self):
+        return fingerprint(self.bases, self.labels)
+
+
+def check_bases(bases, source="`bases`"):
+    """Refuses everything but uint8 (n, length), 0..3, with at least one read.
+
+    Raises:
+        ValueError: what was expected and what came.
+    """
+    bases = np.asarray(bases)
+    if bases.dtype != np.uint8 or bases.ndim != 2 or 0 in bases.shape:
+        raise ValueError(
+            f"{source} must be uint8 of shape (reads, length), not empty. Received: {bases.dtype}, "
+            f"shape={bases.shape}."
+        )
+    if bases.max() > 3:
+        raise ValueError(f"{source} must lie in 0..3 (A C G T). Received: {bases.max()}.")
+    return bases
+
+
+def read_file(path):
+    """{"bases", "labels", "class_names", "lineages"} of an npz file."""
+    arrays = load_npz(path)
+    if "bases" not in arrays:
+        raise ValueError(f"{path} must hold an array `bases`. Received: {sorted(arrays)}.")
+    bases = check_bases(arrays["bases"], f"`bases` of {path}")
+    labels = arrays.get("labels", np.full(len(bases), -1, np.int32))
+    if labels.shape != (len(bases),) or labels.dtype.kind not in "iu":
+        raise ValueError(
+            f"`labels` of {path} must be integers of shape ({len(bases)},). Received: "
+            f"{labels.dtype}, shape={labels.shape}."
+        )
+    names = tuple(str(name) for name in arrays.get("class_names", ()))
+    if names and labels.max() >= len(names):
+        raise ValueError(f"{path} has labels up to {labels.max()}, and {len(names)} class names.")
+    lineages = tuple(str(text) for text in arrays.get("lineages", ()))
+    return {
+        "bases": bases,
+        "labels": labels.astype(np.int32),
+        "class_names": names,
+        "lineages": lineages,
+    }
+
+
+def write_file(path, bases, labels, class_names=(), lineages=()):
+    """Writes a file of reads atomically, compressed (a little over 2 bits a base)."""
+    bases = check_bases(bases)
+    if len(labels) != len(bases):
+        raise ValueError(f"There are {len(bases)} reads and {len(labels)} labels.")
+    arrays = {"bases": bases, "labels": np.asarray(labels, np.int32)}
+    if len(class_names):
+        arrays["class_names"] = np.array(class_names, dtype=str)
+    if any(lineages):
+        arrays["lineages"] = np.array(lineages, dtype=str)
+    with atomic_path(pathlib.Path(path)) as temporary, open(temporary, "wb") as file:
+        np.savez_compressed(file, **arrays)
+
+
+def load(name, split, data_dir=None):
+    """Loads one split of a set, from `data_dir` or else from the embedded sample.
+
+    Args:
+        name: such as "bacteria", or the path of an npz file, which is read whatever the split.
+        split: "train", "val" or "test".
+        data_dir: folder; None is the project's `genomics_data`.
+
+    Raises:
+        ValueError: an unknown split, or a file that does not hold reads.
+        FileNotFoundError: neither file nor sample; the message names both path and command.
+    """
+    if split not in SPLITS:
+        raise ValueError(f"`split` must be one of {', '.join(SPLITS)}. Received: {split!r}.")
+    if name.endswith(".npz"):
+        path = pathlib.Path(name)
+        if not path.exists():
+            raise FileNotFoundError(f"There is no file {path}.")
+        return ReadSet(path.stem, split, **read_file(path))
+    data_dir = pathlib.Path(data_dir or GENOMICS_DATA)
+    path = data_dir / f"{name}_{split}.npz"
+    if path.exists():
+        return ReadSet(name, split, **read_file(path))
+    command = COMMANDS.get(name.removesuffix("_ood"), "see genomics_data/README.md")
+    command = command.format(data_dir=data_dir)
+    sample = SAMPLES / path.name
+    if not sample.exists():
+        raise FileNotFoundError(
+            f"There is no {path}, and no embedded sample of {name} ({split}). To make it: "
+            f"{command}."
+        )
+    found = read_file(sample)
+    note = f"{name} ({split}) is the embedded sample of {len(found['bases'])} reads; "
+    return ReadSet(name, split, **found, note=f"{note}the full set: {command}")
+
+
+def first_available(names, split, data_dir=None):
+    """The first of several sets that can be loaded, with a note when it is not the first choice."""
+    return first_of(names, lambda name: load(name, split, data_dir))

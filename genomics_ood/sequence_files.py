@@ -1,0 +1,163 @@
+"""Streams sequences out of files: FASTA and FASTQ, plain or gzip, also from standard input; the
+TFRecords of the genomics_ood reference; TFDS.
+
+Bases are uint8: A 0, C 1, G 2, T (or U) 3, in either case, and UNKNOWN for the other codes of the
+IUPAC alphabet and gaps. One record is in memory at a time.
+"""
+
+import contextlib
+import gzip
+import io
+import pathlib
+import sys
+import zlib
+
+import numpy as np
+
+BASES = "ACGT"
+UNKNOWN = 255
+RECORDS_AT_ONCE = 1000
+AMBIGUOUS = "NRYSWKMBDHV.-"  # IUPAC codes of several bases, and gaps
+_INVALID = 254
+
+_TABLE = np.full(256, _INVALID, np.uint8)
+for _codes, _value in [*zip(("Aa", "Cc", "Gg", "TtUu"), range(4), strict=True)] + [
+    (AMBIGUOUS + AMBIGUOUS.lower(), UNKNOWN)
+]:
+    _TABLE[np.frombuffer(_codes.encode(), np.uint8)] = _value
+
+
+def encode(sequence, where="the sequence"):
+    """uint8 (length,) of a string of bases.
+
+    Raises:
+        ValueError: a character that stands for no nucleotide.
+
+    >>> encode("ACgtN")
+    array([  0,   1,   2,   3, 255], dtype=uint8)
+    """
+    codes = np.frombuffer(sequence.encode("latin-1", "replace"), np.uint8)
+    found = _TABLE[codes]
+    if (found == _INVALID).any():
+        position = int(np.argmax(found == _INVALID))
+        raise ValueError(
+            f"{where} must be nucleotides (IUPAC codes). Received: {chr(codes[position])!r} at "
+            f"base {position + 1}."
+        )
+    return found
+
+
+def decode(bases):
+    """The string of uint8 bases (length,), N for UNKNOWN.
+
+    >>> decode(np.array([0, 1, 2, 3, 255], np.uint8))
+    'ACGTN'
+    """
+    return "".join((BASES + "N")[min(int(base), 4)] for base in bases)
+
+
+def reverse_complement(bases):
+    """The other strand, in its reading direction; bases 0..3 along the last axis.
+
+    >>> decode(reverse_complement(np.array([0, 0, 1], np.uint8)))
+    'GTT'
+    """
+    return 3 - bases[..., ::-1]
+
+
+def records(path):
+    """Yields (title, bases) of every record of a FASTA or FASTQ file.
+
+    Args:
+        path: a file, gzip or not, or "-" for standard input.
+
+    Raises:
+        ValueError: a file that is empty, truncated, or neither; a character that is no nucleotide.
+        FileNotFoundError: no such file.
+    """
+    from Bio.SeqIO.FastaIO import SimpleFastaParser
+    from Bio.SeqIO.QualityIO import FastqGeneralIterator
+
+    name = "standard input" if str(path) == "-" else str(path)
+    try:
+        with _opened(path) as handle:
+            first = _first_character(handle)
+            if first not in (">", "@"):
+                got = f"{first!r} at its beginning" if first else "an empty file"
+                raise ValueError(f"it must begin with '>' (FASTA) or '@' (FASTQ), and has {got}")
+            parser = SimpleFastaParser if first == ">" else FastqGeneralIterator
+            for title, sequence, *_ in parser(handle):
+                yield title, encode(sequence, f"record {title.split(' ')[0]!r}")
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"There is no file {path}.") from error
+    except (EOFError, zlib.error, gzip.BadGzipFile, UnicodeDecodeError, ValueError) as error:
+        raise ValueError(f"{name} cannot be read: {str(error).rstrip('.')}.") from error
+
+
+@contextlib.contextmanager
+def _opened(path):
+    """A text handle with peekable bytes below it."""
+    with contextlib.ExitStack() as stack:
+        standard = str(path) == "-"
+        raw = sys.stdin.buffer if standard else stack.enter_context(open(path, "rb"))
+        raw = raw if hasattr(raw, "peek") else io.BufferedReader(raw)
+        if raw.peek(2)[:2] == b"\x1f\x8b":
+            raw = stack.enter_context(io.BufferedReader(gzip.GzipFile(fileobj=raw)))
+        text = io.TextIOWrapper(raw, encoding="latin-1")
+        yield text
+        text.detach()
+
+
+def _first_character(handle):
+    """The first character that is not white space, "" for none; what comes before it is read."""
+    buffer = handle.buffer
+    while (peeked := buffer.peek(1)[:1]).isspace():
+        buffer.read(1)
+    return peeked.decode("latin-1")
+
+
+def tfrecord_reads(path):
+    """Yields (bases, label, origin) of a TFRecord file of the reference: `x`, bases as digits with
+    spaces between them; `y`, the label; `z`, the origin, which may be absent.
+
+    Raises:
+        ValueError: a damaged or foreign file.
+    """
+    import tensorflow as tf
+
+    if not pathlib.Path(path).exists():
+        raise FileNotFoundError(f"There is no file {path}.")
+    layout = {
+        "x": tf.io.FixedLenFeature([], tf.string),
+        "y": tf.io.FixedLenFeature([], tf.int64),
+        "z": tf.io.FixedLenFeature([], tf.string, ""),
+    }
+    try:
+        for batch in tf.data.TFRecordDataset(str(path)).batch(RECORDS_AT_ONCE):
+            parsed = tf.io.parse_example(batch, layout)
+            columns = (parsed[name].numpy() for name in ("x", "y", "z"))
+            for text, label, origin in zip(*columns, strict=True):
+                digits = np.frombuffer(text.replace(b" ", b""), np.uint8) - ord("0")
+                if not len(digits) or digits.max() > 3:
+                    raise ValueError("`x` must be digits 0 to 3 with spaces between them")
+                yield digits, int(label), origin.decode("utf-8", "replace")
+    except (tf.errors.OpError, ValueError) as error:
+        raise ValueError(f"{path} cannot be read as reads: {str(error)[:200]}.") from error
+
+
+def tfds_reads(split, tfds_dir=None):
+    """(iterator of (bases, label, origin), names of all labels) of a split of TFDS's set."""
+    import tensorflow_datasets as tfds
+
+    dataset, info = tfds.load(
+        "genomics_ood", split=split, data_dir=tfds_dir, shuffle_files=False, with_info=True
+    )
+    reads = (
+        (
+            encode(example["seq"].decode(), f"a read of {split}"),
+            int(example["label"]),
+            example["seq_info"].decode(),
+        )
+        for example in tfds.as_numpy(dataset)
+    )
+    return reads, info.features["label"].names

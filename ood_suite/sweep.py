@@ -1,0 +1,66 @@
+"""Many independent trainings: a foreground model and its grid of background models, repeated."""
+
+import dataclasses
+
+from absl import flags, logging
+
+from ood_suite.runs import RunError
+
+FLAGS = flags.FLAGS
+flags.disclaim_key_flags()  # what is defined here belongs to the binary, also in --help
+
+
+def define_flags():
+    flags.DEFINE_list("mutation_rates", None, "Mutation rates of the background models.")
+    flags.DEFINE_list("reg_weights", None, "Penalties of the background models.")
+    flags.DEFINE_integer("repeats", 1, "Independent repeats of everything.", lower_bound=1)
+
+
+def jobs(experiment, repeats):
+    """(experiment, repeat_id) of every run: per repeat the foreground first, then the
+    backgrounds.
+    """
+    grid = [(0.0, 0.0)] + [
+        (rate, weight)
+        for weight in experiment.reg_weights
+        for rate in experiment.mutation_rates
+        if rate > 0.0 or weight > 0.0
+    ]
+    return [
+        (dataclasses.replace(experiment, mutation_rate=rate, reg_weight=weight), repeat_id)
+        for repeat_id in range(repeats)
+        for rate, weight in grid
+    ]
+
+
+def sweep(branch, experiment):
+    """Trains all jobs of an experiment, with the grid of the flags; one that fails does not stop
+    the others.
+
+    Args:
+        branch: module with `train(experiment, name, out_dir, data_dir, repeat_id)` and
+            `run_name(experiment, repeat_id)`.
+
+    Raises:
+        RunError: some jobs failed.
+    """
+    import keras
+
+    grid = {
+        name: tuple(float(text) for text in FLAGS[name].value or getattr(experiment, name))
+        for name in ("mutation_rates", "reg_weights")
+    }
+    todo = jobs(dataclasses.replace(experiment, **grid), FLAGS.repeats)
+    failed = {}
+    for position, (job, repeat_id) in enumerate(todo, start=1):
+        name = branch.run_name(job, repeat_id)
+        logging.info("Run %d of %d: %s", position, len(todo), name)
+        try:
+            branch.train(job, FLAGS.exp, FLAGS.out_dir, FLAGS.data_dir, repeat_id)
+        except Exception as error:
+            failed[name] = error
+            logging.exception("%s failed: %s", name, error)
+        keras.utils.clear_session()
+    if failed:
+        raise RunError(f"{len(failed)} of {len(todo)} runs failed: {', '.join(failed)}. See above.")
+    logging.info("Next: python -m ood_suite.eval --run=%s/%s", FLAGS.out_dir, FLAGS.exp)
