@@ -91,7 +91,8 @@ def train_ensemble(
     for note in filter(None, (s.note for s in sets)):
         logging.info("Data: %s.", note)
     with locked(folder):
-        ensemble = Run.open(folder, recorded, EXTRACTOR, prints)
+        names = {"parts": [f"member{number}" for number in range(len(parts))]}
+        ensemble = Run.open(folder, recorded | names, EXTRACTOR, prints)
     for number in members or range(len(parts)):
         logging.info(
             "Member %d of %d leaves out the classes %s.", number, len(parts), parts[number]

@@ -37,8 +37,8 @@ def extract(
         raise ValueError("--inner_layers are for classifiers of images.")
     run.require_finished()
     network = load_model(run)
-    head = network.get_layer("logits")
-    constants = {"head_kernel": np.array(head.kernel), "head_bias": np.array(head.bias)}
+    kernel, bias = network.get_layer("logits").get_weights()
+    constants = {"head_kernel": kernel, "head_bias": bias}
     found = reads.first_available(names, split, data_dir)
     job = extraction(run, found, split, "genomics_ood.extract_features")
 

@@ -241,6 +241,11 @@ class Run:
 
     @property
     def is_finished(self):
+        """Whether the model is there; of a run made of parts, such as an ensemble, all of theirs."""
+        parts = [self.folder / name for name in self.settings.get("parts", ())]
+        if parts:
+            there = all((part / "config.json").exists() for part in parts)
+            return there and all(Run.load(part, self.checkpoint).is_finished for part in parts)
         return self.model_path.exists()
 
     def require_finished(self):
