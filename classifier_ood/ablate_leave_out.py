@@ -4,15 +4,19 @@
 
 The score of the paper, beside it with ODIN's perturbation rule, without a perturbation, with only
 one of its two terms, with fewer members, and the maximum softmax of the members' mean. Prints
-AUROCs with 95% intervals and writes RUN/report/ablation.csv. Nothing is chosen here: temperature
-and epsilon are as given (choose them with `ood_suite.eval --tune`).
+AUROCs with 95% intervals and writes all metrics to RUN/report/ablation.csv (of a checkpoint, to
+report_<checkpoint>). Nothing is chosen here: temperature and epsilon are as given (choose them with
+`ood_suite.eval --tune`).
 """
 
-from absl import flags
+from absl import flags, logging
 
 from classifier_ood import ensemble
+from ood_suite import eval as evaluation
 from ood_suite import intervals, metrics
 from ood_suite.app import run_app
+from ood_suite.backgrounds import Group
+from ood_suite.classifiers import Classifier
 from ood_suite.runs import Run, write_csv
 from ood_suite.scores import ensembles, logits
 
@@ -33,41 +37,44 @@ def variants(count):
 
 
 def ablate(run, temperature, epsilon, data_dir=None, ood_sets=()):
-    """One dict per variant and OOD set: variant, ood, auroc, auroc_low, auroc_high.
+    """One dict per variant and OOD set: variant, ood, what it was made with, and all metrics, the
+    AUROC with its interval.
 
     Args:
         run: Run of an ensemble. ood_sets: test sets in place of the run's.
+
+    Raises:
+        ValueError: parameters out of range, or OOD sets that share examples with what the run was
+            made with.
     """
-    roles = ensemble.data_sets(run.settings)
-    names = ood_sets or [*run.settings["ood_near"], *run.settings["ood_far"]]
-    own = _values(run, *roles["id_test"], data_dir, temperature, epsilon)
-    rows = []
-    for name in names:
-        other = _values(run, (name,), "test", data_dir, temperature, epsilon)
-        for variant, values in own.items():
-            pair = values, other[variant]
+    step = {"temperature": temperature, "epsilon": epsilon}
+    ensembles.check_step(**step)
+    group, wanted = Group(0, run, []), list(ensemble.PERTURBED)
+    material = Classifier(group, ensemble, data_dir, wanted, False, (), (), tuple(ood_sets))
+    id_test, tests = material.tests({name: step for name in wanted})
+    notes = evaluation.refuse_overlap(material, id_test, tests, allowed=False)
+    for note in evaluation.data_notes([id_test, *tests.values()]) + notes:
+        logging.info("Note: %s.", note)
+    rows, own = [], _values(id_test, step)
+    common = step | {"checkpoint": run.checkpoint, "num_id": len(id_test)}
+    for name, outputs in tests.items():
+        for variant, values in _values(outputs, step).items():
+            pair = own[variant], values
             low, high = intervals.auroc_interval(*pair)
-            auroc = metrics.auroc(metrics.Counts.of(*pair))
-            row = {"variant": variant, "ood": name, "auroc": auroc}
-            rows.append(row | {"auroc_low": low, "auroc_high": high})
+            row = {"variant": variant, "ood": name} | common | {"num_ood": len(outputs)}
+            found = metrics.evaluate(*pair)
+            rows.append(row | found | {"auroc_low": low, "auroc_high": high})
     return rows
 
 
-def _values(run, names, split, data_dir, temperature, epsilon):
-    """{variant: scores} on one data set."""
-    pairs = [(temperature, epsilon)]
-    entropy, odin = (
-        ensemble.extract(run, names, split, data_dir, pairs, rule=rule)
-        for rule in ("entropy", "cross_entropy")
-    )
-    arrays = odin.member_logits | entropy.member_logits
-    common = {"temperature": temperature, "epsilon": epsilon}
-    count = ensembles.count_members(arrays)
+def _values(outputs, step):
+    """{variant: scores} of an ensemble's Outputs."""
+    arrays = outputs.member_logits
     found = {
-        variant: ensembles.leave_out(arrays, **common | changes)
-        for variant, changes in variants(count).items()
+        variant: ensembles.leave_out(arrays, **step | changes)
+        for variant, changes in variants(ensembles.count_members(arrays)).items()
     }
-    return found | {"MSP of the mean": logits.msp(entropy.logits)}
+    return found | {"MSP of the mean": logits.msp(outputs.logits)}
 
 
 def table(rows):
@@ -86,16 +93,17 @@ def table(rows):
 
 def main(_):
     run = Run.load(FLAGS.run, FLAGS.checkpoint)
-    if "left_out" not in run.settings or "member" in run.settings:
+    if not run.parts:
         raise ValueError(f"{FLAGS.run} is no leave-out ensemble.")
     rows = ablate(run, FLAGS.temperature, FLAGS.epsilon, FLAGS.data_dir, FLAGS.ood)
-    write_csv(run.folder / "report" / "ablation.csv", rows)
+    suffix = "" if FLAGS.checkpoint == "last" else f"_{FLAGS.checkpoint}"
+    write_csv(run.folder / f"report{suffix}" / "ablation.csv", rows)
     print(table(rows))
 
 
 if __name__ == "__main__":
     flags.DEFINE_string("run", None, "Run folder of a leave-out ensemble.")
-    flags.DEFINE_string("checkpoint", "last", "Models of the members: last, best, first.")
+    flags.DEFINE_string("checkpoint", "last", "Of the members: last, best, first, epoch_<n>.")
     flags.DEFINE_string("data_dir", None, "Folder of the npz files; default: image_data.")
     flags.DEFINE_float("temperature", 1000.0, "Of the softmax.")
     flags.DEFINE_float("epsilon", 0.002, "Step of the perturbation, in pixels / 255.")

@@ -28,7 +28,8 @@ from ood_suite.runs import Run, RunError, atomic_path, fingerprint, locked
 
 FLAGS = flags.FLAGS
 DEFAULT_ODIN = ((1000.0, 0.0014),)
-_VIEWS = {}  # evaluation asks for several data sets of one run in turn
+KEPT_VIEWS = 12
+_VIEWS = {}  # evaluation asks for several data sets of several runs in turn
 
 
 def extract(
@@ -176,7 +177,8 @@ def load_view(run, inner_layers=()):
     """The run's model as a View; loaded models are kept."""
     key = (str(run.model_path), run.model_path.stat().st_mtime_ns, inner_layers)
     if key not in _VIEWS:
-        _VIEWS.clear()
+        if len(_VIEWS) >= KEPT_VIEWS:
+            _VIEWS.clear()
         _VIEWS[key] = new_view(run, inner_layers)
     return _VIEWS[key]
 

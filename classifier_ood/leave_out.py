@@ -80,8 +80,8 @@ class Member(Trainer):
         Leave-out Classifiers", ECCV 2018.
     """
 
-    def __init__(self, backbone, id_rows, margin, beta, augmentation="none", seed=0, **kwargs):
-        super().__init__(backbone, augmentation, 0.0, seed, **kwargs)
+    def __init__(self, backbone, id_rows, margin, beta, augmentation="none", seed=0):
+        super().__init__(backbone, augmentation, 0.0, seed)
         self.id_rows, self.margin, self.beta = id_rows, margin, beta
         self.entropy_gap = keras.metrics.Mean("entropy_gap")
 
@@ -103,7 +103,7 @@ class Member(Trainer):
         self.accuracy.update_state(y[: self.id_rows], y_pred["logits"][: self.id_rows])
         return self.get_metrics_result()
 
-    def evaluate(self, images, labels, batch_size=100, **kwargs):
+    def evaluate(self, images, labels, batch_size=100, verbose=0, return_dict=True):
         """{"loss", "accuracy"} of the classes that the member learns, and the AUROC of its maximum
         softmax between them and its left-out classes ("auroc_left_out"), and, if there is one, the
         validation OOD set ("auroc_validation_ood").

@@ -26,15 +26,15 @@ EXTRACTOR = "classifier_ood.extract"
 DEFAULT_OUT_DIR = "output/classifier_ood"
 
 HELP = {
-    "epochs": "Passes over the training data.",
-    "batch_size": "Images per step.",
+    "epochs": "Passes over the training data (of a leave-out member: its ID images).",
+    "batch_size": "Images per step (of a leave-out member: ID images).",
     "learning_rate": "SGD's step size at the start.",
     "momentum": "SGD's momentum, in [0, 1).",
     "weight_decay": "L2, added to the gradient (coupled).",
     "label_smoothing": "Share of the target spread over all classes, in [0, 1).",
     "eval_every": "Epochs between evaluations, which are also the checkpoints.",
     "save_every": "Epochs between models that are kept for good; 0 for none.",
-    "random_seed": "Seed of weights, order and augmentation; --repeat_id is added to it.",
+    "random_seed": "Seed of weights, order, augmentation, partition; --repeat_id is added.",
     "nesterov": "Nesterov's momentum.",
 }
 CHOICES = {
@@ -44,14 +44,15 @@ CHOICES = {
 }
 
 
-def define_flags():
+def define_flags(without=()):
     """All flags of a training from scratch."""
     flags.DEFINE_string("exp", "fashion", f"Experiment: {', '.join(configs.EXPERIMENTS)}.")
     flags.DEFINE_string("data_dir", None, "Folder of the npz files; default: image_data.")
     flags.DEFINE_string("out_dir", DEFAULT_OUT_DIR, "Where the experiments' folders go.")
     flags.DEFINE_string("name", None, "Name of the run; default: that of the backbone.")
     flags.DEFINE_integer("repeat_id", 0, "Number of the independent repeat.", lower_bound=0)
-    define_setting_flags(configs.Experiment, HELP, CHOICES)
+    define_setting_flags(configs.Experiment, HELP, CHOICES, without)
+    flags.DEFINE_list("ood_validation", None, "OOD sets to choose by; the first there is is taken.")
     flags.DEFINE_string("backbone", None, "See classifier_ood/models/__init__.py.")
     flags.DEFINE_list("options", None, "The backbone's options, as depth=40,width=2.")
 
@@ -60,6 +61,8 @@ def experiment_from_flags():
     """The experiment named by --exp with the flags' values in place of its own."""
     experiment = configs.get(FLAGS.exp)
     overrides = flag_overrides(experiment)
+    if "ood_validation" in overrides:
+        overrides["ood_validation"] = tuple(overrides["ood_validation"])
     if "options" in overrides:
         overrides["options"] = parse_options(overrides["options"])
         if overrides.get("backbone", experiment.backbone) == experiment.backbone:

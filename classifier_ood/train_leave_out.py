@@ -5,8 +5,9 @@
 
 Member k sees its part of the classes as outliers: CE + beta * max(margin + mean entropy of ID -
 mean entropy of outliers, 0). The ensemble goes to OUT_DIR/EXP/leave_out_NAME[_repeat<repeat_id>],
-its members to member<k> in it, one after another; the same command continues, and --members=0,2
-trains only those, so that several machines can share the work. `python -m ood_suite.eval
+its members to member<k> in it, one after another; the same command continues. Started several
+times side by side, each takes the members that no other is at; --members=0,2 trains only those, so
+that several machines can share the work. `python -m ood_suite.eval
 --run=ENSEMBLE` makes a detector of it (score leave_out), `--tune` chooses temperature and epsilon
 on validation data, `python -m classifier_ood.ablate_leave_out` shows what each ingredient buys.
 """
@@ -21,10 +22,11 @@ from classifier_ood import train
 from ood_suite import data
 from ood_suite.app import run_app
 from ood_suite.data.transforms import to_shape
-from ood_suite.runs import Run, locked
+from ood_suite.runs import BusyError, Run, locked
 
 FLAGS = flags.FLAGS
 EXTRACTOR = "classifier_ood.ensemble"
+SPLITS = 5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,13 +34,14 @@ class LeaveOut:
     """What makes a leave-out ensemble of an experiment; the field names are those of the flags.
 
     Attributes:
-        partition: "random", "each", or a name of leave_out.PARTITIONS. splits: K, for "random".
+        partition: "random", "each", or a name of leave_out.PARTITIONS.
+        splits: K, for "random" alone; None is the paper's 5.
         margin: in nats. beta: weight of the entropy margin.
         outlier_factor: left-out images per ID image in a batch.
     """
 
     partition: str = "random"
-    splits: int = 5
+    splits: int | None = None
     margin: float = 0.4
     beta: float = 0.2
     outlier_factor: float = 1.0
@@ -51,6 +54,8 @@ def check(settings):
             raise ValueError(f"--{name} must be 0 or more, and finite. Received: {value}.")
     if not 0.0 < settings.outlier_factor < float("inf"):
         raise ValueError(f"--outlier_factor must be positive. Received: {settings.outlier_factor}.")
+    if settings.splits is not None and settings.partition != "random":
+        raise ValueError(f"--splits has no effect with --partition={settings.partition}.")
 
 
 def train_ensemble(
@@ -64,15 +69,16 @@ def train_ensemble(
     train.check(experiment)
     check(settings)
     if experiment.label_smoothing:
-        raise ValueError("--label_smoothing has no part in the loss of leave-out classifiers.")
+        raise ValueError("Label smoothing has no part in the loss of leave-out classifiers.")
     training = data.load(experiment.id_dataset, "train", data_dir)
     validation = data.load(experiment.id_dataset, "val", data_dir)
     train.check_data(experiment, training, validation)
     classes, seed = int(training.labels.max()) + 1, experiment.random_seed + repeat_id
-    parts = leave_out.partitions(classes, settings.splits, settings.partition, seed)
+    parts = leave_out.partitions(classes, settings.splits or SPLITS, settings.partition, seed)
     wrong = [number for number in members if not 0 <= number < len(parts)]
     if wrong:
         raise ValueError(f"--members must lie in 0..{len(parts) - 1}. Received: {wrong}.")
+    _check_members(experiment, training, parts)
     outside = data.first_available(
         experiment.ood_validation, experiment.ood_validation_split, data_dir,
         training.images.shape[1:],
@@ -90,22 +96,44 @@ def train_ensemble(
         folder = folder.with_name(f"{folder.name}_repeat{repeat_id}")
     for note in filter(None, (s.note for s in sets)):
         logging.info("Data: %s.", note)
-    with locked(folder):
+    with locked(folder, wait_s=60.0):  # others hold it for a moment only
         names = {"parts": [f"member{number}" for number in range(len(parts))]}
         ensemble = Run.open(folder, recorded | names, EXTRACTOR, prints)
+    busy = []
     for number in members or range(len(parts)):
-        logging.info(
-            "Member %d of %d leaves out the classes %s.", number, len(parts), parts[number]
-        )
+        left_out, own = parts[number], folder / f"member{number}"
+        logging.info("Member %d of %d leaves out the classes %s.", number, len(parts), left_out)
         keras.config.set_dtype_policy(experiment.dtype)
-        member = recorded | {"member": number}
-        with locked(folder / f"member{number}"):
-            run = Run.open(folder / f"member{number}", member, train.EXTRACTOR, prints)
-            if run.is_finished:
-                logging.info("%s is finished: nothing to do.", run.folder)
-                continue
-            _fit(experiment, settings, run, sets, parts[number], classes, seed + 1000 * number)
+        try:
+            with locked(own):
+                run = Run.open(own, recorded | {"member": number}, train.EXTRACTOR, prints)
+                if run.is_finished:
+                    logging.info("%s is finished: nothing to do.", own)
+                    continue
+                _fit(experiment, settings, run, sets, left_out, classes, seed + 1000 * number)
+        except BusyError as error:
+            logging.warning("%s", error)
+            busy.append(number)
+    if busy:
+        logging.warning("Members %s are left to the processes that are at them.", busy)
+    if ensemble.is_finished:
+        logging.info("Next: python -m ood_suite.eval --run=%s", folder)
     return ensemble
+
+
+def _check_members(experiment, training, parts):
+    """ValueError for what no member could be trained with, before anything is written."""
+    from classifier_ood import models
+
+    counts = np.bincount(training.labels)
+    fewest = int(len(training) - max(counts[list(part)].sum() for part in parts))
+    if experiment.batch_size > fewest:
+        raise ValueError(
+            f"--batch_size must be at most {fewest}, the ID images of the smallest member. "
+            f"Received: {experiment.batch_size}."
+        )
+    shape, classes = training.images.shape[1:], len(counts) - len(parts[0])
+    models.build(experiment.backbone, shape, classes, experiment.options)
 
 
 def _fit(experiment, settings, run, sets, left_out, classes, seed):
@@ -116,8 +144,6 @@ def _fit(experiment, settings, run, sets, left_out, classes, seed):
     labels = local_labels(training.labels, left_out, classes)
     inside, outside = np.flatnonzero(labels >= 0), np.flatnonzero(labels < 0)
     size = experiment.batch_size
-    if size > len(inside):
-        raise ValueError(f"--batch_size must be at most {len(inside)}. Received: {size}.")
     beside = min(len(outside), max(1, int(size * settings.outlier_factor)))
     per_epoch = len(inside) // size
 
@@ -170,6 +196,9 @@ def main(_):
     settings = LeaveOut(
         **{field.name: FLAGS[field.name].value for field in dataclasses.fields(LeaveOut)}
     )
+    wrong = [text for text in FLAGS.members if not text.isdigit()]
+    if wrong:
+        raise ValueError(f"--members must be numbers, such as 0,2. Received: {wrong[0]!r}.")
     members = [int(number) for number in FLAGS.members]
     train_ensemble(
         experiment, settings, FLAGS.exp, FLAGS.out_dir, FLAGS.data_dir, FLAGS.repeat_id, FLAGS.name,
@@ -178,9 +207,9 @@ def main(_):
 
 
 if __name__ == "__main__":
-    train.define_flags()
+    train.define_flags(without=("label_smoothing",))
     flags.DEFINE_string("partition", "random", "random, each (leave one out), or cifar10_pairs.")
-    flags.DEFINE_integer("splits", 5, "Number of members, with --partition=random.")
+    flags.DEFINE_integer("splits", None, f"Members, with --partition=random; default: {SPLITS}.")
     flags.DEFINE_float("margin", 0.4, "Of the entropies, in nats.")
     flags.DEFINE_float("beta", 0.2, "Weight of the entropy margin in the loss.")
     flags.DEFINE_float("outlier_factor", 1.0, "Left-out images per ID image in a batch.")

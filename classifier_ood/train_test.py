@@ -14,7 +14,7 @@ from classifier_ood.train import parse_options
 from ood_suite.data.npz import write_images
 from ood_suite.outputs import load_npz
 from ood_suite.runs import read_csv
-from ood_suite.testing import command
+from ood_suite.testing import assert_same_run, command
 
 TINY = (
     "--exp=fashion", "--options=width=2,dropout=0.2", "--batch_size=8", "--epochs=4",
@@ -29,21 +29,6 @@ def train(data_dir, out_dir, *arguments, **options):
 
 def weights(path):
     return keras.saving.load_model(path, compile=False).get_weights()
-
-
-def assert_same_run(folder, expected):
-    states = [sorted((f / "checkpoints").glob("step_*.npz"))[-1] for f in (folder, expected)]
-    assert states[0].name == states[1].name
-    arrays = [load_npz(path) for path in states]
-    assert arrays[0].keys() == arrays[1].keys()
-    for key in arrays[0]:
-        np.testing.assert_array_equal(arrays[0][key], arrays[1][key], err_msg=key)
-    assert read_csv(folder / "logs/history.csv") == read_csv(expected / "logs/history.csv")
-    kept = [sorted(p.name for p in (f / "checkpoints").glob("*.keras")) for f in (folder, expected)]
-    assert kept[0] == kept[1]
-    for name in ["model.keras", *(f"checkpoints/{name}" for name in kept[0])]:
-        for ours, theirs in zip(weights(folder / name), weights(expected / name), strict=True):
-            np.testing.assert_array_equal(ours, theirs, err_msg=name)
 
 
 @pytest.fixture(scope="module")

@@ -162,6 +162,34 @@ def test_odin_moves_as_the_formula_says(images):
         assert loss(moved[None], label) < before
 
 
+@pytest.mark.parametrize("rule", perturbation.RULES)
+@pytest.mark.parametrize("temperature", [1.0, 1000.0])
+def test_the_sign_of_the_perturbation_by_finite_differences(rule, temperature, rng):
+    """A network whose gradient turns with the temperature: x -> logits (3x, x, -2x, 0.5x)."""
+    weights = np.array([[3.0, 1.0, -2.0, 0.5], [-1.0, 2.0, 0.3, -0.7], [0.2, -0.4, 1.5, 1.0]])
+    inputs = keras.Input((1, 3, 1))
+    dense = layers.Dense(4, use_bias=False)
+    network = keras.Model(inputs, {"logits": dense(layers.Flatten()(inputs))})
+    dense.set_weights([weights.astype(np.float32)])
+    x = rng.normal(0.0, 1.5, (40, 1, 3, 1)).astype(np.float32)
+
+    def loss(values):
+        p = softmax(
+            values.reshape(len(values), 3).astype(np.float64) @ weights / temperature, axis=1
+        )
+        return -(p * np.log(p)).sum(axis=1) if rule == "entropy" else -np.log(p.max(axis=1))
+
+    found = perturbation.odin(network, temperature, [0.25], rule, scale=1.0)(x)
+    moved = found[perturbation.odin_key(temperature, 0.25)]
+    expected = x.copy().reshape(40, 3)
+    for column in range(3):
+        step = np.zeros((1, 1, 3, 1))
+        step[0, 0, column] = 1e-5
+        slope = loss(x.astype(np.float64) + step) - loss(x.astype(np.float64) - step)
+        expected[:, column] -= 0.25 * np.sign(slope)
+    np.testing.assert_allclose(moved, expected @ weights, rtol=1e-4, atol=1e-4)
+
+
 def test_mahalanobis_perturbation_shortens_the_distance(images, rng):
     view = View(MODELS["logits"](), inner_layers=("pool",))
     means, white = rng.normal(0, 1, (3, 5)), rng.normal(0, 1, (5, 4))

@@ -105,6 +105,7 @@ class Densities:
 
     baseline = "likelihood"
     training = None
+    selection = None
     near = ()
     all_scores = scores.ALL
 

@@ -2,8 +2,6 @@
 on validation data.
 """
 
-import itertools
-
 import numpy as np
 from absl import logging
 
@@ -25,7 +23,8 @@ class Classifier:
         training, held_out, validation_ood: Outputs, or None where the run names no such data.
         fingerprints: {data set: fingerprint} of what the run was made with.
         all_scores: names of the scores that make sense for such a run.
-        perturbed: name of the score that needs perturbed inputs.
+        perturbed: {score that needs perturbed inputs: its rule, None for the extractor's}.
+        selection: Outputs of what chose checkpoints in the training, for checks of overlap.
         near: names of the OOD test sets that are near to the ID set.
     """
 
@@ -42,18 +41,17 @@ class Classifier:
             self.roles = kept | {f"ood:{name}": ((name,), "test") for name in [*near, *far]}
         self.near = tuple(near or () if near or far else self.run.settings["ood_near"])
         self.inner_layers = tuple(inner_layers)
-        self.perturbed = getattr(extractor, "PERTURBED", "odin")
-        self.uses_odin = self.perturbed in wanted
+        perturbed = getattr(extractor, "PERTURBED", {"odin": None})
+        self.perturbed = {name: rule for name, rule in perturbed.items() if name in wanted}
         self.uses_layers = bool(inner_layers) and "mahalanobis_layers" in wanted
-        grid = scores.get(self.perturbed).grid
-        pairs = itertools.product(grid["temperature"], grid["epsilon"])
-        odin = [*pairs] if tune else [self._odin({})]
+        odin = self._grid() if tune else self._steps({})
         epsilons = scores.get("mahalanobis_layers").grid["epsilon"] if tune else ()
         self.training = self._training(wanted)
         self.held_out = self._outputs("held_out", odin, epsilons)
         self.validation_ood = None
         if tune or self.uses_layers:
             self.validation_ood = self._outputs("validation_ood", odin, epsilons)
+        self.selection = self.validation_ood or self._selection()
 
     def tests(self, parameters):
         """(Outputs of the ID test set, {data set: Outputs} of the OOD test sets).
@@ -61,7 +59,7 @@ class Classifier:
         Args:
             parameters: {score: its parameters}, of which ODIN's decide what is extracted.
         """
-        odin = [self._odin(parameters.get(self.perturbed, {}))]
+        odin = self._steps(parameters)
         epsilon = parameters.get("mahalanobis_layers", {}).get("epsilon", 0.0)
         found = {
             role: self._outputs(role, odin, [epsilon])
@@ -76,10 +74,32 @@ class Classifier:
         self.near = tuple(names.get(f"ood:{name}", name) for name in self.near)
         return id_test, {names[role]: outputs for role, outputs in found.items()}
 
-    def _odin(self, chosen):
-        """(temperature, epsilon) of the perturbed score: chosen, or its defaults."""
-        values = scores.get(self.perturbed).parameters | chosen
-        return values["temperature"], values["epsilon"]
+    def _steps(self, parameters):
+        """(temperature, epsilon) of each perturbed score, or with the rule if it has one: chosen,
+        or its defaults.
+        """
+        found = []
+        for name, rule in self.perturbed.items():
+            values = scores.get(name).parameters | parameters.get(name, {})
+            step = values["temperature"], values["epsilon"]
+            found.append((*step, rule) if rule else step)
+        return found
+
+    def _grid(self):
+        """The same for all settings of each grid."""
+        names = self.perturbed
+        rows = [self._steps({name: s}) for name in names for s in scores.get(name).settings]
+        return list(dict.fromkeys(step for row in rows for step in row))
+
+    def _selection(self):
+        """Labels and hashes of the validation OOD set, if the run was made with one."""
+        names, split = self.roles.get("validation_ood", ((), ""))
+        if not any(f"{name}_{split}" in self.fingerprints for name in names):
+            return None
+        try:
+            return self.extractor.hashes(self.run, names, split, self.data_dir)
+        except FileNotFoundError:
+            return None  # it was there when the run was made
 
     def _training(self, wanted):
         """Outputs of the training set; no more than hashes if no score learns from them."""
@@ -89,7 +109,10 @@ class Classifier:
         if "training" not in self.roles:
             return None
         names, split = self.roles["training"]
-        return self.extractor.hashes(self.run, names, split, self.data_dir)
+        try:
+            return self.extractor.hashes(self.run, names, split, self.data_dir)
+        except FileNotFoundError:
+            return None  # it was there when the run was made
 
     def _outputs(self, role, odin, epsilons):
         if role not in self.roles:
@@ -97,7 +120,7 @@ class Classifier:
         names, split = self.roles[role]
         layers = self.inner_layers if self.uses_layers else ()
         return self.extractor.extract(
-            self.run, names, split, self.data_dir, odin if self.uses_odin else (), layers,
+            self.run, names, split, self.data_dir, odin, layers,
             epsilons if self.uses_layers else (),
         )  # fmt: skip
 
@@ -137,7 +160,8 @@ def tune(names, held_out, training, validation_ood):
         edge = [
             parameter
             for parameter, values in entry.grid.items()
-            if chosen[name][parameter] in (min(values), max(values)) and len(values) > 2
+            if len(values) > 2
+            and chosen[name][parameter] in (min(values) or None, max(values))  # 0 is no edge
         ]
         rows.append({
             "score": name,

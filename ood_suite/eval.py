@@ -38,9 +38,17 @@ def gather(group, data_dir, wanted, tuning, inner_layers, near, far):
         if tuning or near or far:
             raise ValueError("--tune, --ood_near and --ood_far are for classifiers.")
         return Densities(group, extractor, data_dir)
-    names = getattr(extractor, "SCORES", scores.ALL) if wanted == ["all"] else wanted
+    run, known = group.foreground, getattr(extractor, "SCORES", scores.ALL)
+    if "member" in run.settings:
+        raise ValueError(
+            f"{run.folder} is a member of an ensemble, and knows only some of the classes. "
+            f"Evaluate the ensemble: --run={run.folder.parent}."
+        )
+    names = known if wanted == ["all"] else wanted
     for name in names:
         scores.get(name)
+        if known is not scores.ALL and name not in known:
+            raise ValueError(f"{run.folder} has the scores {', '.join(known)}. Received: {name}.")
     return Classifier(group, extractor, data_dir, names, tuning, inner_layers, near, far)
 
 
@@ -213,10 +221,10 @@ def classifier_figures(id_test):
             f"The ID test set has labels up to {id_test.labels.max()}, the model has "
             f"{id_test.logits.shape[1]} classes: is it the data set that the model was trained on?"
         )
-    return {
-        name: getattr(classification, name)(id_test.logits, id_test.labels)
-        for name in ("accuracy", "expected_calibration_error")
-    }
+    names = ["accuracy"]
+    if id_test.member_logits is None:  # members' zeros for left-out classes are no probabilities
+        names.append("expected_calibration_error")
+    return {name: getattr(classification, name)(id_test.logits, id_test.labels) for name in names}
 
 
 def data_notes(tested):
@@ -236,7 +244,10 @@ def refuse_overlap(material, id_test, ood_tests, allowed):
         if mark in known:
             raise ValueError(f"The OOD set {name} is the {known[mark]} itself.")
         if mark in trained_on:
-            raise ValueError(f"The OOD set {name} was trained on (as {trained_on[mark]}).")
+            raise ValueError(
+                f"The OOD set {name} was used in training (as {trained_on[mark]}): to train on, or "
+                "to choose by."
+            )
         known[mark] = f"OOD set {name}"
     id_parts = {
         "training set": material.training,
@@ -246,7 +257,7 @@ def refuse_overlap(material, id_test, ood_tests, allowed):
     ood_parts = {f"OOD set {name}": outputs for name, outputs in ood_tests.items()}
     id_parts, ood_parts, validation = (
         {title: o for title, o in parts.items() if o and o.example_hashes is not None}
-        for parts in (id_parts, ood_parts, {"validation OOD set": material.validation_ood})
+        for parts in (id_parts, ood_parts, {"validation OOD set": material.selection})
     )
     for title, outputs in (ood_parts | validation).items():
         for other, source in (id_parts | (validation if title in ood_parts else {})).items():
@@ -321,10 +332,9 @@ def draw_figures(group, values, detectors, id_outputs, ood_outputs, by_class=())
         drawn |= read_report.figures(values, id_outputs, ood_outputs, by_class)
     if id_outputs.code_length is not None:
         drawn["complexity"] = figures.likelihood_against_complexity(id_outputs, ood_outputs)
-    histories = {
-        run.folder.name: read_csv(run.folder / "logs" / "history.csv")
-        for run in [group.foreground, *group.backgrounds]
-    }
+    runs = [group.foreground, *group.backgrounds]
+    folders = [folder for run in runs for folder in run.parts or [run.folder]]
+    histories = {folder.name: read_csv(folder / "logs" / "history.csv") for folder in folders}
     histories = {name: rows for name, rows in histories.items() if rows}
     if histories:
         drawn["training"] = figures.training_curves(histories)

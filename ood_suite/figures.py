@@ -2,6 +2,8 @@
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from matplotlib.ticker import MaxNLocator
 
 from ood_suite import metrics
 
@@ -56,6 +58,7 @@ def _histogram(axes, id_scores, ood_scores, threshold):
     for name, values, colour in groups:
         clipped = np.clip(values, bins[0], bins[-1])
         axes.hist(clipped, bins, density=True, alpha=0.5, color=colour, label=name)
+    axes.xaxis.set_major_locator(MaxNLocator(4))  # scores at T = 1000 differ in the fifth digit
     if threshold is not None:
         axes.axvline(
             threshold, color="black", linestyle="--", linewidth=1, label="accepts 95% of ID"
@@ -92,7 +95,8 @@ def overview(aurocs):
 
 
 def tuning(score_name, found):
-    """Validation AUROC over a grid of two parameters, as a heat map with its numbers.
+    """Validation AUROC over a grid of two parameters, as a heat map with its numbers; the best one
+    is framed.
 
     Args:
         found: list of (AUROC, {parameter: value}), each pair of values once at most.
@@ -112,6 +116,9 @@ def tuning(score_name, found):
     axes.set_xticks(range(len(columns)), [f"{value:g}" for value in columns], fontsize=8)
     axes.set_yticks(range(len(lines)), [f"{value:g}" for value in lines], fontsize=8)
     axes.set(xlabel=second, ylabel=first, title=f"{score_name}: AUROC on validation OOD")
+    best = max(found, key=lambda pair: pair[0])[1]  # the first of equals, as the tuning takes it
+    corner = columns.index(best[second]) - 0.5, lines.index(best[first]) - 0.5
+    axes.add_patch(Rectangle(corner, 1, 1, fill=False, edgecolor="red", linewidth=2))
     figure.colorbar(drawn, ax=axes)
     return figure
 

@@ -134,6 +134,8 @@ class Outputs:
                 have = ", ".join(dict.fromkeys(n.split("/")[0] for n, _ in self._arrays()))
                 where = self.meta.get("run", "these outputs")
                 make = self.meta.get("command", "extract the outputs again")
+                if name == "member_logits":
+                    make = "train an ensemble, python -m classifier_ood.train_leave_out"
                 if name.startswith("background"):
                     make = "evaluate a folder that holds background runs beside the foreground"
                 raise ValueError(

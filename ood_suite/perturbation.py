@@ -23,7 +23,9 @@ def odin(network, temperature, epsilons, rule="cross_entropy", scale=255.0):
     """Logits of x - epsilon * sign(gradient), the gradient of the cross entropy of softmax(z / T)
     to its arg max, or of the entropy of softmax(z / T) (rule "entropy": leave-out classifiers).
 
-    A gradient of 0 counts as positive, as in the authors' code.
+    A gradient of 0 counts as positive, as in the authors' code. At T = 1 the gradient of very sure
+    outputs (a margin of 25 and more between logits) is below float32's resolution, and its signs
+    are partly chance.
 
     Args:
         network: images float32 0..255 -> {"logits"}.
@@ -38,6 +40,12 @@ def odin(network, temperature, epsilons, rule="cross_entropy", scale=255.0):
         in Neural Networks", ICLR 2018, equation 2.
     """
 
+    wrong = [x for x in epsilons if not 0.0 <= x < float("inf")]
+    if wrong or not 0.0 < temperature < float("inf"):
+        raise ValueError(
+            "`temperature` must be positive and `epsilons` 0 or more, all finite. Received: "
+            f"temperature={temperature}, epsilons={list(epsilons)}."
+        )
     if rule not in RULES:
         raise ValueError(f"`rule` must be one of {', '.join(RULES)}. Received: {rule!r}.")
 

@@ -22,6 +22,7 @@ import os
 import pathlib
 import platform
 import subprocess
+import time
 
 import numpy as np
 
@@ -30,6 +31,10 @@ PACKAGES = ("numpy", "scipy", "keras", "tensorflow", "tensorflow-probability", "
 
 class RunError(RuntimeError):
     """A run folder that cannot be used as asked: the message says why and what to do."""
+
+
+class BusyError(RunError):
+    """Another process writes to the folder."""
 
 
 @contextlib.contextmanager
@@ -135,17 +140,25 @@ def git_commit():
 
 
 @contextlib.contextmanager
-def locked(folder):
-    """Holds the folder's lock; a second process is refused. The lock falls with its process, also
-    at kill -9.
+def locked(folder, wait_s=0.0):
+    """Holds the folder's lock; a second process is refused with a BusyError, after `wait_s`
+    seconds. The lock falls with its process, also at kill -9.
     """
     make_folder(folder)
+    deadline = time.monotonic() + wait_s
     with open(pathlib.Path(folder) / ".lock", "a+", encoding="utf-8") as file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            while True:
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except OSError:
+                    if time.monotonic() >= deadline:
+                        raise
+                    time.sleep(0.1)
         except OSError as error:
             file.seek(0)
-            raise RunError(
+            raise BusyError(
                 f"Another process ({file.read().strip() or 'unknown'}) is writing to {folder}. "
                 "Wait for it or choose another folder."
             ) from error
@@ -221,13 +234,23 @@ class Run:
         if not (folder / "config.json").exists():
             raise RunError(f"{folder} is not a run folder: it has no config.json.")
         run = cls(folder, read_json(folder / "config.json"), checkpoint)
-        members = folder.glob(f"member*/checkpoints/{checkpoint}.keras")  # of an ensemble
-        if checkpoint != "last" and not run.model_path.exists() and not any(members):
-            kept = sorted(path.stem for path in (folder / "checkpoints").glob("*.keras"))
-            raise RunError(
-                f"{folder} has no checkpoint {checkpoint!r}. It has: {', '.join(['last', *kept])}."
-            )
+        kept = run.checkpoints()
+        if checkpoint not in kept:
+            raise RunError(f"{folder} has no checkpoint {checkpoint!r}. It has: {', '.join(kept)}.")
         return run
+
+    @property
+    def parts(self):
+        """Folders of the runs that this one is made of, such as the members of an ensemble."""
+        return [self.folder / name for name in self.settings.get("parts", ())]
+
+    def checkpoints(self):
+        """Names of the models that are kept: "last", and those that all parts have."""
+        kept = [
+            {path.stem for path in (folder / "checkpoints").glob("*.keras")}
+            for folder in self.parts or [self.folder]
+        ]
+        return ["last", *sorted(set.intersection(*kept))]
 
     @property
     def settings(self):
@@ -241,11 +264,9 @@ class Run:
 
     @property
     def is_finished(self):
-        """Whether the model is there; of a run made of parts, such as an ensemble, all of theirs."""
-        parts = [self.folder / name for name in self.settings.get("parts", ())]
-        if parts:
-            there = all((part / "config.json").exists() for part in parts)
-            return there and all(Run.load(part, self.checkpoint).is_finished for part in parts)
+        """Whether the model is there; of a run made of parts (an ensemble), all of theirs."""
+        if self.parts:
+            return all((part / "model.keras").exists() for part in self.parts)
         return self.model_path.exists()
 
     def require_finished(self):

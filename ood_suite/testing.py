@@ -49,7 +49,7 @@ def final_state(folder):
 
 
 def assert_same_run(folder, expected):
-    """Two runs are the same to the last bit: checkpoints, history, final model."""
+    """Two runs are the same to the last bit: checkpoints, history, all models that were kept."""
     import keras
 
     name, state = final_state(folder)
@@ -61,6 +61,10 @@ def assert_same_run(folder, expected):
     histories = [read_csv(run / "logs/history.csv") for run in (folder, expected)]
     if histories[0] != histories[1]:
         raise AssertionError(f"Different histories: {histories}.")
-    models = [keras.saving.load_model(f / "model.keras", compile=False) for f in (folder, expected)]
-    for ours, theirs in zip(models[0].get_weights(), models[1].get_weights(), strict=True):
-        np.testing.assert_array_equal(ours, theirs)
+    kept = [sorted(p.name for p in (f / "checkpoints").glob("*.keras")) for f in (folder, expected)]
+    if kept[0] != kept[1]:
+        raise AssertionError(f"Different models are kept: {kept}.")
+    for name in ["model.keras", *(f"checkpoints/{name}" for name in kept[0])]:
+        models = [keras.saving.load_model(f / name, compile=False) for f in (folder, expected)]
+        for ours, theirs in zip(*(model.get_weights() for model in models), strict=True):
+            np.testing.assert_array_equal(ours, theirs, err_msg=name)

@@ -177,6 +177,8 @@ def first_available(names, split, data_dir=None, image_shape=None):
 
 def first_of(names, load_one):
     """The first of load_one(name) that finds its files; a dataclass with a `note`."""
+    if not names:
+        raise ValueError("No data set is named.")
     for position, name in enumerate(names):
         try:
             found = load_one(name)

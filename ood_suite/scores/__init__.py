@@ -123,6 +123,10 @@ SHAPERS = {
     ),
 }  # fmt: skip
 
+_LEAVE_OUT = {
+    "temperature": (1.0, 10.0, 100.0, 1000.0),
+    "epsilon": (0.0, 0.0005, 0.001, 0.002, 0.003, 0.004),
+}
 SCORES = {
     "background_mean": Score(likelihood.background_mean, ("log_prob", "background_log_probs")),
     "energy": Score(
@@ -148,13 +152,8 @@ SCORES = {
     "knn": Score(
         neighbors.KNN, ("features",), ("features",), grid={"k": (1, 5, 10, 50, 100, 200)}
     ),
-    "leave_out": Score(
-        ensembles.leave_out, ("member_logits",),
-        grid={
-            "temperature": (1.0, 10.0, 100.0, 1000.0),
-            "epsilon": (0.0, 0.0005, 0.001, 0.002, 0.003, 0.004),
-        },
-    ),
+    "leave_out": Score(ensembles.leave_out, ("member_logits",), grid=_LEAVE_OUT),
+    "leave_out_odin": Score(ensembles.leave_out_odin, ("member_logits",), grid=_LEAVE_OUT),
     "likelihood": Score(likelihood.likelihood, ("log_prob",)),
     "likelihood_ratio": Score(likelihood.likelihood_ratio, ("log_prob", "background_log_prob")),
     "line": Score(

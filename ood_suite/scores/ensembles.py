@@ -20,6 +20,16 @@ def member_key(member, temperature, epsilon, rule="entropy"):
     return f"{member},{rule},T={temperature:g},epsilon={epsilon:g}"
 
 
+def check_step(temperature, epsilon):
+    """ValueError unless T is positive and epsilon 0 or more, both finite."""
+    checks.above("temperature", temperature, 0.0)
+    if not (0.0 <= epsilon < float("inf") and temperature < float("inf")):
+        raise ValueError(
+            "`epsilon` must be 0 or more, and both finite. Received: "
+            f"temperature={temperature}, epsilon={epsilon}."
+        )
+
+
 def count_members(member_logits):
     """How many members a mapping speaks of; ValueError unless they are 0..K - 1."""
     if not isinstance(member_logits, dict) or not member_logits:
@@ -55,7 +65,7 @@ def leave_out(
     >>> leave_out({"0": [[0.0, 0.0]], "1": [[np.log(3), 0.0]]}, 1.0, 0.0).round(4)
     array([0.0055])
     """
-    checks.above("temperature", temperature, 0.0)
+    check_step(temperature, epsilon)
     for name, value, known in (("rule", rule, RULES), ("terms", terms, TERMS)):
         if value not in known:
             raise ValueError(f"`{name}` must be one of {', '.join(known)}. Received: {value!r}.")
@@ -76,6 +86,19 @@ def leave_out(
         if terms != "confidence":
             total = total - (np.exp(log_p) * log_p).sum(axis=1)
     return total
+
+
+def leave_out_odin(member_logits, temperature=1000.0, epsilon=0.002):
+    """leave_out at inputs that ODIN's rule moved: against the gradient of the cross entropy to each
+    member's arg max.
+
+    Reference: as leave_out; the rule is that of a public port of it, and of Liang et al., ICLR
+        2018.
+
+    >>> leave_out_odin({"0": [[0.0, 0.0]]}, 1.0, 0.0).round(4)
+    array([0.1931])
+    """
+    return leave_out(member_logits, temperature, epsilon, rule="cross_entropy")
 
 
 def ensemble_logits(member_logits, kept):
