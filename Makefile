@@ -3,7 +3,7 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 
-.PHONY: demo test lint clean
+.PHONY: demo demo-genomics test lint clean
 
 # Train small density models and a classifier on the embedded data, evaluate both, write the reports.
 demo: $(VENV)/installed
@@ -13,6 +13,14 @@ demo: $(VENV)/installed
 	$(RUN) -m ood_suite.eval --run=output/classifier_ood/fashion/convnet
 	@echo "Open output/images_ood/fashion_small/report/report.html"
 	@echo "and output/classifier_ood/fashion/convnet/report/report.html"
+
+# The same for DNA reads: densities, a motif classifier, and reads screened.
+demo-genomics: $(VENV)/installed
+	$(RUN) -m genomics_ood.sweep --exp=bacteria
+	$(RUN) -m ood_suite.eval --run=output/genomics_ood/bacteria
+	$(RUN) -m genomics_ood.train_classifier --exp=bacteria
+	$(RUN) -m ood_suite.eval --run=output/genomics_ood/bacteria_classifier/motif_cnn
+	@echo "Open output/genomics_ood/bacteria/report/report.html"
 
 test: $(VENV)/installed
 	$(RUN) -m ruff check .
@@ -27,4 +35,4 @@ lint: $(VENV)/installed
 	$(RUN) -m ruff check .
 
 clean:
-	rm -rf $(VENV) output/images_ood output/classifier_ood
+	rm -rf $(VENV) output/images_ood output/genomics_ood output/classifier_ood
