@@ -7,20 +7,8 @@ repeats.
 What is finished is skipped, what was cut continues, and a run that fails does not stop the others.
 """
 
-from absl import flags
-
 from genomics_ood import train
 from ood_suite import sweep
-from ood_suite.app import run_app
-
-
-def main(_):
-    sweep.sweep(train, train.experiment_from_flags())
-
 
 if __name__ == "__main__":
-    train.define_common_flags()
-    train.define_override_flags(without=("mutation_rate", "reg_weight"))
-    flags.adopt_module_key_flags(train)  # so that --help shows them as this binary's
-    sweep.define_flags()
-    run_app(main)
+    sweep.run(train)

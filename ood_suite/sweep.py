@@ -4,16 +4,28 @@ import dataclasses
 
 from absl import flags, logging
 
+from ood_suite.app import run_app
 from ood_suite.runs import RunError
 
 FLAGS = flags.FLAGS
 flags.disclaim_key_flags()  # what is defined here belongs to the binary, also in --help
 
 
-def define_flags():
+def run(branch):
+    """What the binary of a branch does.
+
+    Args:
+        branch: its module `train`, with `train(experiment, name, out_dir, data_dir, repeat_id)`,
+            `run_name(experiment, repeat_id)`, `experiment_from_flags()` and the definitions of its
+            flags.
+    """
+    branch.define_common_flags()
+    branch.define_override_flags(without=("mutation_rate", "reg_weight"))
+    flags.adopt_module_key_flags(branch)  # so that --help shows them as this binary's
     flags.DEFINE_list("mutation_rates", None, "Mutation rates of the background models.")
     flags.DEFINE_list("reg_weights", None, "Penalties of the background models.")
     flags.DEFINE_integer("repeats", 1, "Independent repeats of everything.", lower_bound=1)
+    run_app(lambda _: sweep(branch, branch.experiment_from_flags()))
 
 
 def jobs(experiment, repeats):
@@ -36,10 +48,6 @@ def jobs(experiment, repeats):
 def sweep(branch, experiment):
     """Trains all jobs of an experiment, with the grid of the flags; one that fails does not stop
     the others.
-
-    Args:
-        branch: module with `train(experiment, name, out_dir, data_dir, repeat_id)` and
-            `run_name(experiment, repeat_id)`.
 
     Raises:
         RunError: some jobs failed.
