@@ -22,7 +22,6 @@ NETWORKS = (
     {"network": "conv", "units": 64},
     {"network": "lstm", "units": 64},
     {"network": "lstm", "units": 128},
-    {"network": "lstm", "units": 128, "layer_norm": True},
 )
 LEARNING_RATES = (1e-3, 3e-3)
 BATCH = 100

@@ -35,7 +35,8 @@ class ReadDensity(keras.Model):
         units: of the LSTM (the paper: 2000), or channels of the convolutions.
         num_layers: gated layers of "conv"; layer i looks 2**(i mod 8) * (kernel_size - 1) back.
         kernel_size: of those.
-        embedding_dim: width of a learned embedding of the bases; 0 feeds them one-hot.
+        embedding_dim: width of a learned embedding of the bases (a linear map of one-hot, without
+            bias); 0 feeds them one-hot.
         layer_norm: normalise gates and state of the LSTM, or the input of each gated layer.
         dropout_p: dropout of what enters the last layer, in [0, 1).
         reg_weight, reg_type: the penalty.

@@ -111,13 +111,13 @@ def test_the_convolutions_reach_back_over_a_whole_read(rng):
     assert not np.array_equal(before, after)
 
 
+@pytest.mark.parametrize("options", SMALL)
 @pytest.mark.parametrize("kind", ["l1", "l2"])
-def test_the_penalty_counts_kernels_and_no_biases(kind, rng):
+def test_the_penalty_counts_kernels_and_no_biases(kind, options, rng):
     bases = rng.integers(0, 4, (3, 20)).astype(np.uint8)
-    options = {"network": "lstm", "units": 4}
     plain = shaken(options)
     model = shaken(options | {"reg_weight": 0.1, "reg_type": kind})
-    kernels = [w for w in model.get_weights() if w.ndim == 2]
+    kernels = [w for w in model.get_weights() if w.ndim >= 2]
     sums = {
         "l1": sum(np.abs(w).sum() for w in kernels),
         "l2": sum((w**2).sum() for w in kernels) / 2,
@@ -129,6 +129,14 @@ def test_the_penalty_counts_kernels_and_no_biases(kind, rng):
     assert model.evaluate(bases, verbose=0)[0] == pytest.approx(nats + 0.1 * sums[kind], rel=1e-4)
     bits = model.evaluate(bases, verbose=0, return_dict=True)["bits_per_base"]
     assert bits == pytest.approx(nats / np.log(2.0), rel=1e-5)
+
+
+@pytest.mark.parametrize("options", SMALL)
+def test_dropout_acts_in_training_only(options, rng):
+    bases = rng.integers(0, 4, (4, 30)).astype(np.uint8)
+    model = shaken(options | {"dropout_p": 0.5})
+    np.testing.assert_array_equal(model(bases), shaken(options)(bases))
+    assert not np.array_equal(model(bases, training=True), model(bases))
 
 
 def test_mutation_acts_in_training_only(rng):

@@ -13,6 +13,7 @@ from absl import flags, logging
 from genomics_ood import reads
 from ood_suite.app import run_app
 from ood_suite.extraction import Extraction, example_hashes
+from ood_suite.outputs import Outputs
 from ood_suite.runs import Run, RunError
 
 FLAGS = flags.FLAGS
@@ -41,11 +42,29 @@ def extract(run, names, split, data_dir=None, maps=True, batch_size=100):
             "log_prob_map": found,
             "log_prob": found.sum(axis=1, dtype=np.float64),
             "bases": bases,
-            "example_hashes": example_hashes(bases),
+            "example_hashes": example_hashes(reads.canonical(bases)),
         }
 
-    found = reads.first_available(names, split, data_dir)
+    found = load_reads(run, names, split, data_dir)
     return extraction(run, found, split, "genomics_ood.extract").part(None, main_part)
+
+
+def load_reads(run, names, split, data_dir=None):
+    """The first ReadSet there is; of ID reads only the class that the run was trained on, if it
+    was one.
+    """
+    found = reads.first_available(names, split, data_dir)
+    if found.name == run.settings["id_dataset"]:
+        found = reads.filtered(found, run.settings["filter_label"])
+    return found
+
+
+def hashes(run, names, split, data_dir=None):
+    """Outputs with nothing but labels and hashes of the reads, without running the model."""
+    found = load_reads(run, names, split, data_dir)
+    meta = {"dataset": found.name, "split": split, "fingerprint": found.fingerprint}
+    marks = example_hashes(reads.canonical(found.bases))
+    return Outputs(labels=found.labels, example_hashes=marks, meta=meta)
 
 
 def extraction(run, found, split, module):

@@ -10,10 +10,9 @@ import numpy as np
 from absl import flags, logging
 
 from genomics_ood import reads
-from genomics_ood.extract import extraction, load_model
+from genomics_ood.extract import extraction, hashes, load_model, load_reads  # noqa: F401 (hashes: for eval)
 from ood_suite.app import run_app
 from ood_suite.extraction import example_hashes, joined, short
-from ood_suite.outputs import Outputs
 from ood_suite.runs import Run
 
 FLAGS = flags.FLAGS
@@ -39,13 +38,13 @@ def extract(
     network = load_model(run)
     kernel, bias = network.get_layer("logits").get_weights()
     constants = {"head_kernel": kernel, "head_bias": bias}
-    found = reads.first_available(names, split, data_dir)
+    found = load_reads(run, names, split, data_dir)
     job = extraction(run, found, split, "genomics_ood.extract_features")
 
     def main_part(bases):
         outputs = network.predict(one_hot(bases), batch_size=batch_size, verbose=0)
         arrays = {name: outputs[name] for name in ("features", "logits")}
-        return arrays | {"bases": bases, "example_hashes": example_hashes(bases)}
+        return arrays | {"bases": bases, "example_hashes": example_hashes(reads.canonical(bases))}
 
     def perturbed(key):
         if key not in _COMPILED:
@@ -65,13 +64,6 @@ def extract(
 def one_hot(bases):
     """float32 (n, length, 4)."""
     return np.eye(4, dtype=np.float32)[bases]
-
-
-def hashes(run, names, split, data_dir=None):
-    """Outputs with nothing but labels and hashes of the reads, without running the model."""
-    found = reads.first_available(names, split, data_dir)
-    meta = {"dataset": found.name, "split": split, "fingerprint": found.fingerprint}
-    return Outputs(labels=found.labels, example_hashes=example_hashes(found.bases), meta=meta)
 
 
 def data_sets(settings):

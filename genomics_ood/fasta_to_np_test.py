@@ -1,6 +1,7 @@
 """Sampling of reads: splits share no position, counts and strands are right, bad tables refused."""
 
 import itertools
+import re
 
 import numpy as np
 import pytest
@@ -84,7 +85,7 @@ def test_reads_of_a_fastq_file_are_taken_as_they_are(tmp_path, rng):
     assert sum(map(len, origins)) == 46 == len(set.union(*origins))
 
 
-def test_the_binary(tmp_path, sources):
+def test_the_binary(tmp_path, sources, genomes):
     header = "file\tclass\trole\tlineage\n"
     rows = "".join(f"{s.path.name}\t{s.class_name}\t{s.role}\t{s.lineage}\n" for s in sources)
     (tmp_path / "table.tsv").write_text(header + rows)
@@ -95,7 +96,21 @@ def test_the_binary(tmp_path, sources):
     )  # fmt: skip
     assert result.returncode == 0, result.stderr
     assert "windows with other bases" in result.stderr
+    again = command(
+        "genomics_ood.fasta_to_np", f"--table={tmp_path / 'table.tsv'}", "--name=mine",
+        f"--data_dir={tmp_path / 'out'}",
+    )  # fmt: skip
+    assert (
+        again.returncode == 1 and "is there already. Another --name, or --overwrite" in again.stderr
+    )
     train = reads.load("mine", "train", tmp_path / "out")
+    with np.load(tmp_path / "out" / "mine_train.npz") as file:
+        title, start, stop, strand = re.match(
+            r"(.*):(\d+)-(\d+)\((.)\)", file["origins"][0]
+        ).groups()
+    original = genomes[title][int(start) - 1 : int(stop)]
+    read = original if strand == "+" else sequence_files.reverse_complement(original)
+    np.testing.assert_array_equal(train.bases[0], read)
     assert train.bases.shape == (160, 50) and train.class_names == ("a", "b")
     outside = reads.load("mine_ood", "test", tmp_path / "out")
     assert outside.lineages == ("Life;t",) and len(outside) == 15
@@ -108,12 +123,45 @@ def test_the_binary(tmp_path, sources):
         ("file\tclass\trole\nx\ty\tood\n", "role must be one of id, ood_val, ood_test"),
         ("file\tclass\trole\nx\ty\tid\nz\ty\tood_val\n", "the class y has two roles"),
         ("", "must have the tab-separated columns"),
+        ("file\tclass\trole\nx\ty\tid\n x \tz\tood_val\n", "is given twice"),
     ],
 )
 def test_bad_tables(tmp_path, text, message):
-    (tmp_path / "t.tsv").write_text(text)
+    (tmp_path / "x").write_text(">a\nACGT\n")
+    (tmp_path / "t.tsv").write_text("\ufeff" + text)
     with pytest.raises(ValueError, match=message):
         fasta_to_np.read_table(tmp_path / "t.tsv")
+
+
+def test_the_same_sequence_in_two_files_is_refused(tmp_path, sources):
+    copy = tmp_path / "copy.fa"
+    copy.write_text((tmp_path / "v0.fa").read_text())
+    with pytest.raises(ValueError, match="copy.fa and .*v0.fa hold the same sequence"):
+        fasta_to_np.sample([*sources, Source(copy, "w", "ood_test")], 50, WANTED, block=300)
+
+
+def test_classes_of_files(tmp_path):
+    for name in ("E.coli.fna.gz", "E.albertii.fna.gz", "E.coli.fa"):
+        (tmp_path / name).write_text(">a\nACGT\n")
+    paths = [tmp_path / name for name in ("E.coli.fna.gz", "E.albertii.fna.gz")]
+    names = [source.class_name for source in fasta_to_np.file_sources(paths)]
+    assert names == ["E.coli", "E.albertii"]
+    with pytest.raises(ValueError, match="would be the same class: E.coli, E.coli"):
+        fasta_to_np.file_sources([paths[0], tmp_path / "E.coli.fa"])
+    with pytest.raises(FileNotFoundError, match="There is no file"):
+        fasta_to_np.file_sources([tmp_path / "none.fa"])
+
+
+def test_repeated_reads_are_kept_once(tmp_path):
+    bases = sequence_files.encode("ACGTTGCA" * 3 + "AAAA")
+    other = sequence_files.decode(sequence_files.reverse_complement(bases))
+    lines = [f"@r{i}\n{text}\n+\n{'I' * 28}\n"
+             for i, text in enumerate([sequence_files.decode(bases), other] * 10)]  # fmt: skip
+    (tmp_path / "x.fastq").write_text("".join(lines))
+    wanted = {"train": 8, "val": 6, "test": 6, "ood_val": 1, "ood_test": 1}
+    found, skipped = fasta_to_np.sample([Source(tmp_path / "x.fastq", "x", "id")], 28, wanted)
+    assert [len(found[s][0]) for s in ("train", "val", "test")] == [1, 0, 0]
+    assert skipped["repeated"] == 19
 
 
 def test_bad_arguments(tmp_path, sources):
@@ -139,18 +187,26 @@ def test_read_files(tmp_path, rng):
     np.savez(tmp_path / "y_test.npz", images=bases)
     with pytest.raises(ValueError, match="must hold an array `bases`"):
         reads.load("y", "test", tmp_path)
-    with pytest.raises(FileNotFoundError, match="no embedded sample of z"):
-        reads.load("z", "test", tmp_path)
+    with pytest.raises(FileNotFoundError, match="and --data_dir is given"):
+        reads.load("bacteria", "test", tmp_path)  # the sample does not stand in unasked
+    with pytest.raises(FileNotFoundError, match="no embedded sample of it"):
+        reads.load("z", "test")
+    with pytest.raises(FileNotFoundError, match="There is no folder"):
+        reads.load("bacteria", "test", tmp_path / "typo")
 
 
 def test_the_embedded_sample():
-    train, val, test = (reads.load("bacteria", split) for split in reads.SPLITS)
+    train, val, test = (
+        reads.load(str(reads.SAMPLES / f"bacteria_{split}.npz"), split) for split in reads.SPLITS
+    )
     assert train.class_names == ("Escherichia", "Helicobacter", "Staphylococcus")
-    assert train.bases.shape == (27000, 250) and len(val) == len(test) == 2400
+    assert train.bases.shape == (25496, 250) and len(val) == len(test) == 2400
     known = {read.tobytes() for read in train.bases}
     known |= {sequence_files.reverse_complement(read).tobytes() for read in train.bases}
     for other in (val, test):
         assert not any(read.tobytes() in known for read in other.bases)
-    assert "embedded sample" in test.note
-    outside = [reads.load("bacteria_ood", split).class_names for split in ("val", "test")]
+    outside = [
+        reads.load(str(reads.SAMPLES / f"bacteria_ood_{split}.npz"), split).class_names
+        for split in ("val", "test")
+    ]
     assert outside == [("Vibrio",), ("Klebsiella", "Streptococcus")]

@@ -4,7 +4,8 @@
     -> dense, relu -> dropout -> dense, one logit a class
 
 Reference: Ren et al., "Likelihood Ratios for Out-of-Distribution Detection", NeurIPS 2019, section
-5 and appendix.
+5 and appendix. Of its code left out: the binary classifier against mutated reads, and class
+weights.
 """
 
 import keras

@@ -1,8 +1,9 @@
 """Read sets: `load(name, split, data_dir)`.
 
 A set lives in `data_dir` as `<name>_<split>.npz` with `bases` uint8 (n, length), A C G T = 0..3,
-`labels` int32 (n,), and where known `class_names` (c,) and `lineages` (c,), ranks from the domain
-down, joined by semicolons. `genomics_ood.fasta_to_np` and `genomics_ood.records_to_np` write them.
+`labels` int32 (n,), and where known `class_names` (c,), `lineages` (c,), ranks from the domain
+down, joined by semicolons, and `origins` (n,), such as "NC_000913.3:101-350(-)".
+`genomics_ood.fasta_to_np` and `genomics_ood.records_to_np` write them.
 """
 
 import dataclasses
@@ -19,6 +20,7 @@ SAMPLES = GENOMICS_DATA / "samples"
 SPLITS = ("train", "val", "test")
 COMMANDS = {
     "bacteria": "python -m genomics_ood.fasta_to_np --table=TABLE --name=bacteria",
+    "genera": "python -m genomics_ood.fasta_to_np --table=genomics_data/genera.tsv --name=genera",
     "genomics": "python -m genomics_ood.records_to_np --tfds --data_dir={data_dir}",
 }
 
@@ -90,7 +92,30 @@ def read_file(path):
     }
 
 
-def write_file(path, bases, labels, class_names=(), lineages=()):
+def filtered(found, label):
+    """The reads of one class alone; ValueError if there is none. -1 leaves all as they are."""
+    if label < 0:
+        return found
+    rows = found.labels == label
+    if not rows.any():
+        raise ValueError(f"--filter_label: {found.name} ({found.split}) has no class {label}.")
+    return dataclasses.replace(found, bases=found.bases[rows], labels=found.labels[rows])
+
+
+def canonical(bases):
+    """The smaller of each read and its reverse complement: the same for both strands.
+
+    >>> canonical(np.array([[3, 3, 2], [1, 0, 0]], np.uint8))
+    array([[1, 0, 0],
+           [1, 0, 0]], dtype=uint8)
+    """
+    other = 3 - bases[:, ::-1]
+    first = np.argmax(bases != other, axis=1)[:, None]
+    smaller = np.take_along_axis(bases, first, 1) <= np.take_along_axis(other, first, 1)
+    return np.where(smaller, bases, other)
+
+
+def write_file(path, bases, labels, class_names=(), lineages=(), origins=()):
     """Writes a file of reads atomically, compressed (a little over 2 bits a base)."""
     bases = check_bases(bases)
     if len(labels) != len(bases):
@@ -100,12 +125,14 @@ def write_file(path, bases, labels, class_names=(), lineages=()):
         arrays["class_names"] = np.array(class_names, dtype=str)
     if any(lineages):
         arrays["lineages"] = np.array(lineages, dtype=str)
+    if len(origins):
+        arrays["origins"] = np.array(origins, dtype=str)
     with atomic_path(pathlib.Path(path)) as temporary, open(temporary, "wb") as file:
         np.savez_compressed(file, **arrays)
 
 
 def load(name, split, data_dir=None):
-    """Loads one split of a set, from `data_dir` or else from the embedded sample.
+    """Loads one split of a set, from `data_dir`, or where none is given from the embedded sample.
 
     Args:
         name: such as "bacteria", or the path of an npz file, which is read whatever the split.
@@ -123,18 +150,18 @@ def load(name, split, data_dir=None):
         if not path.exists():
             raise FileNotFoundError(f"There is no file {path}.")
         return ReadSet(path.stem, split, **read_file(path))
-    data_dir = pathlib.Path(data_dir or GENOMICS_DATA)
+    if data_dir and not pathlib.Path(data_dir).is_dir():
+        raise FileNotFoundError(f"There is no folder {data_dir} (--data_dir).")
+    embedded, data_dir = not data_dir, pathlib.Path(data_dir or GENOMICS_DATA)
     path = data_dir / f"{name}_{split}.npz"
     if path.exists():
         return ReadSet(name, split, **read_file(path))
     command = COMMANDS.get(name.removesuffix("_ood"), "see genomics_data/README.md")
     command = command.format(data_dir=data_dir)
     sample = SAMPLES / path.name
-    if not sample.exists():
-        raise FileNotFoundError(
-            f"There is no {path}, and no embedded sample of {name} ({split}). To make it: "
-            f"{command}."
-        )
+    if not embedded or not sample.exists():
+        beside = "no embedded sample of it" if embedded else "--data_dir is given"
+        raise FileNotFoundError(f"There is no {path}, and {beside}. To make it: {command}.")
     found = read_file(sample)
     note = f"{name} ({split}) is the embedded sample of {len(found['bases'])} reads; "
     return ReadSet(name, split, **found, note=f"{note}the full set: {command}")

@@ -29,7 +29,7 @@ PARTS = {
 
 
 def collect(found, limit=0):
-    """(bases, labels as the source has them) of (bases, label, origin) triples.
+    """(bases, labels as the source has them, origins) of (bases, label, origin) triples.
 
     Args:
         limit: reads to take; 0 for all.
@@ -39,17 +39,18 @@ def collect(found, limit=0):
     """
     from tqdm.auto import tqdm
 
-    rows, labels = [], []
-    for bases, label, _ in tqdm(found, unit="read", mininterval=2):
+    rows, labels, origins = [], [], []
+    for bases, label, origin in tqdm(found, unit="read", mininterval=2):
         if rows and len(bases) != len(rows[0]):
             raise ValueError(f"Reads of {len(rows[0])} and of {len(bases)} bases in one set.")
         rows.append(bases)
         labels.append(label)
+        origins.append(origin)
         if len(rows) == limit:
             break
     if not rows:
         raise ValueError("The source holds no reads.")
-    return np.stack(rows), np.array(labels, np.int64)
+    return np.stack(rows), np.array(labels, np.int64), origins
 
 
 def numbered(labels, known):
@@ -95,13 +96,13 @@ def main(_):
         if found is None:
             missing.append(record_folder)
             continue
-        bases, labels = collect(found, FLAGS.limit)
+        bases, labels, origins = collect(found, FLAGS.limit)
         present = sorted(set(labels.tolist()))
         own = present if part.startswith("ood") else (known or present)
         known = known or own  # the first part is in-distribution
         path = folder / f"{FLAGS.name}_{part}.npz"
         class_names = [names.get(label, str(label)) for label in own]
-        reads.write_file(path, bases, numbered(labels, own), class_names)
+        reads.write_file(path, bases, numbered(labels, own), class_names, (), origins)
         logging.info("%s: %d reads of %d classes.", path, len(bases), len(present))
     if len(missing) == len(PARTS):
         raise FileNotFoundError(f"{FLAGS.tfrecord_dir} has none of {', '.join(missing)}.")

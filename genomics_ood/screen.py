@@ -11,9 +11,10 @@ read becomes a line of tab-separated values:
 
 The score is in nats per base, higher = more OOD; is_ood is 1 where it is above the threshold, which
 accepts 95% (--acceptance) of the in-distribution validation reads cut to the same length. Of a read
-with unknown bases the longest part without is scored; one that is longer than the training reads is
-cut into windows whose mean is compared with the threshold of a whole window. What has fewer than
---min_length known bases gets NA. A summary goes to standard error.
+with unknown bases the longest part without is scored. One that is longer than the training reads is
+cut into windows, whose mean is compared with the threshold of means of as many validation reads of
+one class: an approximation, since neighbouring windows are more alike than those. What has fewer
+than --min_length known bases gets NA. A summary goes to standard error.
 """
 
 import contextlib
@@ -29,13 +30,14 @@ from genomics_ood import sequence_files
 from genomics_ood.extract import load_model
 from ood_suite import metrics
 from ood_suite.app import run_app
-from ood_suite.backgrounds import Densities, find_groups
+from ood_suite.backgrounds import Densities, find_groups, is_background
 from ood_suite.read_report import gc_content
 from ood_suite.runs import atomic_path
 
 FLAGS = flags.FLAGS
 COLUMNS = ("read", "length", "scored_bases", "gc_content", "score", "threshold", "is_ood")
 WINDOWS_AT_ONCE = 512
+DRAWN_MEANS = 4000  # of validation reads, behind the threshold of longer reads
 
 
 @dataclasses.dataclass
@@ -45,10 +47,14 @@ class Screen:
     Attributes:
         models: keras.Models, of the foreground and of the background if there is one.
         thresholds: float64 (length,), entry i for i + 1 bases, in nats.
+        held_out: {class: float64 (n,)}, scores of whole validation reads, in nats.
+        acceptance: share of in-distribution reads that a threshold accepts.
     """
 
     models: list
     thresholds: np.ndarray
+    held_out: dict
+    acceptance: float
 
     @classmethod
     def of(cls, folder, data_dir=None, acceptance=0.95):
@@ -56,16 +62,46 @@ class Screen:
         group = find_groups(folder)[0]
         if "ood_test" not in group.foreground.settings or "length" not in group.foreground.settings:
             raise ValueError(f"{folder} is no density of reads.")
+        if is_background(group.foreground):
+            raise ValueError(f"{folder} is a background model: give the folder of the sweep.")
         extractor = importlib.import_module(group.foreground.config["extractor"])
         densities = Densities(group, extractor, data_dir)
+        if densities.strange:
+            raise ValueError(
+                f"The validation reads are not those that {group.foreground.folder} was trained "
+                "with: give its --data_dir."
+            )
         held_out, models = densities.held_out, [load_model(group.foreground)]
         track = -held_out.log_prob_map.astype(np.float64)
         if densities.chosen:
             models.append(load_model(densities.chosen))
             track = track + held_out.background_log_prob_map
             logging.info("Log ratio to the background model %s.", densities.chosen.folder.name)
+        else:
+            logging.info("There is no background model: the score is the likelihood.")
         sums = np.cumsum(track, axis=1)
-        return cls(models, np.array([metrics.threshold_at(s, acceptance) for s in sums.T]))
+        thresholds = np.array([metrics.threshold_at(s, acceptance) for s in sums.T])
+        labels = held_out.labels
+        by_class = {int(label): sums[labels == label, -1] for label in np.unique(labels)}
+        return cls(models, thresholds, by_class, acceptance)
+
+    def threshold(self, size, windows):
+        """Nats of the mean of so many windows of `size` bases."""
+        if windows == 1:
+            return self.thresholds[size - 1]
+        if windows not in self._means:
+            rng = np.random.default_rng(windows)
+            share = DRAWN_MEANS / sum(map(len, self.held_out.values()))
+            means = [
+                rng.choice(own, (max(1, round(share * len(own))), windows)).mean(axis=1)
+                for own in self.held_out.values()
+            ]
+            drawn = np.concatenate(means)
+            self._means[windows] = metrics.threshold_at(drawn, self.acceptance)
+        return self._means[windows]
+
+    def __post_init__(self):
+        self._means = {}  # windows -> threshold
 
     @property
     def length(self):
@@ -114,8 +150,8 @@ def windows_of(bases, length):
 def screened(screen, records, min_length):
     """Yields one tuple of COLUMNS for each (title, bases), with None for what is not known."""
     waiting = []  # (title, bases, known part, its windows)
-    pending = 0
-    for title, bases in records:
+    pending, stopped = 0, []
+    for title, bases in _flushed(records, stopped):
         known = longest_known(bases)
         windows = windows_of(known, screen.length) if len(known) >= min_length else []
         waiting.append((title, bases, known, windows))
@@ -124,6 +160,18 @@ def screened(screen, records, min_length):
             yield from _rows(screen, waiting)
             waiting, pending = [], 0
     yield from _rows(screen, waiting)
+    for error in stopped:
+        raise error
+
+
+def _flushed(records, stopped):
+    """The records; an error among them ends them and goes to `stopped`, so that what came before is
+    scored first.
+    """
+    try:
+        yield from records
+    except ValueError as error:
+        stopped.append(error)
 
 
 def _rows(screen, waiting):
@@ -134,13 +182,12 @@ def _rows(screen, waiting):
     position = 0
     for title, bases, known, own in waiting:
         name = title.split()[0] if title.split() else "unnamed"
-        gc = float(gc_content(known[None])[0]) if len(known) else None
         if not own:
-            yield name, len(bases), 0, gc, None, None, None
+            yield name, len(bases), 0, None, None, None, None
             continue
-        size = len(own[0])
+        size, gc = len(own[0]), float(gc_content(known[None])[0])
         score = scored[position : position + len(own)].mean() / size
-        threshold = screen.thresholds[size - 1] / size
+        threshold = screen.threshold(size, len(own)) / size
         position += len(own)
         yield name, len(bases), len(known), gc, score, threshold, int(score > threshold)
 
@@ -161,8 +208,8 @@ def writer(path):
 
 
 def text_of(row):
-    """The row as text: four decimals, NA for None."""
-    cells = [f"{x:.4f}" if isinstance(x, float) else "NA" if x is None else str(x) for x in row]
+    """The row as text: six digits, NA for None."""
+    cells = [f"{x:.6g}" if isinstance(x, float) else "NA" if x is None else str(x) for x in row]
     return "\t".join(cells)
 
 
@@ -170,21 +217,29 @@ class Summary:
     """Counts of what was screened."""
 
     def __init__(self):
-        self.reads, self.ood, self.scored = 0, 0, 0
+        self.reads, self.ood, self.scored, self.trimmed, self.cut = 0, 0, 0, 0, 0
         self.gc = {0: [0, 0.0], 1: [0, 0.0]}  # is_ood -> reads, sum of their GC contents
 
-    def add(self, row):
-        gc, is_ood = row[3], row[6]
+    def add(self, row, length):
+        """Counts a row; `length` is that of the training reads."""
+        _, size, known, gc, _, _, is_ood = row
         self.reads += 1
         if is_ood is None:
             return
+        self.trimmed += known < size
+        self.cut += known > length
         self.scored += 1
         self.ood += is_ood
         self.gc[is_ood][0] += 1
         self.gc[is_ood][1] += gc
 
     def lines(self, acceptance):
-        yield f"{self.reads} reads, {self.scored} scored, {self.reads - self.scored} too short."
+        left = self.reads - self.scored
+        yield f"{self.reads} reads, {self.scored} scored, {left} with too few known bases."
+        if self.trimmed:
+            yield f"{self.trimmed} with unknown bases: their longest known part was scored."
+        if self.cut:
+            yield f"{self.cut} longer than the training reads: cut into windows."
         if self.scored:
             share = self.ood / self.scored
             yield (
@@ -223,7 +278,7 @@ def main(argv):
         rows = screened(screen, everything(), FLAGS.min_length)
         for row in tqdm(rows, unit="read", mininterval=2, desc="screening"):
             print(text_of(row), file=file)
-            summary.add(row)
+            summary.add(row, screen.length)
     for line in summary.lines(FLAGS.acceptance):
         print(line, file=sys.stderr)
 

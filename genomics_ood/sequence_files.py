@@ -17,7 +17,7 @@ import numpy as np
 BASES = "ACGT"
 UNKNOWN = 255
 RECORDS_AT_ONCE = 1000
-AMBIGUOUS = "NRYSWKMBDHV.-"  # IUPAC codes of several bases, and gaps
+AMBIGUOUS = "NXRYSWKMBDHV.-"  # IUPAC codes of several bases, masks, and gaps
 _INVALID = 254
 
 _TABLE = np.full(256, _INVALID, np.uint8)
@@ -90,6 +90,8 @@ def records(path):
                 yield title, encode(sequence, f"record {title.split(' ')[0]!r}")
     except FileNotFoundError as error:
         raise FileNotFoundError(f"There is no file {path}.") from error
+    except IsADirectoryError as error:
+        raise ValueError(f"{path} is a folder: give files.") from error
     except (EOFError, zlib.error, gzip.BadGzipFile, UnicodeDecodeError, ValueError) as error:
         raise ValueError(f"{name} cannot be read: {str(error).rstrip('.')}.") from error
 

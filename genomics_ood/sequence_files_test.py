@@ -62,6 +62,12 @@ def test_what_is_no_sequence_file(tmp_path, content, message):
     assert str(path) in str(caught.value)
 
 
+def test_masked_bases_are_unknown(tmp_path):
+    assert read(write(tmp_path / "a.fa", b">a\nACXXgt\n")) == [("a", "ACNNGT")]
+    with pytest.raises(ValueError, match="is a folder"):
+        read(tmp_path)
+
+
 def test_a_missing_file(tmp_path):
     with pytest.raises(FileNotFoundError, match="There is no file"):
         read(tmp_path / "none.fa")
@@ -146,9 +152,9 @@ def test_the_tfds_builder():
 
     with tfds.testing.mock_data(as_dataset_fn=fake):
         found, names = sequence_files.tfds_reads("train")
-        bases, labels = records_to_np.collect(found)
+        bases, labels, origins = records_to_np.collect(found)
     assert bases.tolist() == [[0, 1, 2, 3], [3, 3, 3, 3]] and labels.tolist() == [3, 0]
-    assert len(names) == 130 and names[3] == "Escherichia"
+    assert origins == ["a", "b"] and len(names) == 130 and names[3] == "Escherichia"
 
 
 def test_bad_arguments(tmp_path):

@@ -58,6 +58,9 @@ def define_common_flags():
     flags.DEFINE_string("exp", "bacteria", f"Experiment: {', '.join(configs.EXPERIMENTS)}.")
     flags.DEFINE_string("data_dir", None, "Folder of the npz files; default: genomics_data.")
     flags.DEFINE_string("out_dir", DEFAULT_OUT_DIR, "Where the experiments' folders go.")
+    flags.DEFINE_string("id_dataset", None, "Reads to train on, in place of the experiment's.")
+    flags.DEFINE_list("ood_validation", None, "OOD sets to choose by; the first there is is taken.")
+    flags.DEFINE_list("ood_test", None, "OOD sets of the result.")
 
 
 def define_override_flags(without=()):
@@ -69,6 +72,9 @@ def experiment_from_flags():
     holds for a background too.
     """
     overrides = flag_overrides(configs.get(FLAGS.exp))
+    for name in ("ood_validation", "ood_test"):
+        if name in overrides:
+            overrides[name] = tuple(overrides[name])
     if "total_steps" in overrides:
         overrides = {"background_steps": 0} | overrides
     return dataclasses.replace(configs.get(FLAGS.exp), **overrides)
@@ -76,6 +82,9 @@ def experiment_from_flags():
 
 def check(experiment):
     """ValueError for settings out of range, naming the flag."""
+    from genomics_ood.density import check_options
+
+    check_options({name: getattr(experiment, name) for name in MODEL_OPTIONS})
     limits = {"batch_size": 1, "total_steps": 1, "eval_every": 1, "background_steps": 0}
     for name, lowest in (limits | {"eval_reads": 0, "filter_label": -1}).items():
         value = getattr(experiment, name)
@@ -92,6 +101,7 @@ def check(experiment):
 def run_name(experiment, repeat_id=0):
     """Folder name of a run: reg0.0001_mr0.1, with _repeat1 and so on for further repeats."""
     name = f"reg{experiment.reg_weight:g}_mr{experiment.mutation_rate:g}"
+    name += f"_class{experiment.filter_label}" if experiment.filter_label >= 0 else ""
     return f"{name}_repeat{repeat_id}" if repeat_id else name
 
 
@@ -131,23 +141,14 @@ def load_data(experiment, data_dir):
             f"The reads of {validation.name} (val) have {validation.bases.shape[1]} bases, those "
             f"of {training.name} (train) {training.bases.shape[1]}."
         )
-    if experiment.filter_label >= 0:
-        training, validation = (
-            _filtered(s, experiment.filter_label) for s in (training, validation)
-        )
+    label = experiment.filter_label
+    training, validation = reads.filtered(training, label), reads.filtered(validation, label)
     if experiment.batch_size > len(training):
         raise ValueError(
             f"--batch_size must be at most {len(training)}, the number of training reads. "
             f"Received: {experiment.batch_size}."
         )
     return training, validation
-
-
-def _filtered(found, label):
-    rows = found.labels == label
-    if not rows.any():
-        raise ValueError(f"--filter_label: {found.name} ({found.split}) has no class {label}.")
-    return dataclasses.replace(found, bases=found.bases[rows], labels=found.labels[rows])
 
 
 def open_run(experiment, settings, name, sets, folder, extractor):

@@ -53,8 +53,8 @@ def train_classifier(experiment, name, out_dir, data_dir=None, repeat_id=0):
         )
     if not 0 <= validation.labels.min() <= validation.labels.max() < len(classes):
         raise ValueError(f"{validation.name} (val) has labels that the training reads have not.")
-    folder = pathlib.Path(f"{out_dir}/{name}_classifier/motif_cnn")
-    folder = folder.with_name(f"motif_cnn_repeat{repeat_id}") if repeat_id else folder
+    own = f"motif_cnn_repeat{repeat_id}" if repeat_id else "motif_cnn"
+    folder = pathlib.Path(out_dir) / f"{name}_classifier" / own
     seed = experiment.random_seed + repeat_id
     backend.set_seed(seed)
     network = motif_cnn.build(

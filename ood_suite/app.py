@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import sys
 
 from absl import app, flags, logging
 
@@ -22,7 +23,10 @@ def run_app(main, positional=False):
             if len(argv) > 1 and not positional:
                 raise ValueError(f"Unexpected argument {argv[1]!r}. Flags look like --name=value.")
             main(argv)
-        except (ValueError, RunError, FileNotFoundError, FloatingPointError) as error:
+        except BrokenPipeError as error:  # the reader of our output, such as head, has enough
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise SystemExit(141) from error
+        except (ValueError, RunError, OSError, FloatingPointError) as error:
             raise SystemExit(f"Error: {error}") from error
 
     app.run(guarded)

@@ -98,14 +98,14 @@ class Densities:
     """What a group of density models says of the data sets of its experiment.
 
     Attributes:
-        held_out, validation_ood: Outputs, on which the background is chosen. training: None, no
-            score of a density model learns from it.
+        held_out, validation_ood: Outputs, on which the background is chosen. training: at most
+            hashes, no score of a density model learns from it.
+        strange: whether the held-out ID set is another one than the training had.
+        selection: the validation OOD set too, which the test sets must not share examples with.
         choice: one dict per background model. chosen: the chosen Run or None.
     """
 
     baseline = "likelihood"
-    training = None
-    selection = None
     near = ()
     all_scores = scores.ALL
 
@@ -122,6 +122,12 @@ class Densities:
             self.chosen, self.choice = self._choose()
             self.validation_ood = self._joined(*validation)
         self.held_out = self._joined(self.id_names, "val")
+        self.selection = self.validation_ood
+        known = self.fingerprints.get(f"{self.held_out.meta['dataset']}_val")
+        self.strange = known not in (None, self.held_out.meta["fingerprint"])
+        self.training = None
+        if hasattr(extractor, "hashes"):
+            self.training = extractor.hashes(group.foreground, self.id_names, "train", data_dir)
 
     def tests(self, parameters):
         """(Outputs of the ID test set, {data set: Outputs} of the OOD test sets), with maps."""

@@ -93,6 +93,11 @@ def evaluate_group(group, material, wanted, tuning, baseline, resamples, allow_o
     id_test, ood_tests = material.tests(parameters)
     warned = refuse_overlap(material, id_test, ood_tests, allow_overlap)
     warned += trained_on_held_out(material, id_test)
+    if getattr(material, "strange", False):
+        warned.append(
+            "the held-out ID examples, which set thresholds and choose the background, are not "
+            "those of the training: give its --data_dir"
+        )
     detectors, left_out = fit(names, parameters, material, strict=wanted != ["all"])
     warned += left_out
     names = list(detectors)
@@ -115,6 +120,7 @@ def evaluate_group(group, material, wanted, tuning, baseline, resamples, allow_o
         ]
     by_class = []
     if id_test.bases is not None:
+        warned += read_report.correlations(values, id_test)
         by_class = read_report.class_rows(values, id_test, ood_tests)
     return report.GroupReport(
         repeat_id=group.repeat_id,
@@ -383,7 +389,9 @@ def main(_):
 
 if __name__ == "__main__":
     flags.DEFINE_string("run", None, "A run folder, or a folder of runs (an experiment's).")
-    flags.DEFINE_string("data_dir", None, "Folder of the npz files; default: image_data.")
+    flags.DEFINE_string(
+        "data_dir", None, "Folder of the npz files; default: image_data or genomics_data."
+    )
     flags.DEFINE_list(
         "scores",
         ["all"],

@@ -110,6 +110,15 @@ def gc_figure(values, sets):
     return figure
 
 
+def correlations(values, id_outputs):
+    """Notes: the correlations of likelihood and ratio with the GC content of the ID reads."""
+    gc = gc_content(id_outputs.bases)
+    shown = [name for name in ("likelihood", "likelihood_ratio") if name in values]
+    return [
+        f"{name} and GC content of the {correlation_text(gc, values[name][0])}" for name in shown
+    ]
+
+
 def correlation_text(gc, scores):
     """Pearson's and Spearman's correlation as text; of a constant there is none."""
     if np.ptp(gc) == 0.0 or np.ptp(scores) == 0.0:
@@ -142,7 +151,7 @@ def track_figure(sets):
         axes.axhline(means.mean(), color="black", linestyle=":", linewidth=1)
         axes.set_title(f"{name} (dotted: mean of all its reads)", fontsize=8)
         axes.set_ylabel("log ratio, nats" if ratio else "log p, nats", fontsize=8)
-    panels[-1].set_xlabel("base")
+    panels[-1].set_xlabel("base (higher = more ID)")
     return figure
 
 

@@ -16,8 +16,8 @@ def run(branch):
 
     Args:
         branch: its module `train`, with `train(experiment, name, out_dir, data_dir, repeat_id)`,
-            `run_name(experiment, repeat_id)`, `experiment_from_flags()` and the definitions of its
-            flags.
+            `run_name(experiment, repeat_id)`, `check(experiment)`, `experiment_from_flags()` and
+            the definitions of its flags.
     """
     branch.define_common_flags()
     branch.define_override_flags(without=("mutation_rate", "reg_weight"))
@@ -36,7 +36,7 @@ def jobs(experiment, repeats):
         (rate, weight)
         for weight in experiment.reg_weights
         for rate in experiment.mutation_rates
-        if rate > 0.0 or weight > 0.0
+        if (rate, weight) != (0.0, 0.0)
     ]
     return [
         (dataclasses.replace(experiment, mutation_rate=rate, reg_weight=weight), repeat_id)
@@ -55,10 +55,12 @@ def sweep(branch, experiment):
     import keras
 
     grid = {
-        name: tuple(float(text) for text in FLAGS[name].value or getattr(experiment, name))
+        name: tuple(_number(name, text) for text in FLAGS[name].value or getattr(experiment, name))
         for name in ("mutation_rates", "reg_weights")
     }
     todo = jobs(dataclasses.replace(experiment, **grid), FLAGS.repeats)
+    for job, _ in todo:
+        branch.check(job)
     failed = {}
     for position, (job, repeat_id) in enumerate(todo, start=1):
         name = branch.run_name(job, repeat_id)
@@ -72,3 +74,13 @@ def sweep(branch, experiment):
     if failed:
         raise RunError(f"{len(failed)} of {len(todo)} runs failed: {', '.join(failed)}. See above.")
     logging.info("Next: python -m ood_suite.eval --run=%s/%s", FLAGS.out_dir, FLAGS.exp)
+
+
+def _number(name, text):
+    try:
+        value = float(text)
+    except ValueError as error:
+        raise ValueError(f"--{name} must be numbers. Received: {text!r}.") from error
+    if not 0.0 <= value < float("inf"):
+        raise ValueError(f"--{name} must be 0 or more, and finite. Received: {text}.")
+    return value
