@@ -2,6 +2,7 @@
 afford.
 """
 
+import importlib.util
 import os
 import pathlib
 import sys
@@ -19,11 +20,12 @@ def pytest_addoption(parser):
 
 
 def pytest_collection_modifyitems(config, items):
-    if config.getoption("--run_large"):
-        return
+    skipped = {} if config.getoption("--run_large") else {"large": "needs --run_large"}
+    if importlib.util.find_spec("tensorflow") is None:
+        skipped["tensorflow"] = "not installed"
     for item in items:
-        if "large" in item.keywords:
-            item.add_marker(pytest.mark.skip(reason="large: needs --run_large"))
+        for name in skipped.keys() & item.keywords:
+            item.add_marker(pytest.mark.skip(reason=f"{name}: {skipped[name]}"))
 
 
 @pytest.fixture

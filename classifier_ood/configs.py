@@ -29,6 +29,7 @@ class Experiment:
             PyTorch's SGD).
         eval_every, save_every: epochs between evaluations, which are also the checkpoints; epochs
             between models that are kept, 0 for none.
+        strategy: None, or "mirrored" for all devices of the machine, see ood_suite.replicas.
     """
 
     id_dataset: str
@@ -51,6 +52,7 @@ class Experiment:
     save_every: int = 0
     random_seed: int = 1234
     dtype: str = "float32"
+    strategy: str | None = None
 
 
 _CIFAR_NORMALISATION = {"mean": CIFAR_MEAN, "std": CIFAR_STD}
@@ -106,6 +108,24 @@ EXPERIMENTS = {
         weight_decay=5e-4,
     ),
 }
+
+
+@dataclasses.dataclass(frozen=True)
+class LeaveOut:
+    """What makes a leave-out ensemble of an experiment; the field names are those of the flags.
+
+    Attributes:
+        partition: "random", "each", or a name of leave_out.PARTITIONS.
+        splits: K, for "random" alone; None is the paper's 5.
+        margin: in nats. beta: weight of the entropy margin.
+        outlier_factor: left-out images per ID image in a batch.
+    """
+
+    partition: str = "random"
+    splits: int | None = None
+    margin: float = 0.4
+    beta: float = 0.2
+    outlier_factor: float = 1.0
 
 
 @dataclasses.dataclass(frozen=True)

@@ -140,6 +140,10 @@ def _evaluator(run, network, training, rows, settings):
         augment = CropFlip(run.settings.get("augmentation", "none"), settings.seed)
 
         class InTraining(keras.Model):  # a functional model would be called for inference
+            def __init__(self):
+                super().__init__()
+                self.parts = [augment, network]  # variables that are not the model's are constants
+
             def call(self, images):
                 return network(augment(images, training=True), training=True)
 

@@ -19,7 +19,7 @@ import pathlib
 import numpy as np
 from absl import flags, logging
 
-from ood_suite import data
+from ood_suite import data, extraction
 from ood_suite.app import run_app
 from ood_suite.data.transforms import to_shape
 from ood_suite.extraction import Extraction, example_hashes, joined, short
@@ -34,7 +34,7 @@ _VIEWS = {}  # evaluation asks for several data sets of several runs in turn
 
 def extract(
     run, names, split, data_dir=None, odin=(), inner_layers=(), mahalanobis_epsilons=(),
-    batch_size=100, rule="cross_entropy",
+    batch_size=100, rule="cross_entropy", shard=None,
 ):  # fmt: skip
     """Outputs of a finished run on one data set; what is on file of the same model and data is not
     computed again.
@@ -48,6 +48,7 @@ def extract(
         mahalanobis_epsilons: for `layer_features` of those layers at perturbed inputs; their
             Gaussians are fitted to the training split.
         rule: of ODIN's perturbation, see perturbation.odin.
+        shard: see extraction.Extraction.
 
     Raises:
         RunError: an unfinished run, or a model file that cannot be read.
@@ -63,6 +64,8 @@ def extract(
             "features_layer": run.settings.get("features_layer") or "input of the last layer"
         },
         prepare=lambda images: to_shape(images, view.image_shape),
+        batch_size=batch_size,
+        shard=shard,
     )  # fmt: skip
 
     def predict(images):
@@ -284,14 +287,19 @@ def main(_):
     roles = data_sets(run.settings)
     if FLAGS.dataset:
         roles = {"asked for": (tuple(FLAGS.dataset), FLAGS.split)}
-    for role, (names, split) in roles.items():
-        outputs = extract(
-            run, names, split, FLAGS.data_dir, () if role == "training" else odin,
-            tuple(FLAGS.inner_layers), (), FLAGS.batch_size,
-        )  # fmt: skip
+    common = {
+        "data_dir": FLAGS.data_dir, "inner_layers": tuple(FLAGS.inner_layers),
+        "batch_size": FLAGS.batch_size,
+    }  # fmt: skip
+    listed = [
+        {"names": names, "split": split, "odin": () if role == "training" else odin} | common
+        for role, (names, split) in roles.items()
+    ]
+    computed = extraction.compute("classifier_ood.extract:extract", run, listed)
+    for role, outputs in zip(roles, computed, strict=True):
         logging.info(
-            "%s: %s (%s), %d images, features %s%s", role, outputs.meta["dataset"], split,
-            len(outputs), outputs.features.shape,
+            "%s: %s (%s), %d images, features %s%s", role, outputs.meta["dataset"],
+            outputs.meta["split"], len(outputs), outputs.features.shape,
             f" [{outputs.meta['note']}]" if outputs.meta["note"] else "",
         )  # fmt: skip
 
@@ -319,4 +327,6 @@ if __name__ == "__main__":
     flags.DEFINE_list("odin_temperature", ["1000"], "Temperatures of ODIN.")
     flags.DEFINE_list("odin_epsilon", [], "Step sizes of ODIN in pixels / 255; none: no ODIN.")
     flags.DEFINE_integer("batch_size", 100, "Images per step.", lower_bound=1)
+    extraction.define_flags()
+    flags.adopt_module_key_flags(extraction)
     run_app(main)

@@ -172,7 +172,7 @@ def test_a_killed_extraction_goes_on(copy, monkeypatch):
     data_dir, trained = copy
     monkeypatch.setattr(extraction, "CHUNK_BYTES", 8 * 64)
     monkeypatch.setattr(extraction, "FLUSH_EVERY", 1)
-    expected = extract(trained, ("mnist",), "test", data_dir)
+    expected = extract(trained, ("mnist",), "test", data_dir, batch_size=8)
     path = trained.outputs_path("mnist", "test")
     path.unlink()
     calls, original = [], extraction.OutputsWriter.add
@@ -185,9 +185,9 @@ def test_a_killed_extraction_goes_on(copy, monkeypatch):
 
     monkeypatch.setattr(extraction.OutputsWriter, "add", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        extract(trained, ("mnist",), "test", data_dir)
+        extract(trained, ("mnist",), "test", data_dir, batch_size=8)
     assert path.with_suffix(".partial").exists() and not path.exists()
-    resumed = extract(trained, ("mnist",), "test", data_dir)
+    resumed = extract(trained, ("mnist",), "test", data_dir, batch_size=8)
     assert calls == [8, 8, 8, 4]  # the first chunk was not computed again
     np.testing.assert_array_equal(resumed.logits, expected.logits)
     assert not path.with_suffix(".partial").exists()

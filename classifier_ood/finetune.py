@@ -23,7 +23,7 @@ from absl import flags, logging
 from classifier_ood import configs, train, trained
 from classifier_ood.train import check, keeper
 from ood_suite import eval as evaluation
-from ood_suite import scores
+from ood_suite import jobs, scores
 from ood_suite.app import define_setting_flags, flag_overrides, run_app
 from ood_suite.runs import Run, atomic_path, locked, write_json
 
@@ -319,6 +319,7 @@ def report_masks(run, tuner, held_out):
 
 def main(_):
     settings, from_file = settings_from_flags()
+    engine = jobs.engine_from_flags()
     base = Run.load(FLAGS.run, FLAGS.checkpoint)
     if from_file:
         from classifier_ood import estimate_loss
@@ -331,14 +332,22 @@ def main(_):
     seeds = [int(seed) for seed in FLAGS.seeds]
     if len(set(seeds)) < len(seeds) or min(seeds, default=-1) < 0:
         raise ValueError(f"--seeds must be different, and 0 or more. Received: {FLAGS.seeds}.")
-    for seed in seeds:
-        run = finetune(base, settings, seed, folder / f"seed{seed}", FLAGS.data_dir)
+    common = {"base": base, "settings": settings, "data_dir": FLAGS.data_dir}
+    listed = [
+        jobs.Job(
+            f"seed{seed}",
+            "classifier_ood.finetune:finetune",
+            common | {"seed": seed, "folder": folder / f"seed{seed}"},
+        )
+        for seed in seeds
+    ]
+    jobs.run(listed, folder, engine)
     if not FLAGS.final:
         return
     kept = [
         name
         for name in ("first", "best", "unmasked")
-        if (run.folder / "checkpoints" / f"{name}.keras").exists()
+        if (folder / f"seed{seeds[0]}" / "checkpoints" / f"{name}.keras").exists()
     ]
     for checkpoint in (*kept, "last"):
         logging.info("Evaluating %s.", checkpoint)
@@ -377,5 +386,7 @@ if __name__ == "__main__":
     flags.DEFINE_list("scores", ["all"], "Of --final, see ood_suite.eval.")
     flags.DEFINE_list("inner_layers", [], "Of --final: layers for mahalanobis_layers.")
     flags.DEFINE_bool("tune", False, "Of --final: search the grids of the scores.")
+    jobs.define_flags()
+    flags.adopt_module_key_flags(jobs)
     flags.mark_flag_as_required("run")
     run_app(main)

@@ -40,6 +40,7 @@ HELP = {
 CHOICES = {
     "augmentation": (["none", "crop", "flip", "crop_flip"], "Of the training images."),
     "dtype": (["float32", "mixed_bfloat16"], "Precision of the network."),
+    "strategy": (["mirrored"], "Train on all devices of this machine (TensorFlow)."),
     "learning_rate_schedule": (["cosine", "step"], "How the rate falls."),
 }
 
@@ -135,6 +136,8 @@ def train(experiment, exp, out_dir, data_dir=None, repeat_id=0, name=None):
     """Trains one classifier, or continues it, or finds it finished; returns its Run."""
     import keras
 
+    from ood_suite import replicas
+
     check(experiment)
     training = data.load(experiment.id_dataset, "train", data_dir)
     validation = data.load(experiment.id_dataset, "val", data_dir)
@@ -149,11 +152,11 @@ def train(experiment, exp, out_dir, data_dir=None, repeat_id=0, name=None):
     folder = pathlib.Path(out_dir) / exp / (name or experiment.backbone)
     keras.config.set_dtype_policy(experiment.dtype)
     seed = experiment.random_seed + repeat_id
-    model = build(
-        experiment, training.images.shape[1:], int(training.labels.max()) + 1,
-        len(training) // experiment.batch_size, seed,
-    )  # fmt: skip
-    with locked(folder):
+    with replicas.scope(experiment.strategy, experiment.batch_size), locked(folder):
+        model = build(
+            experiment, training.images.shape[1:], int(training.labels.max()) + 1,
+            len(training) // experiment.batch_size, seed,
+        )  # fmt: skip
         run = Run.open(folder, settings, EXTRACTOR, prints)
         if run.is_finished:
             logging.info("%s is finished: nothing to do.", folder)

@@ -5,9 +5,9 @@
 
 Member k sees its part of the classes as outliers: CE + beta * max(margin + mean entropy of ID -
 mean entropy of outliers, 0). The ensemble goes to OUT_DIR/EXP/leave_out_NAME[_repeat<repeat_id>],
-its members to member<k> in it, one after another; the same command continues. Started several
-times side by side, each takes the members that no other is at; --members=0,2 trains only those, so
-that several machines can share the work. `python -m ood_suite.eval
+its members to member<k> in it, one after another, or with --engine=ray side by side; the same
+command continues. Started several times, each takes the members that no other is at; --members=0,2
+trains only those. `python -m ood_suite.eval
 --run=ENSEMBLE` makes a detector of it (score leave_out), `--tune` chooses temperature and epsilon
 on validation data, `python -m classifier_ood.ablate_leave_out` shows what each ingredient buys.
 """
@@ -19,32 +19,15 @@ import numpy as np
 from absl import flags, logging
 
 from classifier_ood import train
-from ood_suite import data
+from classifier_ood.configs import LeaveOut
+from ood_suite import data, jobs
 from ood_suite.app import run_app
 from ood_suite.data.transforms import to_shape
-from ood_suite.runs import BusyError, Run, locked
+from ood_suite.runs import Run, locked
 
 FLAGS = flags.FLAGS
 EXTRACTOR = "classifier_ood.ensemble"
 SPLITS = 5
-
-
-@dataclasses.dataclass(frozen=True)
-class LeaveOut:
-    """What makes a leave-out ensemble of an experiment; the field names are those of the flags.
-
-    Attributes:
-        partition: "random", "each", or a name of leave_out.PARTITIONS.
-        splits: K, for "random" alone; None is the paper's 5.
-        margin: in nats. beta: weight of the entropy margin.
-        outlier_factor: left-out images per ID image in a batch.
-    """
-
-    partition: str = "random"
-    splits: int | None = None
-    margin: float = 0.4
-    beta: float = 0.2
-    outlier_factor: float = 1.0
 
 
 def check(settings):
@@ -59,66 +42,98 @@ def check(settings):
 
 
 def train_ensemble(
-    experiment, settings, exp, out_dir, data_dir=None, repeat_id=0, name=None, members=()
-):
+    experiment, settings, exp, out_dir, data_dir=None, repeat_id=0, name=None, members=(),
+    engine=jobs.Engine(),
+):  # fmt: skip
     """Trains an ensemble, or those of its members that are asked for; returns its Run."""
-    import keras
-
-    from classifier_ood import leave_out
-
     train.check(experiment)
     check(settings)
     if experiment.label_smoothing:
         raise ValueError("Label smoothing has no part in the loss of leave-out classifiers.")
-    training = data.load(experiment.id_dataset, "train", data_dir)
-    validation = data.load(experiment.id_dataset, "val", data_dir)
-    train.check_data(experiment, training, validation)
-    classes, seed = int(training.labels.max()) + 1, experiment.random_seed + repeat_id
-    parts = leave_out.partitions(classes, settings.splits or SPLITS, settings.partition, seed)
+    sets = _load(experiment, data_dir)
+    parts = _partition(experiment, settings, sets[0], repeat_id)
     wrong = [number for number in members if not 0 <= number < len(parts)]
     if wrong:
         raise ValueError(f"--members must lie in 0..{len(parts) - 1}. Received: {wrong}.")
-    _check_members(experiment, training, parts)
+    _check_members(experiment, sets[0], parts)
+    for note in filter(None, (s.note for s in sets)):
+        logging.info("Data: %s.", note)
+    folder = pathlib.Path(out_dir) / exp / f"leave_out_{name or experiment.backbone}"
+    if repeat_id:
+        folder = folder.with_name(f"{folder.name}_repeat{repeat_id}")
+    recorded = _recorded(experiment, settings, exp, repeat_id, parts)
+    names = {"parts": [f"member{number}" for number in range(len(parts))]}
+    with locked(folder, wait_s=60.0):  # others hold it for a moment only
+        ensemble = Run.open(folder, recorded | names, EXTRACTOR, _fingerprints(sets))
+    common = {
+        "experiment": experiment, "settings": settings, "exp": exp, "folder": folder,
+        "data_dir": data_dir, "repeat_id": repeat_id,
+    }  # fmt: skip
+    function = "classifier_ood.train_leave_out:train_member"
+    listed = [
+        jobs.Job(f"member{number}", function, common | {"number": number})
+        for number in members or range(len(parts))
+    ]
+    jobs.run(listed, folder, engine)
+    if ensemble.is_finished:
+        logging.info("Next: python -m ood_suite.eval --run=%s", folder)
+    return ensemble
+
+
+def train_member(experiment, settings, exp, folder, data_dir, repeat_id, number):
+    """Trains one member in its folder below the ensemble's, or continues it, or finds it
+    finished.
+    """
+    import keras
+
+    sets = _load(experiment, data_dir)
+    parts = _partition(experiment, settings, sets[0], repeat_id)
+    recorded = _recorded(experiment, settings, exp, repeat_id, parts) | {"member": number}
+    own, left_out = pathlib.Path(folder) / f"member{number}", parts[number]
+    logging.info("Member %d of %d leaves out the classes %s.", number, len(parts), left_out)
+    keras.config.set_dtype_policy(experiment.dtype)
+    with locked(own):
+        run = Run.open(own, recorded, train.EXTRACTOR, _fingerprints(sets))
+        if run.is_finished:
+            logging.info("%s is finished: nothing to do.", own)
+            return
+        seed = experiment.random_seed + repeat_id + 1000 * number
+        classes = int(sets[0].labels.max()) + 1
+        _fit(experiment, settings, run, sets, left_out, classes, seed)
+
+
+def _load(experiment, data_dir):
+    """(training, validation, validation OOD)."""
+    training = data.load(experiment.id_dataset, "train", data_dir)
+    validation = data.load(experiment.id_dataset, "val", data_dir)
+    train.check_data(experiment, training, validation)
     outside = data.first_available(
         experiment.ood_validation, experiment.ood_validation_split, data_dir,
         training.images.shape[1:],
     )  # fmt: skip
-    recorded = dataclasses.asdict(experiment) | dataclasses.asdict(settings) | {
+    return training, validation, outside
+
+
+def _partition(experiment, settings, training, repeat_id):
+    from classifier_ood import leave_out
+
+    classes, seed = int(training.labels.max()) + 1, experiment.random_seed + repeat_id
+    return leave_out.partitions(classes, settings.splits or SPLITS, settings.partition, seed)
+
+
+def _recorded(experiment, settings, exp, repeat_id, parts):
+    import keras
+
+    return dataclasses.asdict(experiment) | dataclasses.asdict(settings) | {
         "exp": exp,
         "repeat_id": repeat_id,
         "backend": keras.backend.backend(),
         "left_out": [list(part) for part in parts],
     }  # fmt: skip
-    sets = (training, validation, outside)
-    prints = {f"{s.name}_{s.split}": s.fingerprint for s in sets}
-    folder = pathlib.Path(out_dir) / exp / f"leave_out_{name or experiment.backbone}"
-    if repeat_id:
-        folder = folder.with_name(f"{folder.name}_repeat{repeat_id}")
-    for note in filter(None, (s.note for s in sets)):
-        logging.info("Data: %s.", note)
-    with locked(folder, wait_s=60.0):  # others hold it for a moment only
-        names = {"parts": [f"member{number}" for number in range(len(parts))]}
-        ensemble = Run.open(folder, recorded | names, EXTRACTOR, prints)
-    busy = []
-    for number in members or range(len(parts)):
-        left_out, own = parts[number], folder / f"member{number}"
-        logging.info("Member %d of %d leaves out the classes %s.", number, len(parts), left_out)
-        keras.config.set_dtype_policy(experiment.dtype)
-        try:
-            with locked(own):
-                run = Run.open(own, recorded | {"member": number}, train.EXTRACTOR, prints)
-                if run.is_finished:
-                    logging.info("%s is finished: nothing to do.", own)
-                    continue
-                _fit(experiment, settings, run, sets, left_out, classes, seed + 1000 * number)
-        except BusyError as error:
-            logging.warning("%s", error)
-            busy.append(number)
-    if busy:
-        logging.warning("Members %s are left to the processes that are at them.", busy)
-    if ensemble.is_finished:
-        logging.info("Next: python -m ood_suite.eval --run=%s", folder)
-    return ensemble
+
+
+def _fingerprints(sets):
+    return {f"{s.name}_{s.split}": s.fingerprint for s in sets}
 
 
 def _check_members(experiment, training, parts):
@@ -202,7 +217,7 @@ def main(_):
     members = [int(number) for number in FLAGS.members]
     train_ensemble(
         experiment, settings, FLAGS.exp, FLAGS.out_dir, FLAGS.data_dir, FLAGS.repeat_id, FLAGS.name,
-        members,
+        members, jobs.engine_from_flags(),
     )  # fmt: skip
 
 
@@ -214,5 +229,7 @@ if __name__ == "__main__":
     flags.DEFINE_float("beta", 0.2, "Weight of the entropy margin in the loss.")
     flags.DEFINE_float("outlier_factor", 1.0, "Left-out images per ID image in a batch.")
     flags.DEFINE_list("members", [], "Train only these members, such as 0,2; default: all.")
-    flags.adopt_module_key_flags(train)
+    jobs.define_flags()
+    for module in (train, jobs):
+        flags.adopt_module_key_flags(module)
     run_app(main)

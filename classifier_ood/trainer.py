@@ -6,6 +6,8 @@ import keras
 import numpy as np
 from keras import ops
 
+from ood_suite import replicas
+
 PAD = 4  # zeros around the image that a crop is taken from
 AUGMENTATIONS = ("none", "crop", "flip", "crop_flip")
 
@@ -82,7 +84,7 @@ class Trainer(keras.Model):
         return self.backbone(self.augmentation(images, training=training), training=training)
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
-        return ops.mean(cross_entropy(y_pred["logits"], y, self.label_smoothing))
+        return replicas.share(ops.mean(cross_entropy(y_pred["logits"], y, self.label_smoothing)))
 
     def compute_metrics(self, x, y, y_pred, sample_weight=None):
         self.accuracy.update_state(y, y_pred["logits"])

@@ -22,14 +22,14 @@ def test_sgd_equals_torch(nesterov):
         optimizer.learning_rate = rate
         optimizer.apply([keras.ops.convert_to_tensor(gradient.astype(np.float32))])
     expected = frozen[f"sgd/nesterov_{nesterov}"]
-    np.testing.assert_allclose(weights.numpy(), expected, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(np.asarray(weights), expected, rtol=1e-5, atol=1e-6)
 
 
 def test_cross_entropy_by_hand():
     logits = np.log([[0.5, 0.3, 0.2], [0.1, 0.1, 0.8]]).astype(np.float32)
-    plain = trainer.cross_entropy(logits, np.array([0, 1])).numpy()
+    plain = np.asarray(trainer.cross_entropy(logits, np.array([0, 1])))
     np.testing.assert_allclose(plain, [-np.log(0.5), -np.log(0.1)], rtol=1e-6)
-    smooth = trainer.cross_entropy(logits, np.array([0, 1]), 0.1).numpy()
+    smooth = np.asarray(trainer.cross_entropy(logits, np.array([0, 1]), 0.1))
     mean = -np.log([[0.5, 0.3, 0.2], [0.1, 0.1, 0.8]]).mean(1)
     np.testing.assert_allclose(smooth, 0.9 * plain + 0.1 * mean, rtol=1e-6)
 

@@ -25,6 +25,7 @@ class Experiment:
         eval_reads: validation reads per evaluation, spread evenly over the split; 0 for all.
         filter_label: train on this class alone; -1 for all.
         network ... reg_type: see density.ReadDensity.
+        strategy: None, or "mirrored" for all devices of the machine, see ood_suite.replicas.
         classifier_steps, classifier_learning_rate, motifs, motif_length, hidden: of the motif
             classifier.
     """
@@ -53,6 +54,7 @@ class Experiment:
     reg_type: str = "l2"
     mutation_rate: float = 0.0
     dtype: str = "float32"
+    strategy: str | None = None
     classifier_steps: int = 20_000
     classifier_learning_rate: float = 1e-4
     motifs: int = 1_000

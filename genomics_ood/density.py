@@ -15,6 +15,7 @@ import keras
 import numpy as np
 from keras import layers, ops
 
+from ood_suite import replicas
 from ood_suite.mutation import Mutation
 
 NETWORKS = ("conv", "lstm")
@@ -104,7 +105,7 @@ class ReadDensity(keras.Model):
         )
         for penalty in self.losses:
             nats = nats + ops.cast(penalty, "float32")
-        return nats
+        return replicas.share(nats)
 
     def get_config(self):
         return self.options | {"name": self.name, "dtype": self.dtype_policy.name}

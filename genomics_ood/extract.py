@@ -11,8 +11,9 @@ import numpy as np
 from absl import flags, logging
 
 from genomics_ood import reads
+from ood_suite import extraction
 from ood_suite.app import run_app
-from ood_suite.extraction import Extraction, example_hashes
+from ood_suite.extraction import example_hashes
 from ood_suite.outputs import Outputs
 from ood_suite.runs import Run, RunError
 
@@ -21,7 +22,7 @@ CHUNK_BYTES = 2**18  # of bases between two moves of the progress bar
 _MODELS = {}  # evaluation asks for several data sets of several runs in turn
 
 
-def extract(run, names, split, data_dir=None, maps=True, batch_size=100):
+def extract(run, names, split, data_dir=None, maps=True, batch_size=100, shard=None):
     """Outputs of a finished run on one set of reads: log_prob, log_prob_map, bases, labels,
     example_hashes; from its file if that is of the same model and data.
 
@@ -29,6 +30,7 @@ def extract(run, names, split, data_dir=None, maps=True, batch_size=100):
         names: data sets in order of preference; the first that is there is taken.
         split: "train", "val" or "test".
         maps: has no effect: a map is four bytes a base, and is always there.
+        shard: see extraction.Extraction.
 
     Raises:
         RunError: an unfinished run, or a model file that cannot be read.
@@ -46,7 +48,8 @@ def extract(run, names, split, data_dir=None, maps=True, batch_size=100):
         }
 
     found = load_reads(run, names, split, data_dir)
-    return extraction(run, found, split, "genomics_ood.extract").part(None, main_part)
+    job = job_of(run, found, split, "genomics_ood.extract", batch_size, shard)
+    return job.part(None, main_part)
 
 
 def load_reads(run, names, split, data_dir=None):
@@ -67,14 +70,16 @@ def hashes(run, names, split, data_dir=None):
     return Outputs(labels=found.labels, example_hashes=marks, meta=meta)
 
 
-def extraction(run, found, split, module):
+def job_of(run, found, split, module, batch_size, shard):
     """The Extraction of a run on a ReadSet."""
-    return Extraction(
+    return extraction.Extraction(
         run, found, split, found.bases,
         f"python -m {module} --run={run.folder} --dataset={found.name} --split={split}",
         extra={"class_names": list(found.class_names), "lineages": list(found.lineages)},
         unit="read",
         chunk_bytes=CHUNK_BYTES,
+        batch_size=batch_size,
+        shard=shard,
     )  # fmt: skip
 
 
@@ -105,11 +110,12 @@ def main(_):
     wanted += [((name,), "test") for name in settings["ood_test"]]
     if FLAGS.dataset:
         wanted = [(tuple(FLAGS.dataset), FLAGS.split)]
-    for names, split in wanted:
-        outputs = extract(run, names, split, FLAGS.data_dir, batch_size=FLAGS.batch_size)
+    common = {"data_dir": FLAGS.data_dir, "batch_size": FLAGS.batch_size}
+    listed = [{"names": names, "split": split} | common for names, split in wanted]
+    for outputs in extraction.compute("genomics_ood.extract:extract", run, listed):
         logging.info(
             "%s (%s): %d reads, mean log p %.2f nats%s",
-            outputs.meta["dataset"], split, len(outputs), outputs.log_prob.mean(),
+            outputs.meta["dataset"], outputs.meta["split"], len(outputs), outputs.log_prob.mean(),
             f" [{outputs.meta['note']}]" if outputs.meta["note"] else "",
         )  # fmt: skip
 
@@ -124,5 +130,7 @@ if __name__ == "__main__":
     flags.DEFINE_enum("split", "test", reads.SPLITS, "Split of --dataset.")
     flags.DEFINE_string("data_dir", None, "Folder of the npz files; default: genomics_data.")
     flags.DEFINE_integer("batch_size", 100, "Reads per step.", lower_bound=1)
+    extraction.define_flags()
+    flags.adopt_module_key_flags(extraction)
     flags.mark_flag_as_required("run")
     run_app(main)

@@ -10,7 +10,8 @@ import numpy as np
 from absl import flags, logging
 
 from genomics_ood import reads
-from genomics_ood.extract import extraction, hashes, load_model, load_reads  # noqa: F401 (hashes: for eval)
+from genomics_ood.extract import hashes, job_of, load_model, load_reads  # noqa: F401 (hashes: eval)
+from ood_suite import extraction
 from ood_suite.app import run_app
 from ood_suite.extraction import example_hashes, joined, short
 from ood_suite.runs import Run
@@ -21,7 +22,7 @@ _COMPILED = {}  # gradients, kept from one data set to the next
 
 def extract(
     run, names, split, data_dir=None, odin=(), inner_layers=(), mahalanobis_epsilons=(),
-    batch_size=100,
+    batch_size=100, shard=None,
 ):  # fmt: skip
     """Outputs of a finished run on one set of reads; what is on file of the same model and data is
     not computed again.
@@ -39,7 +40,7 @@ def extract(
     kernel, bias = network.get_layer("logits").get_weights()
     constants = {"head_kernel": kernel, "head_bias": bias}
     found = load_reads(run, names, split, data_dir)
-    job = extraction(run, found, split, "genomics_ood.extract_features")
+    job = job_of(run, found, split, "genomics_ood.extract_features", batch_size, shard)
 
     def main_part(bases):
         outputs = network.predict(one_hot(bases), batch_size=batch_size, verbose=0)
@@ -78,15 +79,21 @@ def data_sets(settings):
 
 def main(_):
     run = Run.load(FLAGS.run)
-    for role, (names, split) in data_sets(run.settings).items():
-        if role == "training":
-            continue
-        outputs = extract(run, names, split, FLAGS.data_dir, ((1000.0, 0.0014),))
-        logging.info("%s (%s): %d reads", outputs.meta["dataset"], split, len(outputs))
+    common = {"data_dir": FLAGS.data_dir, "odin": ((1000.0, 0.0014),)}
+    listed = [
+        {"names": names, "split": split} | common
+        for role, (names, split) in data_sets(run.settings).items()
+        if role != "training"
+    ]
+    for outputs in extraction.compute("genomics_ood.extract_features:extract", run, listed):
+        meta = outputs.meta
+        logging.info("%s (%s): %d reads", meta["dataset"], meta["split"], len(outputs))
 
 
 if __name__ == "__main__":
     flags.DEFINE_string("run", None, "Run folder of a finished classifier.")
     flags.DEFINE_string("data_dir", None, "Folder of the npz files; default: genomics_data.")
+    extraction.define_flags()
+    flags.adopt_module_key_flags(extraction)
     flags.mark_flag_as_required("run")
     run_app(main)

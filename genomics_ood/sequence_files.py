@@ -14,6 +14,8 @@ import zlib
 
 import numpy as np
 
+from ood_suite.app import optional
+
 BASES = "ACGT"
 UNKNOWN = 255
 RECORDS_AT_ONCE = 1000
@@ -125,8 +127,7 @@ def tfrecord_reads(path):
     Raises:
         ValueError: a damaged or foreign file.
     """
-    import tensorflow as tf
-
+    tf = optional("tensorflow")
     if not pathlib.Path(path).exists():
         raise FileNotFoundError(f"There is no file {path}.")
     layout = {
@@ -149,8 +150,7 @@ def tfrecord_reads(path):
 
 def tfds_reads(split, tfds_dir=None):
     """(iterator of (bases, label, origin), names of all labels) of a split of TFDS's set."""
-    import tensorflow_datasets as tfds
-
+    tfds = optional("tensorflow_datasets")
     dataset, info = tfds.load(
         "genomics_ood", split=split, data_dir=tfds_dir, shuffle_files=False, with_info=True
     )

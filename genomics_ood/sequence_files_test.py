@@ -114,6 +114,7 @@ def write_reference_folder(folder):
     return folder
 
 
+@pytest.mark.tensorflow
 def test_tfrecords_become_npz(tmp_path):
     folder = write_reference_folder(tmp_path / "records")
     arguments = (f"--tfrecord_dir={folder}", "--name=toy", f"--data_dir={tmp_path}")
@@ -129,6 +130,7 @@ def test_tfrecords_become_npz(tmp_path):
     assert outside.class_names == ("20", "Forty") and outside.labels.tolist() == [1, 0, 0]
 
 
+@pytest.mark.tensorflow
 def test_damaged_tfrecords(tmp_path):
     path = write_tfrecord(tmp_path / "a.tfrecord", [("0123", 1)] * 50)
     path.write_bytes(path.read_bytes()[:-10])
@@ -141,6 +143,7 @@ def test_damaged_tfrecords(tmp_path):
         records_to_np.numbered(np.array([3, 4]), [3])
 
 
+@pytest.mark.tensorflow
 @pytest.mark.filterwarnings("ignore")
 def test_the_tfds_builder():
     import tensorflow as tf

@@ -47,6 +47,7 @@ CHOICES = {
     "reg_type": (["l1", "l2"], "reg_weight * sum |w|, or reg_weight * 0.5 * sum w**2."),
     "learning_rate_schedule": (["constant", "cosine"], "How it falls."),
     "dtype": (["float32", "mixed_bfloat16"], "Precision of the network."),
+    "strategy": (["mirrored"], "Train on all devices of this machine (TensorFlow)."),
 }
 MODEL_OPTIONS = (
     "network", "units", "num_layers", "kernel_size", "embedding_dim", "layer_norm", "dropout_p",
@@ -169,7 +170,7 @@ def open_run(experiment, settings, name, sets, folder, extractor):
 
 def train(experiment, name, out_dir, data_dir=None, repeat_id=0):
     """Trains one density, or continues it, or finds it finished; returns its Run."""
-    from ood_suite import backend
+    from ood_suite import backend, replicas
     from ood_suite import training as trainer
 
     check(experiment)
@@ -179,8 +180,8 @@ def train(experiment, name, out_dir, data_dir=None, repeat_id=0):
     folder = pathlib.Path(out_dir) / name / run_name(experiment, repeat_id)
     seed = experiment.random_seed + repeat_id
     backend.set_seed(seed)
-    model = build_model(experiment, seed)
-    with locked(folder):
+    with replicas.scope(experiment.strategy, experiment.batch_size), locked(folder):
+        model = build_model(experiment, seed)
         sets = (training, validation)
         settings = {"repeat_id": repeat_id, "length": int(training.bases.shape[1])}
         run = open_run(experiment, settings, name, sets, folder, EXTRACTOR)

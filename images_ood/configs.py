@@ -28,6 +28,7 @@ class Experiment:
         ema_overwrite_frequency: steps after which the weights are set to their average, again and
             again; 0 for never.
         eval_images: validation images per evaluation, spread evenly over the split; 0 for all.
+        strategy: None, or "mirrored" for all devices of the machine, see ood_suite.replicas.
     """
 
     id_dataset: str
@@ -59,6 +60,7 @@ class Experiment:
     data_init: bool = False
     class_conditional: bool = False
     dtype: str = "float32"
+    strategy: str | None = None
     mutation_rates: tuple = (0.1, 0.2, 0.3)
     reg_weights: tuple = (0.0, 10.0, 100.0)
 

@@ -11,6 +11,7 @@ from images_ood import notmnist_to_np, tfds_to_np
 from ood_suite import data
 
 
+@pytest.mark.tensorflow
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("name", tfds_to_np.NAMES)
 def test_tfds_rows_are_split_in_order(name, tmp_path):

@@ -4,9 +4,8 @@ code lengths.
     python -m images_ood.extract --run=output/images_ood/fashion_small/reg0_mr0 --dataset=mnist
     --split=test
 
-One npz a data set in the run's outputs/ (see ood_suite.outputs), written in one step when complete:
-the same command after a kill starts that set again, and leaves what is finished alone.
-`ood_suite.eval` calls `extract` by itself.
+One npz a data set in the run's outputs/ (see ood_suite.outputs), batch by batch: the same command
+goes on where a killed one stopped. `ood_suite.eval` calls `extract` by itself.
 """
 
 import io
@@ -15,19 +14,18 @@ import numpy as np
 from absl import flags, logging
 from scipy.special import logsumexp
 
-from ood_suite import data
+from ood_suite import data, extraction
 from ood_suite.app import run_app
 from ood_suite.data.transforms import to_shape
-from ood_suite.outputs import Outputs
-from ood_suite.runs import Run, RunError, fingerprint, locked
+from ood_suite.runs import Run, RunError
 
 FLAGS = flags.FLAGS
-CHUNK = 1000  # images between two moves of the progress bar
+CHUNK_BYTES = 2**20  # of images between two moves of the progress bar
 KEPT_MODELS = 16
 _MODELS = {}  # evaluation asks for several data sets of several runs in turn
 
 
-def extract(run, names, split, data_dir=None, maps=False, batch_size=100):
+def extract(run, names, split, data_dir=None, maps=False, batch_size=100, shard=None):
     """Outputs of a finished run on one data set, from its file if that is of the same model and
     data.
 
@@ -36,6 +34,7 @@ def extract(run, names, split, data_dir=None, maps=False, batch_size=100):
         names: data sets in order of preference; the first that is there is taken.
         split: "train", "val" or "test".
         maps: also keep the per-pixel map and the images.
+        shard: see extraction.Extraction.
 
     Returns:
         Outputs with log_prob, code_length, labels, and with `maps` log_prob_map and images.
@@ -44,49 +43,30 @@ def extract(run, names, split, data_dir=None, maps=False, batch_size=100):
         RunError: an unfinished run, or a model file that cannot be read.
     """
     run.require_finished()
-    found = data.first_available(names, split, data_dir)
-    meta = {
-        "run": str(run.folder),
-        "dataset": found.name,
-        "split": split,
-        "fingerprint": found.fingerprint,
-        "model_fingerprint": fingerprint(np.frombuffer(run.model_path.read_bytes(), np.uint8)),
-        "source_note": found.note,
-        "command": f"python -m images_ood.extract --run={run.folder} --dataset={found.name} "
-        f"--split={split}",
-    }
-    path = run.outputs_path(found.name, split)
-    if path.exists():
-        outputs = Outputs.load(path)
-        same = all(
-            outputs.meta.get(key) == meta[key]
-            for key in ("fingerprint", "model_fingerprint", "source_note")
-        )
-        if same and (outputs.log_prob_map is not None or not maps):
-            return outputs
-    with locked(path.parent):
-        outputs = _extract(run, found, maps, batch_size, meta)
-        outputs.save(path)
-    return outputs
-
-
-def _extract(run, found, maps, batch_size, meta):
     model = load_model(run)
-    images, steps = to_shape(found.images, model.options["image_shape"])
-    title = f"{run.folder.name} on {found.name}"
-    log_prob_map = _log_prob_map(model, images, batch_size, title)
-    return Outputs(
-        labels=found.labels,
-        log_prob=log_prob_map.sum(axis=(1, 2), dtype=np.float64),
-        log_prob_map=log_prob_map if maps else None,
-        images=images if maps else None,
-        code_length=np.array([png_bits(image) for image in images]),
-        meta=meta
-        | {
-            "note": "; ".join(filter(None, [found.note, *(f"{found.name}: {s}" for s in steps)])),
-            "dtype": model.dtype_policy.name,
-        },
-    )
+    shape = model.options["image_shape"]
+    found = data.first_available(names, split, data_dir, shape)
+    job = extraction.Extraction(
+        run, found, split, found.images,
+        f"python -m images_ood.extract --run={run.folder} --dataset={found.name} --split={split}",
+        extra={"dtype": model.dtype_policy.name},
+        prepare=lambda images: to_shape(images, shape),
+        chunk_bytes=CHUNK_BYTES,
+        batch_size=batch_size,
+        shard=shard,
+    )  # fmt: skip
+
+    def main_part(images):
+        found = log_prob_map(model, images, batch_size)
+        arrays = {
+            "log_prob": found.sum(axis=(1, 2), dtype=np.float64),
+            "code_length": np.array([png_bits(image) for image in images]),
+        }
+        return arrays | ({"log_prob_map": found, "images": images} if maps else {})
+
+    if not maps and job.on_file("maps"):
+        return job.on_file("maps")
+    return job.part("maps" if maps else None, main_part)
 
 
 def load_model(run):
@@ -121,20 +101,11 @@ def png_bits(image):
     return 8.0 * buffer.tell()
 
 
-def _log_prob_map(model, images, batch_size, title):
-    """float32 (n, height, width) nats, with a progress bar."""
-    from tqdm.auto import tqdm
-
-    maps = []
-    with tqdm(total=len(images), desc=title, unit="image", mininterval=2) as bar:
-        for start in range(0, len(images), CHUNK):
-            chunk = images[start : start + CHUNK]
-            if model.options["num_classes"]:
-                maps.append(_marginal_map(model, chunk, batch_size))
-            else:
-                maps.append(model.predict(chunk, batch_size=batch_size, verbose=0))
-            bar.update(len(chunk))
-    return np.concatenate(maps)
+def log_prob_map(model, images, batch_size):
+    """float32 (n, height, width) nats."""
+    if model.options["num_classes"]:
+        return _marginal_map(model, images, batch_size)
+    return model.predict(images, batch_size=batch_size, verbose=0)
 
 
 def _marginal_map(model, images, batch_size):
@@ -164,11 +135,12 @@ def main(_):
         wanted = [((settings["id_dataset"],), "val"), ((settings["id_dataset"],), "test")]
         wanted += [(tuple(settings["ood_validation"]), settings["ood_validation_split"])]
         wanted += [((name,), "test") for name in settings["ood_test"]]
-    for names, split in wanted:
-        outputs = extract(run, names, split, FLAGS.data_dir, FLAGS.maps, FLAGS.batch_size)
+    common = {"data_dir": FLAGS.data_dir, "maps": FLAGS.maps, "batch_size": FLAGS.batch_size}
+    listed = [{"names": names, "split": split} | common for names, split in wanted]
+    for outputs in extraction.compute("images_ood.extract:extract", run, listed):
         logging.info(
             "%s (%s): %d images, mean log p %.2f nats%s",
-            outputs.meta["dataset"], split, len(outputs), outputs.log_prob.mean(),
+            outputs.meta["dataset"], outputs.meta["split"], len(outputs), outputs.log_prob.mean(),
             f" [{outputs.meta['note']}]" if outputs.meta["note"] else "",
         )  # fmt: skip
 
@@ -184,5 +156,7 @@ if __name__ == "__main__":
     flags.DEFINE_string("data_dir", None, "Folder of the npz files; default: image_data.")
     flags.DEFINE_bool("maps", True, "Also keep per-pixel maps and images (4 + 1 bytes a pixel).")
     flags.DEFINE_integer("batch_size", 100, "Images per step.", lower_bound=1)
+    extraction.define_flags()
+    flags.adopt_module_key_flags(extraction)
     flags.mark_flag_as_required("run")
     run_app(main)

@@ -19,6 +19,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from keras import ops
 
+from ood_suite.app import optional
+
 MINIMUM_RESCALED_SCALE = float(np.exp(-7.0))  # in units of the rescaled input, [-1, 1]
 MINIMUM_RAW_SCALE = 0.25  # in pixels, 0..255
 
@@ -151,9 +153,7 @@ def distribution(parameters):
         tfd.MixtureSameFamily with batch shape (batch, height, width) and event shape (c,): pixels
         as float32 0..255.
     """
-    import tensorflow as tf
-    import tensorflow_probability as tfp
-
+    tf, tfp = optional("tensorflow"), optional("tensorflow_probability")
     tfd = tfp.distributions
 
     def quantized(values):

@@ -65,6 +65,7 @@ def test_equal_to_the_literal_formula(rng, rescale):
             assert float(ours[0, 0, 0]) == pytest.approx(expected, rel=1e-4, abs=1e-4)
 
 
+@pytest.mark.tensorflow
 @pytest.mark.parametrize("channels, rescale", [(1, True), (1, False), (3, True), (3, False)])
 def test_equal_to_tensorflow_probability(rng, channels, rescale):
     parameters = random_parameters(rng, channels, 3, rescale)
@@ -86,6 +87,7 @@ def test_far_tails_are_finite_and_linear():
     assert slope == pytest.approx(1 / float(parameters.scales[0, 0, 0, 0, 0]), rel=1e-4)
 
 
+@pytest.mark.tensorflow
 def test_samples_follow_the_probabilities(rng):
     raw = np.zeros((1, 1, 1, 3), np.float32)
     raw[..., 2] = -4.0

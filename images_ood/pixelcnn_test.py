@@ -62,6 +62,7 @@ def test_causal_at_the_start_and_after_training(options, rng):
     assert_causal(model, rng, labels)
 
 
+@pytest.mark.tensorflow
 @pytest.mark.parametrize(
     "shape, hierarchies, mix", [((8, 8, 1), 1, 1), ((8, 8, 3), 2, 2), ((12, 8, 3), 3, 1)]
 )
@@ -217,11 +218,15 @@ def test_saved_models_score_identically(use_weight_norm, rng, tmp_path):
         initialize_from_data(model, images)
     model.save(tmp_path / "model.keras")
     loaded = keras.saving.load_model(tmp_path / "model.keras", compile=False, safe_mode=True)
-    np.testing.assert_array_equal(
-        loaded.predict(images, verbose=0), model.predict(images, verbose=0)
+    for ours, theirs in zip(loaded.get_weights(), model.get_weights(), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    exact = 0.0 if keras.backend.backend() == "tensorflow" else 1e-5  # XLA compiles both anew
+    np.testing.assert_allclose(
+        loaded.predict(images, verbose=0), model.predict(images, verbose=0), rtol=exact
     )
 
 
+@pytest.mark.tensorflow
 def test_the_log_probability_map_sums_to_the_mixture(rng):
     model = PixelCNN((8, 8, 1), rescale_pixel_value=True, num_logistic_mix=3, **TINY)
     images = images_of(rng)

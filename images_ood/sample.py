@@ -14,9 +14,9 @@ from absl import flags, logging
 from images_ood import logistic_mixture
 from images_ood.extract import load_model
 from ood_suite import data, figures
-from ood_suite.app import run_app
+from ood_suite.app import optional, run_app
 from ood_suite.data.transforms import to_shape
-from ood_suite.runs import Run, atomic_path
+from ood_suite.runs import Run, RunError, atomic_path
 
 FLAGS = flags.FLAGS
 
@@ -31,9 +31,12 @@ def draw(model, count, seed, labels=None):
     Returns:
         uint8 (count, height, width, channels).
     """
-    import tensorflow as tf
+    import keras
     from tqdm.auto import tqdm
 
+    if keras.backend.backend() != "tensorflow":  # TensorFlow Probability draws the pixels
+        raise RunError("Sampling needs TensorFlow: repeat with KERAS_BACKEND=tensorflow.")
+    tf = optional("tensorflow")
     height, width, _ = model.options["image_shape"]
     images = np.zeros((count, *model.options["image_shape"]), np.float32)
 

@@ -14,7 +14,7 @@ import numpy as np
 from absl import flags, logging
 
 from ood_suite import data
-from ood_suite.app import run_app
+from ood_suite.app import optional, run_app
 from ood_suite.data.npz import write_images
 
 FLAGS = flags.FLAGS
@@ -25,9 +25,9 @@ def read(name, split, tfds_dir=None):
     """One official split in stored order: images uint8 (n, height, width, channels), labels int32
     (n,).
     """
-    import tensorflow_datasets as tfds
     from tqdm.auto import tqdm
 
+    tfds = optional("tensorflow_datasets")
     dataset = tfds.load(name, split=split, data_dir=tfds_dir, shuffle_files=False)
     examples = list(
         tqdm(tfds.as_numpy(dataset), desc=f"{name} {split}", unit="image", mininterval=2)

@@ -50,6 +50,7 @@ HELP = {
 CHOICES = {
     "learning_rate_schedule": (["exponential", "cosine"], "How it falls."),
     "dtype": (["float32", "mixed_bfloat16"], "Precision of the network."),
+    "strategy": (["mirrored"], "Train on all devices of this machine (TensorFlow)."),
 }
 
 
@@ -100,6 +101,8 @@ def check(experiment):
     if not 0.0 < experiment.learning_rate < float("inf"):
         value = experiment.learning_rate
         raise ValueError(f"--learning_rate must be positive and finite. Received: {value}.")
+    if experiment.strategy and experiment.ema_overwrite_frequency:
+        raise ValueError("--strategy=mirrored needs --ema_overwrite_frequency=0: Keras can't both.")
     if experiment.data_init and not experiment.use_weight_norm:
         raise ValueError("--data_init has no effect without --use_weight_norm.")
 
@@ -156,6 +159,8 @@ def train(experiment, name, out_dir, data_dir=None, repeat_id=0, save_im=False):
     """Trains one model, or continues it, or finds it finished; returns its Run."""
     import keras
 
+    from ood_suite import replicas
+
     check(experiment)
     if experiment.background_steps and (experiment.mutation_rate or experiment.reg_weight):
         experiment = dataclasses.replace(experiment, total_steps=experiment.background_steps)
@@ -178,7 +183,9 @@ def train(experiment, name, out_dir, data_dir=None, repeat_id=0, save_im=False):
             return run
         for note in filter(None, (training.note, validation.note)):
             logging.info("Data: %s.", note)
-        _fit(experiment, run, training, validation, experiment.random_seed + repeat_id, save_im)
+        with replicas.scope(experiment.strategy, experiment.batch_size):
+            seed = experiment.random_seed + repeat_id
+            _fit(experiment, run, training, validation, seed, save_im)
     return run
 
 

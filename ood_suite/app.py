@@ -1,6 +1,7 @@
 """How every binary starts: absl flags, and errors that are the user's to mend as one line."""
 
 import dataclasses
+import importlib
 import os
 import sys
 
@@ -8,7 +9,20 @@ from absl import app, flags, logging
 
 from ood_suite.runs import RunError
 
+# Errors whose message says what to mend; any other one shows where it came from.
+MENDABLE = (ValueError, RunError, OSError, FloatingPointError)
 flags.disclaim_key_flags()  # what is defined here belongs to the binary, also in --help
+
+
+def optional(module):
+    """A module that not every installation has; RunError that says how to get it."""
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        package = module.partition(".")[0].replace("_", "-")
+        raise RunError(
+            f"This needs {package}, which is not installed: pip install {package}."
+        ) from error
 
 
 def run_app(main, positional=False):
@@ -26,7 +40,7 @@ def run_app(main, positional=False):
         except BrokenPipeError as error:  # the reader of our output, such as head, has enough
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise SystemExit(141) from error
-        except (ValueError, RunError, OSError, FloatingPointError) as error:
+        except MENDABLE as error:
             raise SystemExit(f"Error: {error}") from error
 
     app.run(guarded)

@@ -4,6 +4,8 @@ import contextlib
 
 import keras
 
+from ood_suite import replicas
+
 
 def set_seed(seed):
     """Seeds Python, NumPy and the backend, and makes TensorFlow's operations deterministic."""
@@ -15,14 +17,14 @@ def set_seed(seed):
 
 
 def jit_compile():
-    """Whether to compile training with XLA: it pays on an accelerator, and costs 4 to 5 times on a
-    CPU in TensorFlow.
+    """Whether to compile training with XLA: it pays on an accelerator, costs 4 to 5 times on a CPU
+    in TensorFlow, and cannot be on several of TensorFlow's devices at once.
     """
     if keras.backend.backend() != "tensorflow":
         return True
     import tensorflow as tf
 
-    return bool(tf.config.list_physical_devices("GPU"))
+    return replicas.count() == 1 and bool(tf.config.list_physical_devices("GPU"))
 
 
 def input_gradient(function):

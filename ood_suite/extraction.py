@@ -1,18 +1,27 @@
 """What a finished run says of a data set, as files: computed batch by batch at constant memory,
 continued after a kill, and not computed again for the same model and data.
+
+Shards of a set can be computed by several processes or machines. Each is written to a folder of its
+own; who asks for the whole set once all are there joins them into the same single file.
 """
 
 import dataclasses
 import hashlib
+import re
+import shutil
 from collections.abc import Callable
 
 import numpy as np
+from absl import flags
 
+from ood_suite import jobs
 from ood_suite.outputs import Outputs, OutputsWriter
 from ood_suite.runs import Run, fingerprint, locked
 
 CHUNK_BYTES = 2**24  # of examples between two moves of the progress bar
 FLUSH_EVERY = 20  # chunks between two points where a killed extraction can go on
+FLAGS = flags.FLAGS
+flags.disclaim_key_flags()  # what is defined here belongs to the binary, also in --help
 
 
 @dataclasses.dataclass
@@ -30,6 +39,9 @@ class Extraction:
         prepare: function(chunk) -> (what the model takes, notes on what was done to it).
         unit: of the progress bar.
         chunk_bytes: of examples that are handed over at once; None is CHUNK_BYTES.
+        batch_size: of the model. Chunks and shards are whole batches, so that the same examples
+            pass the model together however the set is cut.
+        shard: (number from 0, how many), to compute this shard alone; None for the whole set.
     """
 
     run: Run
@@ -42,65 +54,123 @@ class Extraction:
     prepare: Callable = lambda chunk: (chunk, [])
     unit: str = "image"
     chunk_bytes: int | None = None
+    batch_size: int = 100
+    shard: tuple | None = None
 
     def __post_init__(self):
         self.run.require_finished()
-
-    def part(self, name, function, constants=None, depends_on=None):
-        """Outputs of one part, from its file or computed.
-
-        Args:
-            name: of the part; None is the main one, which has labels and `constants` too.
-            function: prepared chunk -> {field: array (rows, ...)}.
-            constants: {field: array} without a dimension of examples.
-            depends_on: what else the part must be of, besides model and data.
-        """
+        if self.shard and not 0 <= self.shard[0] < self.shard[1]:
+            raise ValueError(f"`shard` must be (number, how many). Received: {self.shard}.")
         model = self.run.model_path.read_bytes()
-        meta = self.identity | {
+        self.meta = self.identity | {
             "dataset": self.found.name,
             "split": self.split,
             "fingerprint": self.found.fingerprint,
             "model_fingerprint": fingerprint(np.frombuffer(model, np.uint8)),
             "source_note": self.found.note,
-            "depends_on": depends_on,
         }
-        path = self.run.outputs_path(self.found.name, self.split, name)
-        if path.exists():
-            outputs = Outputs.load(path)
-            if all(outputs.meta.get(key) == value for key, value in meta.items()):
+
+    def on_file(self, name, depends_on=None):
+        """Outputs of the whole set if a file has them of this model and these data, or None."""
+        return self._load(self._path(name), self.meta | {"depends_on": depends_on})
+
+    def part(self, name, function, constants=None, depends_on=None):
+        """Outputs of one part of what is said, from its file or computed; of a shard those of its
+        rows, none if there are more shards than batches.
+
+        Args:
+            name: of the part; None is the main one.
+            function: prepared chunk -> {field: array (rows, ...)}.
+            constants: {field: array} without a dimension of examples.
+            depends_on: what else the part must be of, besides model and data.
+        """
+        outputs = self.on_file(name, depends_on)
+        if outputs is not None:
+            return outputs
+        path, meta = self._path(name), self.meta | {"depends_on": depends_on}
+        rows = range(len(self.examples))
+        if self.shard:
+            rows = self._shard_rows(*self.shard)
+            if not rows:
+                return Outputs()
+            path, meta = _shard_path(path, *self.shard), meta | {"rows": [rows.start, rows.stop]}
+            outputs = self._load(path, meta)
+            if outputs is not None:
                 return outputs
         with locked(path.parent):
-            self._write(path, meta, function, constants or {}, is_main=name is None)
+            if self.shard or not self._join(path, meta, constants or {}):
+                self._compute(path, meta, rows, function, constants or {})
         return Outputs.load(path)
 
-    def _write(self, path, meta, function, constants, is_main):
+    def _path(self, name):
+        return self.run.outputs_path(self.found.name, self.split, name)
+
+    def _load(self, path, meta):
+        if not path.exists():
+            return None
+        outputs = Outputs.load(path)
+        return outputs if all(outputs.meta.get(k) == v for k, v in meta.items()) else None
+
+    def _shard_rows(self, number, count):
+        batches = -(-len(self.examples) // self.batch_size)
+        first, last = (self.batch_size * (batches * i // count) for i in (number, number + 1))
+        return range(first, min(last, len(self.examples)))
+
+    def _compute(self, path, meta, rows, function, constants):
         from tqdm.auto import tqdm
 
-        examples, steps = self.examples, []
-        writer = OutputsWriter(path, len(examples), meta)
-        rows = max(1, (self.chunk_bytes or CHUNK_BYTES) // int(np.prod(examples.shape[1:])))
-        title = f"{self.run.folder.name} on {self.found.name} {path.stem.split(self.split)[-1]}"
-        starts = range(writer.done, len(examples), rows)
-        bar = tqdm(
-            total=len(examples), initial=writer.done, desc=title, unit=self.unit, mininterval=2
-        )
+        writer, steps = OutputsWriter(path, len(rows), meta), []
+        size = int(np.prod(self.examples.shape[1:]))
+        at_once = max(1, (self.chunk_bytes or CHUNK_BYTES) // size // self.batch_size)
+        starts = rows[writer.done :: at_once * self.batch_size]
+        part = path.parent.name if self.shard else path.stem.split(self.split)[-1]
+        title = f"{self.run.folder.name} on {self.found.name} {part}"
+        bar = tqdm(total=len(rows), initial=writer.done, desc=title, unit=self.unit, mininterval=2)
         with bar:
             for chunk, start in enumerate(starts, 1):
-                prepared, steps = self.prepare(examples[start : start + rows])
+                taken = slice(start, min(start + at_once * self.batch_size, rows.stop))
+                prepared, steps = self.prepare(self.examples[taken])
                 arrays = function(prepared)
-                if is_main:
-                    arrays["labels"] = self.found.labels[start : start + rows]
-                writer.add(arrays)
+                writer.add(arrays | {"labels": self.found.labels[taken]})
                 if chunk % FLUSH_EVERY == 0:
                     writer.flush()
                 bar.update(len(prepared))
         notes = [self.found.note, *(f"{self.found.name}: {step}" for step in steps)]
-        meta = meta | self.extra | {
+        writer.finish(constants, meta | self.extra | {
             "note": "; ".join(filter(None, notes)),
             "run": str(self.run.folder),
             "command": self.command,
-        }  # fmt: skip
-        writer.finish(constants if is_main else {}, meta)
+        })  # fmt: skip
+
+    def _join(self, path, meta, constants):
+        """Makes the file of the whole set out of its shards; False if some are missing."""
+        folder = _shard_path(path, 0, 1).parent.parent
+        counts = {int(found.name.rpartition("-of-")[2]) for found in folder.glob("*-of-*")}
+        for count in sorted(counts):
+            pieces = [(i, self._shard_rows(i, count)) for i in range(count)]
+            pieces = [(_shard_path(path, i, count), rows) for i, rows in pieces if rows]
+            shards = (
+                self._load(file, meta | {"rows": [rows.start, rows.stop]}) for file, rows in pieces
+            )
+            if all(shard is not None for shard in shards):
+                break
+        else:
+            return False
+        writer = OutputsWriter(path, len(self.examples), meta)
+        for file, rows in pieces:
+            shard, start = Outputs.load(file), max(0, writer.done - rows.start)
+            if rows.stop > writer.done:
+                arrays = {k: v for k, v in shard.arrays().items() if k not in constants}
+                writer.add({name: array[start:] for name, array in arrays.items()})
+                writer.flush()
+        writer.finish(constants, {k: v for k, v in shard.meta.items() if k != "rows"})
+        shutil.rmtree(folder)
+        return True
+
+
+def _shard_path(path, number, count):
+    """A folder for each shard, because a folder has one writer."""
+    return path.with_suffix(".shards") / f"{number:05d}-of-{count:05d}" / "shard.npz"
 
 
 def joined(parts):
@@ -122,3 +192,33 @@ def example_hashes(examples):
 def short(values):
     """A few characters for a file name that stand for a list of values."""
     return hashlib.sha256(repr(list(values)).encode()).hexdigest()[:8]
+
+
+def define_flags():
+    """Those of a binary that extracts by `compute`."""
+    flags.DEFINE_integer("shards", 1, "Jobs that a data set is cut into.", lower_bound=1)
+    jobs.define_flags()
+    flags.adopt_module_key_flags(jobs)
+
+
+def compute(function, run, wanted):
+    """Outputs of several data sets, their shards as jobs on the engine of the flags.
+
+    Args:
+        function: "package.module:extract", which takes run, names, split, shard and the like.
+        wanted: list of its further arguments, {"names": ..., "split": ..., ...}.
+
+    Yields:
+        what the function returns for each of them.
+    """
+    engine, listed = jobs.engine_from_flags(), []
+    for position, arguments in enumerate(wanted):
+        name = re.sub(r"\W+", "_", f"{position}_{arguments['names'][0]}_{arguments['split']}")
+        for i in range(FLAGS.shards):
+            shard = {"shard": (i, FLAGS.shards)} if FLAGS.shards > 1 else {}
+            own = f"{name}_{i:05d}-of-{FLAGS.shards:05d}" if shard else name
+            listed.append(jobs.Job(own, function, {"run": run} | arguments | shard))
+    if len(listed) > len(wanted) or engine.name != "local":
+        jobs.run(listed, run.outputs_path("", "").parent, engine)
+    for arguments in wanted:
+        yield jobs.call(jobs.Job("", function, {"run": run} | arguments))

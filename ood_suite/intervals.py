@@ -11,6 +11,8 @@ from scipy import special, stats
 from ood_suite import metrics
 from ood_suite.metrics import Counts
 
+GROUPS = 2**17  # distinct scores beyond which resamples are drawn for groups of neighbours
+
 
 def auroc_interval(id_scores, ood_scores, level=0.95):
     """(low, high) of the AUROC by DeLong's variance on the logit scale, which keeps it within [0,
@@ -45,7 +47,11 @@ def placements(id_scores, ood_scores):
 
 def _share_below(reference, scores):
     ordered = np.sort(reference)
-    below = np.searchsorted(ordered, scores, "left") + np.searchsorted(ordered, scores, "right")
+    order = np.argsort(scores)  # ascending needles are found much faster
+    needles = scores[order]
+    below = np.empty(scores.size)
+    below[order] = np.searchsorted(ordered, needles, "left")
+    below[order] += np.searchsorted(ordered, needles, "right")
     return below / (2.0 * ordered.size)
 
 
@@ -90,21 +96,40 @@ def bootstrap_intervals(id_scores, ood_scores, level=0.95, resamples=1000, seed=
     """Percentile intervals of all METRICS by stratified bootstrap: {name: (low, high)}.
 
     The AUROC's interval is DeLong's. Each resample draws how often every distinct score value
-    occurs, so that it costs one pass over the sorted values and no sort.
+    occurs, so that it costs one pass over the sorted values and no sort. Of more than GROUPS
+    distinct values, neighbours are taken together in GROUPS groups of about equal size: the
+    intervals then have the width of the grouped scores' and are moved by the difference between the
+    exact metric and that of the groups.
     """
     counts = Counts.of(id_scores, ood_scores)
     rng = np.random.default_rng(seed)
     names = [name for name in metrics.METRICS if name != "auroc"]
+    shift = np.zeros(len(names))
+    if counts.values.size > GROUPS:
+        exact, counts = counts, _grouped(counts)
+        shift += [metrics.METRICS[n](exact) - metrics.METRICS[n](counts) for n in names]
+        del exact
     draws = np.empty((resamples, len(names)))
     for row in range(resamples):
         resampled = Counts(counts.values, _resample(counts.id, rng), _resample(counts.ood, rng))
         draws[row] = [metrics.METRICS[name](resampled) for name in names]
     tail = (1.0 - level) / 2
-    low, high = np.quantile(draws, [tail, 1.0 - tail], axis=0)
+    low, high = np.clip(np.quantile(draws, [tail, 1.0 - tail], axis=0) + shift, 0.0, 1.0)
     intervals = {name: (float(low[i]), float(high[i])) for i, name in enumerate(names)}
     return {"auroc": auroc_interval(id_scores, ood_scores, level)} | intervals
 
 
+def _grouped(counts):
+    """Counts of GROUPS groups of neighbours, each with about as many examples."""
+    below = np.cumsum(counts.id + counts.ood)
+    number = (below - 1) * GROUPS // below[-1]
+    starts = np.flatnonzero(np.concatenate([[True], number[1:] != number[:-1]]))
+    summed = (np.add.reduceat(part, starts) for part in (counts.id, counts.ood))
+    return Counts(counts.values[starts], *summed)
+
+
 def _resample(counts, rng):
+    if counts.sum() > 8 * counts.size:  # the same distribution, at a cost that knows no examples
+        return rng.multinomial(counts.sum(), counts / counts.sum())
     positions = np.repeat(np.arange(counts.size), counts)
     return np.bincount(rng.choice(positions, positions.size), minlength=counts.size)

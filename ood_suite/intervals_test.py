@@ -1,9 +1,14 @@
 """Intervals: DeLong against its literal formula, the bootstrap against repeated experiments."""
 
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
 from ood_suite import intervals, metrics
+from ood_suite.testing import ROOT
 
 
 def literal_delong(id_scores, ood_scores):
@@ -78,3 +83,38 @@ def test_paired_difference(rng):
     assert intervals.paired_auroc_difference(perfect, opposite)["p_value"] == 0.0
     with pytest.raises(ValueError, match="same ood examples"):
         intervals.paired_auroc_difference((id_scores, ood_scores), (id_scores, ood_scores[1:]))
+
+
+def test_groups_of_scores_give_the_same_intervals(rng, monkeypatch):
+    id_scores, ood_scores = rng.normal(0, 1, 6000), rng.normal(1.5, 1, 4000)
+    plain = intervals.bootstrap_intervals(id_scores, ood_scores, resamples=300)
+    monkeypatch.setattr(intervals, "GROUPS", 500)
+    grouped = intervals.bootstrap_intervals(id_scores, ood_scores, resamples=300)
+    values = metrics.evaluate(id_scores, ood_scores)
+    for name, (low, high) in plain.items():
+        assert grouped[name][0] <= values[name] <= grouped[name][1]
+        assert grouped[name][1] - grouped[name][0] == pytest.approx(high - low, rel=0.25)
+        assert np.mean(grouped[name]) == pytest.approx(np.mean([low, high]), abs=0.2 * (high - low))
+
+
+def test_ten_million_scores_stay_within_a_gibibyte():
+    """Of everything that the process holds, its libraries included."""
+    script = """
+import resource
+import numpy as np
+from ood_suite import intervals, metrics
+resource.setrlimit(resource.RLIMIT_DATA, (2**30,) * 2)
+rng = np.random.default_rng(0)
+pair = rng.normal(size=5_000_000), rng.normal(1.0, 1.0, 5_000_000)
+found = metrics.evaluate(*pair)
+bounds = intervals.bootstrap_intervals(*pair, resamples=10)
+for name, (low, high) in bounds.items():
+    assert low <= found[name] <= high and high - low < 2e-3, name
+assert abs(found["auroc"] - 0.7602499) < 5e-4  # Phi(1 / sqrt(2))
+assert intervals.paired_auroc_difference(pair, pair)["difference"] == 0.0
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True,
+        env=os.environ | {"PYTHONPATH": str(ROOT), "OPENBLAS_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr

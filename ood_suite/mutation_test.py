@@ -17,7 +17,7 @@ def test_the_share_and_the_range_of_mutated_pixels(rng):
 
 
 def test_bases_never_stay_themselves(rng):
-    bases = rng.integers(0, 4, (100, 250))
+    bases = rng.integers(0, 4, (100, 250)).astype(np.int32)
     mutated = np.asarray(
         Mutation(1.0, num_symbols=4, smallest_offset=1, seed=1)(bases, training=True)
     )

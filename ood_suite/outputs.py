@@ -92,7 +92,7 @@ class Outputs:
 
     def __post_init__(self):
         sizes = {}
-        for name, array in self._arrays():
+        for name, array in self.arrays().items():
             shape = SHAPES[name] if name in SHAPES else MAPPINGS[name.split("/")[0]]
             _check(name, array, shape, sizes)
         self._num_examples = sizes.get("n", (0, ""))[0]
@@ -101,14 +101,13 @@ class Outputs:
     def __len__(self):
         return self._num_examples
 
-    def _arrays(self):
-        """(name, array) of all that is there; entries of a mapping are called field/key."""
-        for name in SHAPES:
-            if getattr(self, name) is not None:
-                yield name, getattr(self, name)
+    def arrays(self):
+        """{name: array} of all that is there; entries of a mapping are called field/key."""
+        found = {name: getattr(self, name) for name in SHAPES if getattr(self, name) is not None}
         for name in MAPPINGS:
             for key, array in (getattr(self, name) or {}).items():
-                yield f"{name}/{key}", array
+                found[f"{name}/{key}"] = array
+        return found
 
     def _check_head(self):
         """ValueError if features @ head_kernel + head_bias is not logits, on the first rows."""
@@ -131,7 +130,7 @@ class Outputs:
         """
         for name in names:
             if getattr(self, name) is None:
-                have = ", ".join(dict.fromkeys(n.split("/")[0] for n, _ in self._arrays()))
+                have = ", ".join(dict.fromkeys(n.split("/")[0] for n in self.arrays()))
                 where = self.meta.get("run", "these outputs")
                 make = self.meta.get("command", "extract the outputs again")
                 if name == "member_logits":
@@ -147,7 +146,7 @@ class Outputs:
 
     def save(self, path):
         """Writes one compressed npz atomically."""
-        arrays = dict(self._arrays()) | {"meta": np.array(json.dumps(self.meta, default=str))}
+        arrays = self.arrays() | {"meta": np.array(json.dumps(self.meta, default=str))}
         with atomic_path(path) as temporary, open(temporary, "wb") as file:
             np.savez_compressed(file, **arrays)
 

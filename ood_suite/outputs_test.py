@@ -28,8 +28,8 @@ def test_round_trip(rng, tmp_path):
     outputs.save(tmp_path / "deep" / "outputs.npz")
     loaded = Outputs.load(tmp_path / "deep" / "outputs.npz")
     assert len(loaded) == 4 and loaded.meta == outputs.meta
-    for name, array in outputs._arrays():
-        np.testing.assert_array_equal(dict(loaded._arrays())[name], array)
+    for name, array in outputs.arrays().items():
+        np.testing.assert_array_equal(loaded.arrays()[name], array)
     assert not list(tmp_path.rglob(".partial*"))
 
 

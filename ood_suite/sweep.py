@@ -1,11 +1,12 @@
 """Many independent trainings: a foreground model and its grid of background models, repeated."""
 
 import dataclasses
+import pathlib
 
 from absl import flags, logging
 
+from ood_suite import jobs
 from ood_suite.app import run_app
-from ood_suite.runs import RunError
 
 FLAGS = flags.FLAGS
 flags.disclaim_key_flags()  # what is defined here belongs to the binary, also in --help
@@ -25,10 +26,12 @@ def run(branch):
     flags.DEFINE_list("mutation_rates", None, "Mutation rates of the background models.")
     flags.DEFINE_list("reg_weights", None, "Penalties of the background models.")
     flags.DEFINE_integer("repeats", 1, "Independent repeats of everything.", lower_bound=1)
-    run_app(lambda _: sweep(branch, branch.experiment_from_flags()))
+    jobs.define_flags()
+    flags.adopt_module_key_flags(jobs)
+    run_app(lambda _: sweep(branch, branch.experiment_from_flags(), jobs.engine_from_flags()))
 
 
-def jobs(experiment, repeats):
+def trainings(experiment, repeats):
     """(experiment, repeat_id) of every run: per repeat the foreground first, then the
     backgrounds.
     """
@@ -45,35 +48,32 @@ def jobs(experiment, repeats):
     ]
 
 
-def sweep(branch, experiment):
-    """Trains all jobs of an experiment, with the grid of the flags; one that fails does not stop
-    the others.
+def sweep(branch, experiment, engine):
+    """Trains all of an experiment, with the grid of the flags; one that fails does not stop the
+    others.
 
     Raises:
-        RunError: some jobs failed.
+        RunError: some failed.
     """
-    import keras
-
     grid = {
         name: tuple(_number(name, text) for text in FLAGS[name].value or getattr(experiment, name))
         for name in ("mutation_rates", "reg_weights")
     }
-    todo = jobs(dataclasses.replace(experiment, **grid), FLAGS.repeats)
-    for job, _ in todo:
-        branch.check(job)
-    failed = {}
-    for position, (job, repeat_id) in enumerate(todo, start=1):
-        name = branch.run_name(job, repeat_id)
-        logging.info("Run %d of %d: %s", position, len(todo), name)
-        try:
-            branch.train(job, FLAGS.exp, FLAGS.out_dir, FLAGS.data_dir, repeat_id)
-        except Exception as error:
-            failed[name] = error
-            logging.exception("%s failed: %s", name, error)
-        keras.utils.clear_session()
-    if failed:
-        raise RunError(f"{len(failed)} of {len(todo)} runs failed: {', '.join(failed)}. See above.")
-    logging.info("Next: python -m ood_suite.eval --run=%s/%s", FLAGS.out_dir, FLAGS.exp)
+    todo = trainings(dataclasses.replace(experiment, **grid), FLAGS.repeats)
+    for training, _ in todo:
+        branch.check(training)
+    common = {"name": FLAGS.exp, "out_dir": FLAGS.out_dir, "data_dir": FLAGS.data_dir}
+    listed = [
+        jobs.Job(
+            branch.run_name(training, repeat_id),
+            f"{branch.__name__}:train",
+            common | {"experiment": training, "repeat_id": repeat_id},
+        )
+        for training, repeat_id in todo
+    ]
+    folder = pathlib.Path(FLAGS.out_dir) / FLAGS.exp
+    jobs.run(listed, folder, engine)
+    logging.info("Next: python -m ood_suite.eval --run=%s", folder)
 
 
 def _number(name, text):

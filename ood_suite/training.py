@@ -10,6 +10,7 @@ that never stopped.
 
 import contextlib
 import dataclasses
+import functools
 import math
 import pathlib
 import re
@@ -19,7 +20,7 @@ import keras
 import numpy as np
 from absl import logging
 
-from ood_suite import backend
+from ood_suite import backend, replicas
 from ood_suite.outputs import load_npz
 from ood_suite.runs import RunError, atomic_path, read_csv, write_csv
 
@@ -111,6 +112,7 @@ def fit(
         RunError: a damaged or foreign checkpoint.
     """
     model.optimizer.build(model.trainable_variables)
+    replicas.decorrelate(model)
     step = restore(model, run)
     history = History.until(run.folder / "logs" / "history.csv", step)
     progress, raw = _Progress(total_steps, step, monitor), _RawWeights()
@@ -121,7 +123,7 @@ def fit(
             count = min(eval_every, total_steps - step)
             started = time.perf_counter()
             logs = model.fit(
-                stream(step),
+                replicas.stream(functools.partial(stream, step)),
                 steps_per_epoch=count,
                 verbose=0,
                 shuffle=False,
@@ -150,11 +152,11 @@ def fit(
 
 def evaluate(model, validation, batch_size):
     """Metrics on validation data with the averaged weights: {"val_<name>": float}."""
+    pair = validation if isinstance(validation, tuple) else (validation,)
+    rows = len(pair[0][0] if isinstance(pair[0], list) else pair[0])
+    size = replicas.evaluation_batch(rows, max(batch_size, 100))
     with averaged_weights(model):
-        pair = validation if isinstance(validation, tuple) else (validation,)
-        results = model.evaluate(
-            *pair, batch_size=max(batch_size, 100), verbose=0, return_dict=True
-        )
+        results = model.evaluate(*pair, batch_size=size, verbose=0, return_dict=True)
     return {f"val_{name}": float(value) for name, value in results.items()}
 
 

@@ -3,6 +3,8 @@
 import keras
 from keras import layers
 
+from ood_suite import replicas
+
 
 def image_input(input_shape, mean, std):
     """(input, normalised): (x - mean) / std with `mean` and `std` in pixels 0..255, one number or
@@ -47,10 +49,13 @@ def convolution(x, filters, size, name, stride=1):
 
 
 def batch_norm(x, name, affine=True):
-    """BatchNorm with PyTorch's epsilon and momentum; not affine: without gamma and beta."""
+    """BatchNorm with PyTorch's epsilon and momentum, of the whole batch also where several devices
+    share it; not affine: without gamma and beta.
+    """
     return layers.BatchNormalization(
-        momentum=0.9, epsilon=1e-5, center=affine, scale=affine, name=name
-    )(x)
+        momentum=0.9, epsilon=1e-5, center=affine, scale=affine, name=name,
+        synchronized=replicas.count() > 1,
+    )(x)  # fmt: skip
 
 
 def norm_relu(x, name, affine=True):

@@ -10,6 +10,7 @@ import pathlib
 
 import numpy as np
 
+from ood_suite.app import optional
 from ood_suite.data.npz import UNLABELLED
 from ood_suite.runs import fingerprint
 
@@ -96,8 +97,7 @@ class TfdsImages:
     """
 
     def __init__(self, name, split, tfds_dir=None):
-        import tensorflow_datasets as tfds
-
+        tfds = optional("tensorflow_datasets")
         self.name, self.split, self.tfds_dir = name, split, tfds_dir
         try:
             builder = tfds.builder(name, data_dir=tfds_dir)

@@ -45,6 +45,7 @@ def test_images_are_scaled_by_the_short_side_and_cut_in_the_middle(tmp_path):
     assert whole.shape == (1, 224, 224, 3) and (whole[0, :, 20:-20] == 200).all()
 
 
+@pytest.mark.tensorflow
 def test_refusals(folder, tmp_path):
     with pytest.raises(ValueError, match=r"holds no images \(.bmp"):
         FolderImages(tmp_path / "nowhere", (8, 8, 3))
@@ -69,6 +70,7 @@ def test_names_from_outside(folder, tmp_path):
     assert data.load(f"{tmp_path}/own.npz", "test").name == "own"
 
 
+@pytest.mark.tensorflow
 def test_a_tfds_split():
     import tensorflow_datasets as tfds
 

@@ -68,11 +68,11 @@ def fitted(name, parameters=None, acceptance=0.95):
 @pytest.mark.parametrize("name", NAMES)
 def test_every_score(name, tmp_path):
     test = outputs(1)
-    before = {k: v.copy() for k, v in test._arrays()}
+    before = {k: v.copy() for k, v in test.arrays().items()}
     detector = fitted(name, acceptance=0.9)
     values = detector.score(test)
     assert values.shape == (60,) and values.dtype == np.float64 and np.isfinite(values).all()
-    for field, array in test._arrays():
+    for field, array in test.arrays().items():
         np.testing.assert_array_equal(array, before[field])
     assert np.mean(~detector.is_ood(outputs(0))) >= 0.9
     np.testing.assert_array_equal(fitted(name).score(test), values)  # refit = fit

@@ -1,0 +1,116 @@
+"""One training on several devices of one machine: tf.distribute.MirroredStrategy.
+
+Every step's batch is cut into equal parts, one a device; the devices hold the same weights.
+TensorFlow sums the gradients of the devices, so a loss that is a mean over the batch gives each its
+`share`. Then losses and weights are those of one device with the same batch, up to the order of
+sums. Three things are not as on one device: random layers (dropout, mutation, augmentation) draw
+other numbers on every device, BatchNorm has to be told to look at the whole batch (`synchronized`),
+and XLA is off.
+"""
+
+import contextlib
+import functools
+
+import keras
+from absl import logging
+
+REPLICA_SEED = 1_000_003  # between the seeds that two devices draw with
+
+
+@functools.cache
+def _mirrored():
+    """The one strategy of this process: two would wait for each other."""
+    import tensorflow as tf
+
+    return tf.distribute.MirroredStrategy()
+
+
+@contextlib.contextmanager
+def scope(strategy, batch_size):
+    """Within the block models are built, compiled and trained on all devices; None: on one.
+
+    Raises:
+        ValueError: another backend than TensorFlow, or a batch that the devices cannot share out.
+    """
+    if strategy is None:
+        yield
+        return
+    if strategy != "mirrored":
+        raise ValueError(f"--strategy must be mirrored, or left out. Received: {strategy!r}.")
+    if keras.backend.backend() != "tensorflow":
+        raise ValueError(
+            "--strategy=mirrored needs TensorFlow. Received: KERAS_BACKEND="
+            f"{keras.backend.backend()}."
+        )
+    devices = _mirrored().num_replicas_in_sync
+    if batch_size % devices:
+        raise ValueError(
+            f"--batch_size must be a multiple of {devices}, the number of devices. Received: "
+            f"{batch_size}."
+        )
+    logging.info("Training on %d devices.", devices)
+    with _mirrored().scope():
+        yield
+
+
+def count():
+    """How many devices share a batch here: 1 outside of `scope`."""
+    if keras.backend.backend() != "tensorflow":
+        return 1
+    import tensorflow as tf
+
+    return tf.distribute.get_strategy().num_replicas_in_sync
+
+
+def share(loss):
+    """What a device's mean loss, penalties included, adds to the loss of the whole batch."""
+    devices = count()
+    return loss / devices if devices > 1 else loss
+
+
+def stream(make):
+    """What `fit` reads the batches of the iterator make() from.
+
+    On several devices Keras looks at the first batches before it starts, which an iterator would
+    have lost: it gets a data set that begins anew.
+    """
+    if count() == 1:
+        return make()
+    import tensorflow as tf
+
+    signature = tf.nest.map_structure(lambda a: tf.TensorSpec(a.shape, a.dtype), next(make()))
+    return tf.data.Dataset.from_generator(make, output_signature=signature)
+
+
+def evaluation_batch(rows, wanted):
+    """The largest batch size up to `wanted` with which each device gets some of every batch."""
+    devices = count()
+    if devices == 1:
+        return wanted
+    for size in range(min(wanted, rows) // devices * devices, 0, -devices):
+        rest = rows % size
+        if rest == 0 or -(-rest // devices) * (devices - 1) < rest:
+            return size
+    raise ValueError(f"{rows} validation examples are too few for {devices} devices.")
+
+
+def decorrelate(model):
+    """Makes the random layers of each device draw numbers of their own; what is saved of their
+    state stays as it is.
+    """
+    if count() == 1:
+        return
+    for layer in model._flatten_layers():
+        for value in vars(layer).values():
+            if isinstance(value, keras.random.SeedGenerator):
+                value.next = functools.partial(_of_replica, value.next)
+
+
+def _of_replica(plain, ordered=True):
+    import tensorflow as tf
+
+    seed, context = plain(ordered), tf.distribute.get_replica_context()
+    if context is None:  # while the model is built
+        return seed
+    number = tf.cast(context.replica_id_in_sync_group, seed.dtype)
+    return seed + tf.stack([REPLICA_SEED * number, tf.zeros_like(number)])
