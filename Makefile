@@ -1,9 +1,10 @@
 PYTHON ?= python3.11
 VENV := .venv
+JAX_VENV := .venv-jax
 RUN := $(VENV)/bin/python
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 
-.PHONY: demo demo-genomics test lint clean
+.PHONY: demo demo-genomics test test-tensorflow test-jax lint clean
 
 # Train small density models and a classifier on the embedded data, evaluate both, write the reports.
 demo: $(VENV)/installed
@@ -22,17 +23,30 @@ demo-genomics: $(VENV)/installed
 	$(RUN) -m ood_suite.eval --run=output/genomics_ood/bacteria_classifier/motif_cnn
 	@echo "Open output/genomics_ood/bacteria/report/report.html"
 
-test: $(VENV)/installed
+# Both environments side by side.
+test:
+	$(MAKE) -j2 test-tensorflow test-jax
+
+test-tensorflow: $(VENV)/installed
 	$(RUN) -m ruff check .
 	$(RUN) -m pytest
+
+# Model, training, extraction and resume tests once more on JAX, where there is no TensorFlow.
+test-jax: $(JAX_VENV)/installed
+	KERAS_BACKEND=jax JAX_PLATFORMS=cpu $(JAX_VENV)/bin/python -m pytest -m jax -p no:cacheprovider
 
 $(VENV)/installed: requirements.txt
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/pip install --quiet --disable-pip-version-check -r requirements.txt
 	touch $@
 
+$(JAX_VENV)/installed: requirements-jax.txt
+	$(PYTHON) -m venv $(JAX_VENV)
+	$(JAX_VENV)/bin/pip install --quiet --disable-pip-version-check -r requirements-jax.txt
+	touch $@
+
 lint: $(VENV)/installed
 	$(RUN) -m ruff check .
 
 clean:
-	rm -rf $(VENV) output/images_ood output/genomics_ood output/classifier_ood
+	rm -rf $(VENV) $(JAX_VENV) output/images_ood output/genomics_ood output/classifier_ood

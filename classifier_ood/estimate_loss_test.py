@@ -100,6 +100,7 @@ def test_everything_kept_is_the_loss_itself(run, base):
     assert found["um"] == pytest.approx(found["unmasked"], rel=1e-6) and found["std"] == 0.0
 
 
+@pytest.mark.jax
 def test_training_conditions_have_batch_statistics_and_dropout(run, base):
     settings = Estimate(kept=1.0, masks=2, conditions="training", batch_size=16)
     found = estimate_loss.estimate(run, settings, base[1])

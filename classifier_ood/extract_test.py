@@ -58,6 +58,7 @@ def report_of(trained, data_dir, wanted, tuning=False, far=(), allow_overlap=Fal
     return evaluate_group(group, material, wanted, tuning, None, 10, allow_overlap)
 
 
+@pytest.mark.jax
 def test_outputs_are_the_models(run):
     data_dir, trained = run
     outputs = extract(trained, ("mnist",), "test", data_dir, odin=[(1000.0, 0.002), (1.0, 0.0)])
@@ -168,6 +169,7 @@ def test_parts_follow_the_training_data_and_not_the_spelling_of_a_path(copy, tmp
     np.testing.assert_array_equal(first.layer_features["stage1"], second.layer_features["stage1"])
 
 
+@pytest.mark.jax
 def test_a_killed_extraction_goes_on(copy, monkeypatch):
     data_dir, trained = copy
     monkeypatch.setattr(extraction, "CHUNK_BYTES", 8 * 64)
@@ -193,6 +195,7 @@ def test_a_killed_extraction_goes_on(copy, monkeypatch):
     assert not path.with_suffix(".partial").exists()
 
 
+@pytest.mark.jax
 def test_kill_minus_nine_in_an_extraction(copy):
     data_dir, trained = copy
     arguments = (f"--run={trained.folder}", f"--data_dir={data_dir}", "--dataset=mnist")

@@ -41,6 +41,7 @@ def plain(tmp_path_factory, write_small_data):
     return data_dir, folder / "fashion" / "convnet"
 
 
+@pytest.mark.jax
 def test_killed_runs_end_bit_identical(plain, tmp_path):
     data_dir, expected = plain
     for calls in (1, 3):
@@ -53,6 +54,7 @@ def test_killed_runs_end_bit_identical(plain, tmp_path):
         assert_same_run(out_dir / "fashion" / "convnet", expected)
 
 
+@pytest.mark.jax
 def test_what_is_kept(plain):
     _, folder = plain
     kept = {path.stem for path in (folder / "checkpoints").glob("*.keras")}

@@ -25,6 +25,7 @@ def test_sgd_equals_torch(nesterov):
     np.testing.assert_allclose(np.asarray(weights), expected, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.jax
 def test_cross_entropy_by_hand():
     logits = np.log([[0.5, 0.3, 0.2], [0.1, 0.1, 0.8]]).astype(np.float32)
     plain = np.asarray(trainer.cross_entropy(logits, np.array([0, 1])))

@@ -28,6 +28,7 @@ def shaken(options, seed=0):
     return model
 
 
+@pytest.mark.jax
 @pytest.mark.parametrize("options", SMALL)
 @pytest.mark.parametrize("make", [ReadDensity, lambda **options: shaken(options)])
 def test_probabilities_of_all_sequences_sum_to_one(options, make):
@@ -39,6 +40,7 @@ def test_probabilities_of_all_sequences_sum_to_one(options, make):
     assert first.sum() == pytest.approx(1.0, abs=1e-5)
 
 
+@pytest.mark.jax
 @pytest.mark.parametrize("options", SMALL)
 @pytest.mark.parametrize("make", [ReadDensity, lambda **options: shaken(options)])
 def test_causality(options, make, rng):

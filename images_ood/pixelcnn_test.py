@@ -134,6 +134,7 @@ def test_untrained_bits_per_dimension_of_a_colour_network(rescale, low, high, rn
         assert np.isfinite(log_prob).all()
 
 
+@pytest.mark.jax
 def test_the_regulariser_is_in_the_loss(rng):
     images = images_of(rng)
     plain, heavy = (

@@ -24,6 +24,7 @@ def train(data_dir, out_dir, *arguments, **options):
     return command("images_ood.train", *arguments, **options)
 
 
+@pytest.mark.jax
 def test_killed_runs_end_bit_identical(small_data, tmp_path):
     arguments = ("--mutation_rate=0.3", "--reg_weight=0.1", "--dropout_p=0.2", "--total_steps=40")
     plain = train(small_data, tmp_path / "plain", *arguments)

@@ -9,6 +9,9 @@ from absl import app, flags, logging
 
 from ood_suite.runs import RunError
 
+# TensorFlow's variable and value for one operation after another. Side by side, which of them ends
+# first decides the order of some sums: one training in twenty then differs in its last bits.
+ONE_AT_A_TIME = ("TF_NUM_INTEROP_THREADS", "1")
 # Errors whose message says what to mend; any other one shows where it came from.
 MENDABLE = (ValueError, RunError, OSError, FloatingPointError)
 flags.disclaim_key_flags()  # what is defined here belongs to the binary, also in --help
@@ -30,6 +33,7 @@ def run_app(main, positional=False):
     can mend.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    os.environ.setdefault(*ONE_AT_A_TIME)
     logging.set_verbosity(logging.INFO)
 
     def guarded(argv):

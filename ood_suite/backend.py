@@ -8,7 +8,9 @@ from ood_suite import replicas
 
 
 def set_seed(seed):
-    """Seeds Python, NumPy and the backend, and makes TensorFlow's operations deterministic."""
+    """Seeds Python, NumPy and the backend, and makes TensorFlow's operations deterministic; their
+    order too under TF_NUM_INTEROP_THREADS=1, which the binaries set.
+    """
     keras.utils.set_random_seed(seed)
     if keras.backend.backend() == "tensorflow":
         import tensorflow as tf

@@ -21,7 +21,7 @@ import time
 import threadpoolctl
 from absl import flags, logging
 
-from ood_suite.app import MENDABLE, optional
+from ood_suite.app import MENDABLE, ONE_AT_A_TIME, optional
 from ood_suite.runs import BusyError, RunError, make_folder, read_json, write_json
 
 FLAGS = flags.FLAGS
@@ -31,8 +31,9 @@ RETRIES = 10  # of a job whose worker or machine was lost
 PATIENCE_S = 120.0  # for the lock of a folder: a lost machine's may live on for a while
 LOOK_EVERY_S = 1.0
 CONNECT_S = 5.0  # for a first sign of life of a cluster; Ray itself tries for minutes
-INHERITED = ("KERAS_BACKEND", "TF_CPP_MIN_LOG_LEVEL")  # from this process to those of the jobs
-THREADS = ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS")
+# From this process to those of the jobs.
+INHERITED = ("KERAS_BACKEND", "TF_CPP_MIN_LOG_LEVEL", ONE_AT_A_TIME[0])
+THREADS = ("TF_NUM_INTRAOP_THREADS", "OMP_NUM_THREADS")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -166,7 +167,7 @@ def _environment(engine):
     variables = {}
     cpus = engine.cpus_per_job or (1 if engine.name == "ray" else None)
     if cpus:
-        variables = {name: str(cpus) for name in THREADS}
+        variables |= {name: str(cpus) for name in THREADS}
     if engine.gpus_per_job % 1.0:  # jobs that share a GPU must not take all of its memory
         variables |= {
             "TF_FORCE_GPU_ALLOW_GROWTH": "true", "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
@@ -193,8 +194,8 @@ def _on_ray(jobs, folder, engine):
     make_folder(folder)
     for job in jobs:
         write_json(folder / f"{job.name}.json", {"state": "waiting"})
-    environment = {name: os.environ[name] for name in INHERITED if name in os.environ}
-    environment |= _environment(engine)
+    environment = dict([ONE_AT_A_TIME]) | _environment(engine)
+    environment |= {name: os.environ[name] for name in INHERITED if name in os.environ}
     remote = ray.remote(
         max_calls=1,  # a process of its own: its threads and its GPU memory end with the job
         max_retries=RETRIES,

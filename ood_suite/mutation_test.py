@@ -16,6 +16,7 @@ def test_the_share_and_the_range_of_mutated_pixels(rng):
     assert np.bincount(offsets.astype(int), minlength=256)[1:].min() > 0
 
 
+@pytest.mark.jax
 def test_bases_never_stay_themselves(rng):
     bases = rng.integers(0, 4, (100, 250)).astype(np.int32)
     mutated = np.asarray(
@@ -25,6 +26,7 @@ def test_bases_never_stay_themselves(rng):
     assert np.bincount((mutated - bases).ravel() % 4)[1:].min() > 8000
 
 
+@pytest.mark.jax
 def test_only_training_mutates_and_seeds_repeat(rng):
     pixels = rng.integers(0, 256, (2, 8, 8, 1)).astype(np.float32)
     layer = Mutation(0.5, seed=3)

@@ -116,8 +116,9 @@ def fingerprint(*arrays):
 
 
 def versions():
-    """Python, platform and the installed packages that numbers depend on."""
+    """Python, platform, TensorFlow's threads and the packages that numbers depend on."""
     found = {"python": platform.python_version(), "platform": platform.platform()}
+    found["threads"] = os.environ.get("TF_NUM_INTRAOP_THREADS", str(os.cpu_count()))
     for package in PACKAGES:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             found[package] = importlib.metadata.version(package)

@@ -15,6 +15,7 @@ from ood_suite.outputs import load_npz
 FOLDER = pathlib.Path(__file__).parent / "references" / "models"
 
 
+@pytest.mark.jax
 @pytest.mark.parametrize("name", ["pixelcnn", "conv", "lstm", "convnet"])
 @pytest.mark.parametrize("made_by", ["tensorflow", "jax"])
 def test_models_of_either_backend(made_by, name):
@@ -29,6 +30,7 @@ def test_models_of_either_backend(made_by, name):
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5 * np.abs(expected).max())
 
 
+@pytest.mark.jax
 @pytest.mark.skipif(importlib.util.find_spec("tensorflow") is not None, reason="TensorFlow is here")
 def test_nothing_here_has_tensorflow():
     assert keras.backend.backend() == "jax" and "tensorflow" not in sys.modules

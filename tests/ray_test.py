@@ -236,6 +236,5 @@ def test_shards_on_the_cluster(cluster, data_dir, expected, tmp_path):
 
 def test_a_cluster_that_is_not_there():
     listed = [jobs.Job("a", "time:sleep", {"secs": 0})]
-    for address in ("auto", "127.0.0.1:9"):
-        with pytest.raises(RunError, match=f"no Ray cluster at --address={address}"):
-            jobs.run(listed, ".", jobs.Engine("ray", address))
+    with pytest.raises(RunError, match="no Ray cluster at --address=127.0.0.1:9 "):
+        jobs.run(listed, ".", jobs.Engine("ray", "127.0.0.1:9"))
