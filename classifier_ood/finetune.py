@@ -192,6 +192,7 @@ def finetune(base, settings, seed, folder, data_dir=None):
         "features_layer": None,
         "input_range": "0..255",
         "backend": keras.backend.backend(),
+        "strategy": None,  # of the training before
         "base_run": str(base.folder),
         "base_checkpoint": base.checkpoint,
         "repeat_id": seed,

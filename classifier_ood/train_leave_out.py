@@ -50,6 +50,8 @@ def train_ensemble(
     check(settings)
     if experiment.label_smoothing:
         raise ValueError("Label smoothing has no part in the loss of leave-out classifiers.")
+    if experiment.strategy:
+        raise ValueError("A batch of ID and left-out images cannot be cut: no --strategy here.")
     sets = _load(experiment, data_dir)
     parts = _partition(experiment, settings, sets[0], repeat_id)
     wrong = [number for number in members if not 0 <= number < len(parts)]
@@ -222,7 +224,7 @@ def main(_):
 
 
 if __name__ == "__main__":
-    train.define_flags(without=("label_smoothing",))
+    train.define_flags(without=("label_smoothing", "strategy"))
     flags.DEFINE_string("partition", "random", "random, each (leave one out), or cifar10_pairs.")
     flags.DEFINE_integer("splits", None, f"Members, with --partition=random; default: {SPLITS}.")
     flags.DEFINE_float("margin", 0.4, "Of the entropies, in nats.")

@@ -64,9 +64,8 @@ def extract(run, names, split, data_dir=None, maps=False, batch_size=100, shard=
         }
         return arrays | ({"log_prob_map": found, "images": images} if maps else {})
 
-    if not maps and job.on_file("maps"):
-        return job.on_file("maps")
-    return job.part("maps" if maps else None, main_part)
+    with_maps = None if maps else job.on_file("maps")
+    return with_maps or job.part("maps" if maps else None, main_part)
 
 
 def load_model(run):

@@ -176,16 +176,14 @@ def train(experiment, name, out_dir, data_dir=None, repeat_id=0, save_im=False):
         del settings[key]
     prints = {f"{s.name}_{s.split}": s.fingerprint for s in (training, validation)}
     folder = pathlib.Path(out_dir) / name / run_name(experiment, repeat_id)
-    with locked(folder):
+    with replicas.scope(experiment.strategy, experiment.batch_size), locked(folder):
         run = Run.open(folder, settings, EXTRACTOR, prints)
         if run.is_finished:
             logging.info("%s is finished: nothing to do.", folder)
             return run
         for note in filter(None, (training.note, validation.note)):
             logging.info("Data: %s.", note)
-        with replicas.scope(experiment.strategy, experiment.batch_size):
-            seed = experiment.random_seed + repeat_id
-            _fit(experiment, run, training, validation, seed, save_im)
+        _fit(experiment, run, training, validation, experiment.random_seed + repeat_id, save_im)
     return run
 
 

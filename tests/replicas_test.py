@@ -133,6 +133,7 @@ print(json.dumps(model.layers[0](tf.fill((1, 50), 9.0), training=True).numpy().t
 def test_refusals(small_data, tmp_path):
     odd = process("images", tmp_path, small_data, "mirrored", batch_size=7)
     assert "--batch_size must be a multiple of 2, the number of devices" in odd.stderr
+    assert not (tmp_path / "exp").exists()
     with pytest.raises(ValueError, match="mirrored, or left out. Received: 'mirored'"):
         with replicas.scope("mirored", 8):
             pass
