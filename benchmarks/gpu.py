@@ -96,6 +96,7 @@ def cases(toy):
             model = Trainer(backbone, "crop_flip")
             model.build((None, 32, 32, 3))
             return model
+
         return make
 
     def pair(dtype):
@@ -170,9 +171,7 @@ def train_rate(case, dtype, size, per_execution, feed, seconds):
     """(steps per second, forward floating point operations of an example)."""
     keras.utils.clear_session()
     model = case.make(dtype)
-    model.compile(
-        optimizer=case.optimizer(), jit_compile=True, steps_per_execution=per_execution
-    )
+    model.compile(optimizer=case.optimizer(), jit_compile=True, steps_per_execution=per_execution)
     images = case.inputs(20 * size)
     labels = np.arange(20 * size) % case.classes if case.classes else None
     rng = np.random.default_rng(0)

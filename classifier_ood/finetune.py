@@ -25,7 +25,7 @@ from classifier_ood.train import check, keeper
 from ood_suite import eval as evaluation
 from ood_suite import jobs, scores
 from ood_suite.app import define_setting_flags, flag_overrides, run_app
-from ood_suite.runs import Run, atomic_path, locked, write_json
+from ood_suite.runs import Run, RunError, atomic_path, locked, write_json
 
 FLAGS = flags.FLAGS
 SAMPLINGS = ("random", "poem")
@@ -342,9 +342,11 @@ def main(_):
         )
         for seed in seeds
     ]
-    jobs.run(listed, folder, engine)
+    busy = jobs.run(listed, folder, engine)
     if not FLAGS.final:
         return
+    if busy:
+        raise RunError(f"--final needs all seeds, and other processes are at {', '.join(busy)}.")
     kept = [
         name
         for name in ("first", "best", "unmasked")

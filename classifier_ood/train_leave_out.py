@@ -74,7 +74,7 @@ def train_ensemble(
     function = "classifier_ood.train_leave_out:train_member"
     listed = [
         jobs.Job(f"member{number}", function, common | {"number": number})
-        for number in members or range(len(parts))
+        for number in dict.fromkeys(members or range(len(parts)))
     ]
     jobs.run(listed, folder, engine)
     if ensemble.is_finished:
@@ -209,7 +209,7 @@ def _validation(sets, left_out, classes):
 
 
 def main(_):
-    experiment = train.experiment_from_flags()
+    experiment, engine = train.experiment_from_flags(), jobs.engine_from_flags()
     settings = LeaveOut(
         **{field.name: FLAGS[field.name].value for field in dataclasses.fields(LeaveOut)}
     )
@@ -219,7 +219,7 @@ def main(_):
     members = [int(number) for number in FLAGS.members]
     train_ensemble(
         experiment, settings, FLAGS.exp, FLAGS.out_dir, FLAGS.data_dir, FLAGS.repeat_id, FLAGS.name,
-        members, jobs.engine_from_flags(),
+        members, engine,
     )  # fmt: skip
 
 

@@ -27,7 +27,11 @@ def load_network(run):
     outputs = view.model.output
     ours = isinstance(outputs, dict) and {"features", "logits"} <= set(outputs)
     is_plain = settings.get("input_range", "0..255") == "0..255"
-    return view.model if ours and is_plain else view.network
+    network = view.model if ours and is_plain else view.network
+    for layer in network._flatten_layers():
+        if getattr(layer, "synchronized", False):  # trained on several devices, goes on on one
+            layer.synchronized = False
+    return network
 
 
 def training_data(run, network, data_dir):

@@ -42,13 +42,13 @@ def find_groups(folder, checkpoint="last"):
     runs = [Run.load(path.parent, checkpoint) for path in sorted(folder.glob("*/config.json"))]
     if not runs:
         raise RunError(f"{folder} is no run and holds none. Train first, or check --run.")
-    unfinished = [run.folder.name for run in runs if not run.is_finished]
+    finished = [run for run in runs if Run.load(run.folder).is_finished]  # whatever the checkpoint
+    unfinished = [run.folder.name for run in runs if run not in finished]
     if unfinished:
         logging.warning("Left out, because not finished: %s.", ", ".join(unfinished))
     groups = {}
-    for run in runs:
-        if run.is_finished:
-            groups.setdefault(run.settings["repeat_id"], []).append(run)
+    for run in finished:
+        groups.setdefault(run.settings["repeat_id"], []).append(run)
     found = []
     for repeat_id, members in sorted(groups.items()):
         foregrounds = [run for run in members if not is_background(run)]

@@ -7,6 +7,7 @@ own; who asks for the whole set once all are there joins them into the same sing
 
 import dataclasses
 import hashlib
+import pathlib
 import re
 import shutil
 from collections.abc import Callable
@@ -16,7 +17,7 @@ from absl import flags
 
 from ood_suite import jobs
 from ood_suite.outputs import Outputs, OutputsWriter
-from ood_suite.runs import Run, fingerprint, locked
+from ood_suite.runs import Run, RunError, fingerprint, locked
 
 CHUNK_BYTES = 2**24  # of examples between two moves of the progress bar
 FLUSH_EVERY = 20  # chunks between two points where a killed extraction can go on
@@ -84,11 +85,12 @@ class Extraction:
             constants: {field: array} without a dimension of examples.
             depends_on: what else the part must be of, besides model and data.
         """
-        outputs = self.on_file(name, depends_on)
-        if outputs is not None:
-            return outputs
         path, meta = self._path(name), self.meta | {"depends_on": depends_on}
-        rows = range(len(self.examples))
+        rows, outputs = range(len(self.examples)), self.on_file(name, depends_on)
+        if outputs is not None:
+            if not self.shard:  # what a kill, or another process that was faster, left
+                shutil.rmtree(path.with_suffix(".shards"), ignore_errors=True)
+            return outputs
         if self.shard:
             rows = self._shard_rows(*self.shard)
             if not rows:
@@ -98,7 +100,7 @@ class Extraction:
             if outputs is not None:
                 return outputs
         with locked(path.parent):
-            if self.shard or not self._join(path, meta, constants or {}):
+            if self._load(path, meta) is None and not self._join(path, meta, constants or {}):
                 self._compute(path, meta, rows, function, constants or {})
         return Outputs.load(path)
 
@@ -144,27 +146,27 @@ class Extraction:
 
     def _join(self, path, meta, constants):
         """Makes the file of the whole set out of its shards; False if some are missing."""
-        folder = _shard_path(path, 0, 1).parent.parent
-        counts = {int(found.name.rpartition("-of-")[2]) for found in folder.glob("*-of-*")}
-        for count in sorted(counts):
-            pieces = [(i, self._shard_rows(i, count)) for i in range(count)]
-            pieces = [(_shard_path(path, i, count), rows) for i, rows in pieces if rows]
-            shards = (
-                self._load(file, meta | {"rows": [rows.start, rows.stop]}) for file, rows in pieces
-            )
-            if all(shard is not None for shard in shards):
+        folder = path.with_suffix(".shards")
+        found = [(int(p.parent.name.rpartition("-of-")[2]), p) for p in folder.glob("*/shard.npz")]
+        for count in sorted({count for count, _ in found}):
+            shards = [self._load(file, meta) for number, file in found if number == count]
+            shards = sorted((o for o in shards if o), key=lambda o: o.meta["rows"])
+            starts, stops = ([shard.meta["rows"][end] for shard in shards] for end in (0, 1))
+            if [0, *stops] == [*starts, len(self.examples)]:
                 break
         else:
             return False
         writer = OutputsWriter(path, len(self.examples), meta)
-        for file, rows in pieces:
-            shard, start = Outputs.load(file), max(0, writer.done - rows.start)
-            if rows.stop > writer.done:
+        for shard in shards:
+            first, last = shard.meta["rows"]
+            if last > writer.done:
+                start = max(0, writer.done - first)
                 arrays = {k: v for k, v in shard.arrays().items() if k not in constants}
                 writer.add({name: array[start:] for name, array in arrays.items()})
                 writer.flush()
         writer.finish(constants, {k: v for k, v in shard.meta.items() if k != "rows"})
-        shutil.rmtree(folder)
+        for done in folder.glob(f"*-of-{count:05d}"):
+            shutil.rmtree(done)
         return True
 
 
@@ -211,14 +213,24 @@ def compute(function, run, wanted):
     Yields:
         what the function returns for each of them.
     """
-    engine, listed = jobs.engine_from_flags(), []
-    for position, arguments in enumerate(wanted):
-        name = re.sub(r"\W+", "_", f"{position}_{arguments['names'][0]}_{arguments['split']}")
-        for i in range(FLAGS.shards):
-            shard = {"shard": (i, FLAGS.shards)} if FLAGS.shards > 1 else {}
-            own = f"{name}_{i:05d}-of-{FLAGS.shards:05d}" if shard else name
-            listed.append(jobs.Job(own, function, {"run": run} | arguments | shard))
-    if len(listed) > len(wanted) or engine.name != "local":
-        jobs.run(listed, run.outputs_path("", "").parent, engine)
+    engine, listed, count = jobs.engine_from_flags(), [], FLAGS.shards
+    in_jobs = count > 1 or engine.name == "ray"  # a shard has a folder and a lock of its own
+    for position, arguments in enumerate(wanted if in_jobs else ()):
+        own = pathlib.Path(arguments["names"][0]).name[-60:]
+        name = re.sub(r"\W+", "_", f"{position}_{own}_{arguments['split']}")
+        listed += [
+            jobs.Job(
+                f"{name}_{number:05d}-of-{count:05d}",
+                function,
+                {"run": run} | arguments | {"shard": (number, count)},
+            )
+            for number in range(count)
+        ]
+    busy = jobs.run(listed, run.outputs_path("", "").parent, engine) if in_jobs else []
+    if busy:
+        raise RunError(
+            f"{len(busy)} shards are in the hands of other processes. Repeat the command when they "
+            "are done: it joins what is there."
+        )
     for arguments in wanted:
         yield jobs.call(jobs.Job("", function, {"run": run} | arguments))

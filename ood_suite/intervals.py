@@ -11,7 +11,7 @@ from scipy import special, stats
 from ood_suite import metrics
 from ood_suite.metrics import Counts
 
-GROUPS = 2**17  # distinct scores beyond which resamples are drawn for groups of neighbours
+GROUPS = 2**15  # of neighbouring scores that a class is cut into where there are many more
 
 
 def auroc_interval(id_scores, ood_scores, level=0.95):
@@ -96,16 +96,15 @@ def bootstrap_intervals(id_scores, ood_scores, level=0.95, resamples=1000, seed=
     """Percentile intervals of all METRICS by stratified bootstrap: {name: (low, high)}.
 
     The AUROC's interval is DeLong's. Each resample draws how often every distinct score value
-    occurs, so that it costs one pass over the sorted values and no sort. Of more than GROUPS
-    distinct values, neighbours are taken together in GROUPS groups of about equal size: the
-    intervals then have the width of the grouped scores' and are moved by the difference between the
-    exact metric and that of the groups.
+    occurs, so that it costs one pass over the sorted values and no sort. Of more than 4 *
+    GROUPS distinct values, neighbours are taken together: the intervals then have the width of the
+    grouped scores' and are moved by the difference between the exact metric and that of the groups.
     """
     counts = Counts.of(id_scores, ood_scores)
     rng = np.random.default_rng(seed)
     names = [name for name in metrics.METRICS if name != "auroc"]
     shift = np.zeros(len(names))
-    if counts.values.size > GROUPS:
+    if counts.values.size > 4 * GROUPS:
         exact, counts = counts, _grouped(counts)
         shift += [metrics.METRICS[n](exact) - metrics.METRICS[n](counts) for n in names]
         del exact
@@ -120,10 +119,17 @@ def bootstrap_intervals(id_scores, ood_scores, level=0.95, resamples=1000, seed=
 
 
 def _grouped(counts):
-    """Counts of GROUPS groups of neighbours, each with about as many examples."""
-    below = np.cumsum(counts.id + counts.ood)
-    number = (below - 1) * GROUPS // below[-1]
-    starts = np.flatnonzero(np.concatenate([[True], number[1:] != number[:-1]]))
+    """Counts of groups of neighbours, none with more than about 1 / GROUPS of a class: values of a
+    class with fewer than GROUPS examples stay alone. At most about 4 * GROUPS groups.
+    """
+    edges = np.zeros(counts.values.size, bool)
+    edges[0] = True
+    for part in (counts.id, counts.ood):
+        reached = np.cumsum(part)
+        for below in (reached, reached - part):  # a group ends, or begins, with this value
+            number = below * GROUPS // reached[-1]
+            edges[1:] |= number[1:] != number[:-1]
+    starts = np.flatnonzero(edges)
     summed = (np.add.reduceat(part, starts) for part in (counts.id, counts.ood))
     return Counts(counts.values[starts], *summed)
 

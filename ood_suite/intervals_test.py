@@ -85,10 +85,12 @@ def test_paired_difference(rng):
         intervals.paired_auroc_difference((id_scores, ood_scores), (id_scores, ood_scores[1:]))
 
 
-def test_groups_of_scores_give_the_same_intervals(rng, monkeypatch):
-    id_scores, ood_scores = rng.normal(0, 1, 6000), rng.normal(1.5, 1, 4000)
+@pytest.mark.parametrize("num_id, num_ood, groups", [(6000, 4000, 500), (30_000, 50, 400)])
+def test_groups_of_scores_give_the_same_intervals(num_id, num_ood, groups, rng, monkeypatch):
+    id_scores, ood_scores = rng.normal(0, 1, num_id), rng.normal(3.0, 1, num_ood)
     plain = intervals.bootstrap_intervals(id_scores, ood_scores, resamples=300)
-    monkeypatch.setattr(intervals, "GROUPS", 500)
+    monkeypatch.setattr(intervals, "GROUPS", groups)
+    assert intervals._grouped(metrics.Counts.of(id_scores, ood_scores)).values.size < 5 * groups
     grouped = intervals.bootstrap_intervals(id_scores, ood_scores, resamples=300)
     values = metrics.evaluate(id_scores, ood_scores)
     for name, (low, high) in plain.items():

@@ -34,6 +34,7 @@ CONNECT_S = 5.0  # for a first sign of life of a cluster; Ray itself tries for m
 # From this process to those of the jobs.
 INHERITED = ("KERAS_BACKEND", "TF_CPP_MIN_LOG_LEVEL", ONE_AT_A_TIME[0])
 THREADS = ("TF_NUM_INTRAOP_THREADS", "OMP_NUM_THREADS")
+SHARED_GPU = {"TF_FORCE_GPU_ALLOW_GROWTH": "true", "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,7 +92,13 @@ def define_flags():
 
 
 def engine_from_flags():
-    return Engine(FLAGS.engine, FLAGS.address, FLAGS.cpus_per_job, FLAGS.gpus_per_job)
+    """The Engine, and this process made ready for it; TensorFlow must not have started yet."""
+    engine = Engine(FLAGS.engine, FLAGS.address, FLAGS.cpus_per_job, FLAGS.gpus_per_job)
+    if engine.name == "local":
+        _limit_threads(_environment(engine))
+    else:  # what this process does with a GPU is little, the jobs need it
+        os.environ.update(SHARED_GPU)
+    return engine
 
 
 def run(jobs, folder, engine=Engine()):
@@ -103,6 +110,9 @@ def run(jobs, folder, engine=Engine()):
     Args:
         jobs: list of Job. folder: that the jobs share.
 
+    Returns:
+        names of the jobs that were left to other processes.
+
     Raises:
         RunError: some failed; with the first error, when all others are done.
     """
@@ -110,9 +120,8 @@ def run(jobs, folder, engine=Engine()):
     if len(set(names)) < len(names):
         raise ValueError(f"Jobs must have different names. Received: {names}.")
     if engine.name == "local" and len(jobs) == 1:
-        _limit_threads(_environment(engine))
         call(jobs[0])  # its error is this one's
-        return
+        return []
     outcomes = (_in_turn if engine.name == "local" else _on_ray)(jobs, folder, engine)
     failed = {name: text for name, (state, text) in outcomes.items() if state == "failed"}
     for name, (state, text) in outcomes.items():
@@ -123,6 +132,7 @@ def run(jobs, folder, engine=Engine()):
             f"{len(failed)} of {len(jobs)} jobs failed: {', '.join(failed)}. The first error: "
             f"{next(iter(failed.values()))}"
         )
+    return [name for name, (state, _) in outcomes.items() if state == "busy"]
 
 
 def attempt(job, patience_s=0.0):
@@ -152,7 +162,6 @@ def call(job):
 
 def _in_turn(jobs, folder, engine):
     """{name: outcome}."""
-    _limit_threads(_environment(engine))
     outcomes = {}
     for position, job in enumerate(jobs, start=1):
         logging.info("Job %d of %d: %s", position, len(jobs), job.name)
@@ -169,9 +178,7 @@ def _environment(engine):
     if cpus:
         variables |= {name: str(cpus) for name in THREADS}
     if engine.gpus_per_job % 1.0:  # jobs that share a GPU must not take all of its memory
-        variables |= {
-            "TF_FORCE_GPU_ALLOW_GROWTH": "true", "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
-        }  # fmt: skip
+        variables |= SHARED_GPU
     return variables
 
 
@@ -187,9 +194,10 @@ def _on_ray(jobs, folder, engine):
     from tqdm.auto import tqdm
 
     ray = _connected_ray(engine.address)
-    most = max(node["Resources"].get("CPU", 0.0) for node in ray.nodes())
-    if most < (engine.cpus_per_job or 1):
-        logging.warning("No machine of the cluster has so many cores: jobs wait for one that has.")
+    need = {"CPU": engine.cpus_per_job or 1, "GPU": engine.gpus_per_job}
+    offers = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    if not any(all(offer.get(k, 0) >= v for k, v in need.items()) for offer in offers):
+        logging.warning("No machine of the cluster has %s: the jobs wait for one that has.", need)
     folder, here = pathlib.Path(folder).absolute() / "jobs", os.getcwd()
     make_folder(folder)
     for job in jobs:
@@ -215,7 +223,8 @@ def _on_ray(jobs, folder, engine):
                 write_json(folder / f"{job.name}.json", {"state": state, "error": text})
                 logging.info("%s: %s. %s", job.name, state, text)
                 bar.update()
-            if shown != (shown := _summary(folder, jobs)):
+            alive = {node["NodeID"] for node in ray.nodes() if node["Alive"]}
+            if shown != (shown := _summary(folder, jobs, alive)):
                 bar.set_postfix_str(shown)
     return outcomes
 
@@ -227,12 +236,13 @@ def _outcome(ray, reference):
         return "failed", f"{type(error).__name__}: {error}"
 
 
-def _summary(folder, jobs):
-    """Such as "2 running: a, b; 1 waiting"."""
+def _summary(folder, jobs, alive):
+    """Such as "2 running: a, b; 1 waiting"; what ran on a lost node waits again."""
     states = {}
     for job in jobs:
         with contextlib.suppress(RunError):
-            state = read_json(folder / f"{job.name}.json")["state"]
+            known = read_json(folder / f"{job.name}.json")
+            state = "waiting" if known.get("node", "") not in {"", *alive} else known["state"]
             states.setdefault(state, []).append(job.name)
     return "; ".join(
         f"{len(names)} {state}" + (f": {', '.join(names[:4])}" if state != "waiting" else "")
@@ -273,9 +283,12 @@ def _work(job, folder, here, environment):
     """
     import ray
 
-    os.chdir(here)
+    try:
+        os.chdir(here)
+        log = os.open(folder / f"{job.name}.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    except OSError as error:
+        return "failed", f"{os.uname().nodename} does not share the folders of the driver: {error}"
     _limit_threads(environment)
-    log = os.open(folder / f"{job.name}.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     sys.stdout.flush(), sys.stderr.flush()
     os.dup2(log, 1), os.dup2(log, 2)
     logging.set_verbosity(logging.INFO)

@@ -56,7 +56,11 @@ def sweep(branch, experiment, engine):
         RunError: some failed.
     """
     grid = {
-        name: tuple(_number(name, text) for text in FLAGS[name].value or getattr(experiment, name))
+        name: tuple(
+            dict.fromkeys(
+                _number(name, text) for text in FLAGS[name].value or getattr(experiment, name)
+            )
+        )
         for name in ("mutation_rates", "reg_weights")
     }
     todo = trainings(dataclasses.replace(experiment, **grid), FLAGS.repeats)
@@ -72,8 +76,8 @@ def sweep(branch, experiment, engine):
         for training, repeat_id in todo
     ]
     folder = pathlib.Path(FLAGS.out_dir) / FLAGS.exp
-    jobs.run(listed, folder, engine)
-    logging.info("Next: python -m ood_suite.eval --run=%s", folder)
+    if not jobs.run(listed, folder, engine):
+        logging.info("Next: python -m ood_suite.eval --run=%s", folder)
 
 
 def _number(name, text):

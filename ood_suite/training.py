@@ -113,6 +113,7 @@ def fit(
     """
     model.optimizer.build(model.trainable_variables)
     replicas.decorrelate(model)
+    _evaluation_batch(validation, batch_size)  # before the first steps, if it cannot be
     step = restore(model, run)
     history = History.until(run.folder / "logs" / "history.csv", step)
     progress, raw = _Progress(total_steps, step, monitor), _RawWeights()
@@ -153,11 +154,16 @@ def fit(
 def evaluate(model, validation, batch_size):
     """Metrics on validation data with the averaged weights: {"val_<name>": float}."""
     pair = validation if isinstance(validation, tuple) else (validation,)
-    rows = len(pair[0][0] if isinstance(pair[0], list) else pair[0])
-    size = replicas.evaluation_batch(rows, max(batch_size, 100))
+    size = _evaluation_batch(validation, batch_size)
     with averaged_weights(model):
         results = model.evaluate(*pair, batch_size=size, verbose=0, return_dict=True)
     return {f"val_{name}": float(value) for name, value in results.items()}
+
+
+def _evaluation_batch(validation, batch_size):
+    inputs = validation[0] if isinstance(validation, tuple) else validation
+    rows = len(inputs[0] if isinstance(inputs, list) else inputs)
+    return replicas.evaluation_batch(rows, max(batch_size, 100))
 
 
 @contextlib.contextmanager
