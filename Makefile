@@ -4,7 +4,7 @@ JAX_VENV := .venv-jax
 RUN := $(VENV)/bin/python
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 
-.PHONY: demo demo-genomics test test-tensorflow test-jax lint clean
+.PHONY: demo demo-genomics test test-classifiers test-densities test-jax lint clean
 
 # Train small density models and a classifier on the embedded data, evaluate both, write the reports.
 demo: $(VENV)/installed
@@ -23,13 +23,16 @@ demo-genomics: $(VENV)/installed
 	$(RUN) -m ood_suite.eval --run=output/genomics_ood/bacteria_classifier/motif_cnn
 	@echo "Open output/genomics_ood/bacteria/report/report.html"
 
-# Both environments side by side.
-test:
-	$(MAKE) -j2 test-tensorflow test-jax
-
-test-tensorflow: $(VENV)/installed
+# Two at a time: the tests of the classifiers and of the whole, all others, those on JAX.
+test: $(VENV)/installed $(JAX_VENV)/installed
 	$(RUN) -m ruff check .
-	$(RUN) -m pytest
+	$(MAKE) --jobs=2 --keep-going test-classifiers test-densities test-jax
+
+test-classifiers: $(VENV)/installed
+	$(RUN) -m pytest classifier_ood tests
+
+test-densities: $(VENV)/installed
+	$(RUN) -m pytest images_ood genomics_ood ood_suite
 
 # Model, training, extraction and resume tests once more on JAX, where there is no TensorFlow.
 test-jax: $(JAX_VENV)/installed

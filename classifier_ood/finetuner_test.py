@@ -30,9 +30,9 @@ def tuner(um=0.0, **changes):
 
 def one_step(model, images, labels):
     """(change of the weights, logs)."""
-    before = [np.array(v) for v in model.backbone.trainable_variables]
+    before = [np.copy(keras.ops.convert_to_numpy(v)) for v in model.backbone.trainable_variables]
     logs = model.train_on_batch(images, labels, return_dict=True)
-    after = [np.array(v) for v in model.backbone.trainable_variables]
+    after = [np.copy(keras.ops.convert_to_numpy(v)) for v in model.backbone.trainable_variables]
     return [new - old for new, old in zip(after, before, strict=True)], logs
 
 

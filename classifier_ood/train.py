@@ -152,18 +152,19 @@ def train(experiment, exp, out_dir, data_dir=None, repeat_id=0, name=None):
     folder = pathlib.Path(out_dir) / exp / (name or experiment.backbone)
     keras.config.set_dtype_policy(experiment.dtype)
     seed = experiment.random_seed + repeat_id
-    with replicas.scope(experiment.strategy, experiment.batch_size), locked(folder):
+    with replicas.scope(experiment.strategy, experiment.batch_size):
         model = build(
             experiment, training.images.shape[1:], int(training.labels.max()) + 1,
             len(training) // experiment.batch_size, seed,
         )  # fmt: skip
-        run = Run.open(folder, settings, EXTRACTOR, prints)
-        if run.is_finished:
-            logging.info("%s is finished: nothing to do.", folder)
-            return run
-        for note in filter(None, (training.note, validation.note)):
-            logging.info("Data: %s.", note)
-        _fit(experiment, run, model, training, validation, seed)
+        with locked(folder):
+            run = Run.open(folder, settings, EXTRACTOR, prints)
+            if run.is_finished:
+                logging.info("%s is finished: nothing to do.", folder)
+                return run
+            for note in filter(None, (training.note, validation.note)):
+                logging.info("Data: %s.", note)
+            _fit(experiment, run, model, training, validation, seed)
     return run
 
 

@@ -180,25 +180,26 @@ def train(experiment, name, out_dir, data_dir=None, repeat_id=0):
     folder = pathlib.Path(out_dir) / name / run_name(experiment, repeat_id)
     seed = experiment.random_seed + repeat_id
     backend.set_seed(seed)
-    with replicas.scope(experiment.strategy, experiment.batch_size), locked(folder):
+    with replicas.scope(experiment.strategy, experiment.batch_size):
         model = build_model(experiment, seed)
-        sets = (training, validation)
-        settings = {"repeat_id": repeat_id, "length": int(training.bases.shape[1])}
-        run = open_run(experiment, settings, name, sets, folder, EXTRACTOR)
-        if run.is_finished:
-            return run
-        count = min(experiment.eval_reads or len(validation), len(validation))
-        rows = np.linspace(0, len(validation) - 1, count).astype(int)
-        trainer.fit(
-            model,
-            lambda step: trainer.batches([training.bases], experiment.batch_size, seed, step),
-            run,
-            total_steps=experiment.total_steps,
-            eval_every=experiment.eval_every,
-            batch_size=experiment.batch_size,
-            validation=validation.bases[rows],
-            monitor="bits_per_base",
-        )
+        with locked(folder):
+            sets = (training, validation)
+            settings = {"repeat_id": repeat_id, "length": int(training.bases.shape[1])}
+            run = open_run(experiment, settings, name, sets, folder, EXTRACTOR)
+            if run.is_finished:
+                return run
+            count = min(experiment.eval_reads or len(validation), len(validation))
+            rows = np.linspace(0, len(validation) - 1, count).astype(int)
+            trainer.fit(
+                model,
+                lambda step: trainer.batches([training.bases], experiment.batch_size, seed, step),
+                run,
+                total_steps=experiment.total_steps,
+                eval_every=experiment.eval_every,
+                batch_size=experiment.batch_size,
+                validation=validation.bases[rows],
+                monitor="bits_per_base",
+            )
     return run
 
 

@@ -19,7 +19,7 @@ import images_ood.pixelcnn  # noqa: F401 (registers the class)
 from images_ood.train_test import TINY
 from ood_suite import jobs
 from ood_suite.outputs import load_npz
-from ood_suite.runs import RunError
+from ood_suite.runs import Run, RunError
 from ood_suite.testing import ROOT, assert_same_run, command
 
 pytest.importorskip("ray")
@@ -231,7 +231,28 @@ def test_shards_on_the_cluster(cluster, data_dir, expected, tmp_path):
         for key, array in expected_paths["ray"][name].items():
             if key != "meta":
                 np.testing.assert_array_equal(array, arrays[key], err_msg=f"{name}: {key}")
-    assert len(list((tmp_path / "ray/jobs").glob("*_00002-of-00003.log"))) == 4
+    states = [json.loads(p.read_text())["state"] for p in (tmp_path / "ray/jobs").glob("*.json")]
+    assert states == ["done"] * 12
+
+
+def test_members_on_the_cluster(cluster, data_dir, tmp_path):
+    """Two classifiers at a time, of an ensemble that one process trains in turn."""
+    arguments = (
+        "--exp=fashion", "--options=width=2,dropout=0.2", "--epochs=1", "--batch_size=8",
+        "--splits=2", f"--data_dir={data_dir}",
+    )  # fmt: skip
+    for name, more in (
+        ("local", ("--cpus_per_job=1",)),
+        ("ray", ("--engine=ray", f"--address={cluster.address}")),
+    ):
+        own = (*arguments, *more, f"--out_dir={tmp_path / name}")
+        done = command("classifier_ood.train_leave_out", *own)
+        assert done.returncode == 0, done.stderr
+    for member in ("member0", "member1"):
+        runs = [tmp_path / n / "fashion/leave_out_convnet" / member for n in ("ray", "local")]
+        assert_same_run(*runs)
+        threads = {Run.load(run).config["versions"]["threads"] for run in runs}
+        assert threads == {"1"}
 
 
 def test_a_cluster_that_is_not_there():
