@@ -40,6 +40,10 @@ def shards_of(job):
     return job.run.outputs_path("set", "test").with_suffix(".shards")
 
 
+def interrupt(*_, **__):
+    raise KeyboardInterrupt
+
+
 def assert_same(found, expected):
     assert found.arrays().keys() == expected.arrays().keys()
     for name, array in expected.arrays().items():
@@ -81,7 +85,7 @@ def test_a_kill_while_shards_are_joined(make, monkeypatch, kill_at):
         make(shard=(number, 3)).get()
     with monkeypatch.context() as patch:
         owner = extraction.OutputsWriter if kill_at == "finish" else extraction.shutil
-        patch.setattr(owner, kill_at, lambda *_, **__: exec("raise KeyboardInterrupt"))
+        patch.setattr(owner, kill_at, interrupt)
         with pytest.raises(KeyboardInterrupt):
             make().get()
     whole = make()
