@@ -5,6 +5,7 @@ Shards of a set can be computed by several processes or machines. Each is writte
 own; who asks for the whole set once all are there joins them into the same single file.
 """
 
+import contextlib
 import dataclasses
 import hashlib
 import pathlib
@@ -167,6 +168,8 @@ class Extraction:
         writer.finish(constants, {k: v for k, v in shard.meta.items() if k != "rows"})
         for done in folder.glob(f"*-of-{count:05d}"):
             shutil.rmtree(done)
+        with contextlib.suppress(OSError):  # those of another count may still be written
+            folder.rmdir()
         return True
 
 
