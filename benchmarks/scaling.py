@@ -1,6 +1,6 @@
 """How the cost of trainings and scores grows, on one core and on two: tables of docs/scaling.md.
 
-    python benchmarks/scaling.py                 # ten minutes
+    python benchmarks/scaling.py                 # a quarter of an hour
     python benchmarks/scaling.py --only=pixels
 
 Every row runs in a process of its own, which is bound to its cores; one core and two take
@@ -31,10 +31,9 @@ TABLES = {
     "pixels": ("pixelcnn_train", PIXELCNN, "side", (14, 28, 56)),
     "filters": ("pixelcnn_train", PIXELCNN, "num_filters", (16, 32, 64)),
     "images": ("pixelcnn_train", PIXELCNN, "batch", (8, 32, 128)),
-    "scored images": ("pixelcnn_score", PIXELCNN, "batch", (32, 128, 512)),
     "classes": ("classifier_train", CLASSIFIER, "classes", (10, 100, 1000)),
-    "bases, convolutions": ("conv_train", READS, "length", (125, 250, 500)),
-    "bases, LSTM": ("lstm_train", READS, "length", (125, 250, 500)),
+    "bases of convolutions": ("conv_train", READS, "length", (125, 250, 500)),
+    "bases of an LSTM": ("lstm_train", READS, "length", (125, 250, 500)),
     "energy": ("energy", SCORES, "examples", (10_000, 100_000, 1_000_000)),
     "mahalanobis": ("mahalanobis", SCORES, "classes", (10, 100, 1000)),
     "knn": ("knn", SCORES, "examples", (10_000, 20_000, 40_000)),
@@ -48,7 +47,7 @@ def stepper(model, inputs, targets=None):
     return lambda: [model.train_on_batch(inputs, targets) for _ in range(STEPS)]
 
 
-def pixelcnn(side, num_filters, num_resnet, batch):
+def pixelcnn_train(side, num_filters, num_resnet, batch):
     from images_ood.pixelcnn import PixelCNN
 
     shape = (side, side, 1)
@@ -56,16 +55,7 @@ def pixelcnn(side, num_filters, num_resnet, batch):
         shape, num_filters=num_filters, num_resnet=num_resnet, rescale_pixel_value=True
     )
     images = np.random.default_rng(0).integers(0, 256, (batch, *shape)).astype(np.float32)
-    return model, images
-
-
-def pixelcnn_train(**options):
-    return stepper(*pixelcnn(**options)), STEPS
-
-
-def pixelcnn_score(**options):
-    model, images = pixelcnn(**options)
-    return lambda: model.predict(images, batch_size=32, verbose=0), 1
+    return stepper(model, images), STEPS
 
 
 def classifier_train(width, classes, batch):
