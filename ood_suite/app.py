@@ -10,7 +10,8 @@ from absl import app, flags, logging
 from ood_suite.runs import RunError
 
 # TensorFlow's variable and value for one operation after another. Side by side, which of them ends
-# first decides the order of some sums: one training in twenty then differs in its last bits.
+# first decides the order of some sums, and now and then a training differs in its last bits
+# (benchmarks/repeatability.py counts how often).
 ONE_AT_A_TIME = ("TF_NUM_INTEROP_THREADS", "1")
 # Errors whose message says what to mend; any other one shows where it came from.
 MENDABLE = (ValueError, RunError, OSError, FloatingPointError)
