@@ -12,6 +12,7 @@ from images_ood import logistic_mixture
 from images_ood.pixelcnn import PixelCNN, WeightNormConv2D, bits_per_dim, initialize_from_data
 
 TINY = {"num_resnet": 1, "num_filters": 4, "seed": 0}
+ROUNDING = 1e-5  # convolutions round a row of a batch by its position, on some processors
 
 
 def images_of(rng, shape=(8, 8, 1), count=3):
@@ -30,7 +31,8 @@ def assert_causal(model, rng, labels=None):
     mixtures = model.mixture(np.concatenate([image, changed]), labels)
     for name, parameters in zip(mixtures._fields, mixtures[:4]):
         flat = np.asarray(parameters).reshape(1 + height * width, height * width, -1)
-        differs = (flat[1:] != flat[:1]).any(-1)  # (changed pixel, parameters of pixel)
+        change = np.abs(flat[1:] - flat[:1]).max(-1)  # (changed pixel, parameters of pixel)
+        differs = change > ROUNDING * max(1.0, np.abs(flat).max())
         assert not np.tril(differs).any(), name
         if name == "locations":
             # And it does look at what it may: the next pixel to the right and the row below.

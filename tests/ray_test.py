@@ -62,6 +62,9 @@ class Cluster:
         self.folder = tempfile.TemporaryDirectory(prefix="ray", ignore_cleanup_errors=True)
         own = ("PYTHONPATH", "RAY_ADDRESS")
         environment = {k: v for k, v in os.environ.items() if k not in own}
+        # Where Ray leaves the address, in a folder that it expects: "/tmp/ray" may not exist yet.
+        environment["RAY_TMPDIR"] = self.folder.name
+        pathlib.Path(self.folder.name, "ray").mkdir()
         self.errors = pathlib.Path(self.folder.name, "errors")
         self.process = subprocess.Popen(
             [sys.executable, "-c", CLUSTER, self.folder.name], stdin=subprocess.PIPE,

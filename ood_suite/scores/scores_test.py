@@ -82,6 +82,9 @@ def test_every_score(name, tmp_path):
     np.testing.assert_array_equal(loaded.is_ood(test), detector.is_ood(test))
 
 
+FLOAT32_INSIDE = ("nnguide",)  # whose matrix products round by the size of the batch
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_a_score_depends_on_its_example_alone(name):
     detector, test = fitted(name), outputs(1)
@@ -94,7 +97,8 @@ def test_a_score_depends_on_its_example_alone(name):
         return array[order] if len(array) == 60 else array
 
     arrays = {field: rows(getattr(test, field)) for field in detector.entry.needs}
-    np.testing.assert_allclose(detector.score(Outputs(**arrays)), values[order], rtol=1e-9)
+    rtol = 1e-6 if name in FLOAT32_INSIDE else 1e-9
+    np.testing.assert_allclose(detector.score(Outputs(**arrays)), values[order], rtol=rtol)
 
 
 @pytest.mark.parametrize(
