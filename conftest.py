@@ -8,7 +8,9 @@ import pathlib
 import sys
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-os.environ.setdefault("TF_NUM_INTEROP_THREADS", "1")  # as every binary has it, see ood_suite.app
+os.environ.setdefault(
+    "TF_NUM_INTEROP_THREADS", "1"
+)  # as every binary has it, see ood_suite.runs.cli
 ROOT = pathlib.Path(__file__).parent
 sys.path.insert(0, str(ROOT))
 

@@ -29,10 +29,10 @@ import keras  # noqa: E402
 import numpy as np  # noqa: E402
 
 from classifier_ood import models  # noqa: E402
-from classifier_ood.trainer import CoupledSGD, Trainer  # noqa: E402
+from classifier_ood.classifier_model import ClassifierModel, CoupledSGD  # noqa: E402
 from genomics_ood.density import ReadDensity  # noqa: E402
 from images_ood.pixelcnn import PixelCNN  # noqa: E402
-from ood_suite import perturbation  # noqa: E402
+from ood_suite.training import input_gradients  # noqa: E402
 
 ROUNDS = 3
 DTYPES = ("float32", "mixed_bfloat16")
@@ -93,7 +93,7 @@ def cases(toy):
         def make(dtype):
             keras.config.set_dtype_policy(dtype)
             backbone = models.build(name, (32, 32, 3), 10, options)
-            model = Trainer(backbone, "crop_flip")
+            model = ClassifierModel(backbone, "crop_flip")
             model.build((None, 32, 32, 3))
             return model
 
@@ -208,7 +208,7 @@ def scoring_rates(toy, dtype, seconds):
         images = known[name].inputs(4 * size)
         scorings = {"extract": lambda: network.predict(images, batch_size=size, verbose=0)}
         if known[name].classes:
-            odin = perturbation.odin(network, 1000.0, [0.0014])
+            odin = input_gradients.odin(network, 1000.0, [0.0014])
             scorings["odin"] = lambda: odin(images)
         for what, function in scorings.items():
             function()  # compiles

@@ -14,7 +14,7 @@ from absl import app, flags
 
 from genomics_ood import configs, reads
 from genomics_ood.train import build_model
-from ood_suite import training
+from ood_suite.training import fit
 
 FLAGS = flags.FLAGS
 NETWORKS = (
@@ -35,7 +35,7 @@ def train(options, learning_rate, seconds):
     )  # fmt: skip
     bases, held_out = (reads.load("bacteria", split).bases for split in ("train", "val"))
     model, steps = build_model(experiment, seed=0), 0
-    for (batch,) in training.batches([bases], BATCH, seed=0):
+    for (batch,) in fit.batches([bases], BATCH, seed=0):
         if steps == 1:  # the first step compiles
             start = time.process_time()
         if steps > 1 and time.process_time() - start > seconds:

@@ -35,8 +35,8 @@ def write_data(folder):
 def main(_):
     from classifier_ood import configs
     from classifier_ood.train_leave_out import train_ensemble
-    from ood_suite.runs import fingerprint
-    from ood_suite.testing import final_state
+    from ood_suite.files import fingerprint
+    from tests.support import final_state
 
     experiment = dataclasses.replace(
         configs.get("fashion"), options={"width": 2, "dropout": 0.2}, epochs=2, batch_size=8

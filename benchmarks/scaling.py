@@ -60,10 +60,12 @@ def pixelcnn_train(side, num_filters, num_resnet, batch):
 
 def classifier_train(width, classes, batch):
     from classifier_ood import models
-    from classifier_ood.trainer import Trainer
+    from classifier_ood.classifier_model import ClassifierModel
 
     rng = np.random.default_rng(0)
-    model = Trainer(models.build("convnet", (32, 32, 3), classes, {"width": width}), "crop_flip")
+    model = ClassifierModel(
+        models.build("convnet", (32, 32, 3), classes, {"width": width}), "crop_flip"
+    )
     model.build((None, 32, 32, 3))
     images = rng.integers(0, 256, (batch, 32, 32, 3)).astype(np.uint8)
     return stepper(model, images, rng.integers(0, classes, batch)), STEPS

@@ -12,12 +12,14 @@ report_<checkpoint>). Nothing is chosen here: temperature and epsilon are as giv
 from absl import flags, logging
 
 from classifier_ood import ensemble
-from ood_suite import eval as evaluation
 from ood_suite import intervals, metrics
-from ood_suite.app import run_app
-from ood_suite.backgrounds import Group
-from ood_suite.classifiers import Classifier
-from ood_suite.runs import Run, write_csv
+from ood_suite.evaluation.classifier import Classifier
+from ood_suite.evaluation.evaluate import data_notes
+from ood_suite.evaluation.groups import Group
+from ood_suite.evaluation.overlap import refuse_overlap
+from ood_suite.files import write_csv
+from ood_suite.runs.cli import run_app
+from ood_suite.runs.run import Run
 from ood_suite.scores import ensembles, logits
 
 FLAGS = flags.FLAGS
@@ -52,8 +54,8 @@ def ablate(run, temperature, epsilon, data_dir=None, ood_sets=()):
     group, wanted = Group(0, run, []), list(ensemble.PERTURBED)
     material = Classifier(group, ensemble, data_dir, wanted, False, (), (), tuple(ood_sets))
     id_test, tests = material.tests({name: step for name in wanted})
-    notes = evaluation.refuse_overlap(material, id_test, tests, allowed=False)
-    for note in evaluation.data_notes([id_test, *tests.values()]) + notes:
+    notes = refuse_overlap(material, id_test, tests, allowed=False)
+    for note in data_notes([id_test, *tests.values()]) + notes:
         logging.info("Note: %s.", note)
     rows, own = [], _values(id_test, step)
     common = step | {"checkpoint": run.checkpoint, "num_id": len(id_test)}

@@ -29,7 +29,7 @@ class Experiment:
             PyTorch's SGD).
         eval_every, save_every: epochs between evaluations, which are also the checkpoints; epochs
             between models that are kept, 0 for none.
-        strategy: None, or "mirrored" for all devices of the machine, see ood_suite.replicas.
+        strategy: None, or "mirrored" for all devices of the machine, see training.devices.
     """
 
     id_dataset: str
@@ -140,7 +140,7 @@ class FineTuning:
         outliers, oe_method: auxiliary data set, and "oe", "energy", "poem" or "doe".
         outlier_sampling: "random" or "poem"; None is poem for the method poem, else random.
         outlier_factor: outliers per ID example in a batch.
-        outlier_weight: of the outlier term; None is the method's (finetuner.OUTLIER_WEIGHTS).
+        outlier_weight: of the outlier term; None is the method's (finetune_model.OUTLIER_WEIGHTS).
         m_in, m_out: energies of the methods energy and poem.
         pool_size: images that POEM looks at before each epoch.
         warm_up: epochs of DOE with plain outlier exposure.

@@ -15,8 +15,9 @@ from absl import flags, logging
 
 from classifier_ood import configs
 from classifier_ood.torch_files import read_state
-from ood_suite.app import run_app
-from ood_suite.runs import Run, atomic_path, fingerprint, locked
+from ood_suite.files import atomic_path, fingerprint, locked
+from ood_suite.runs.cli import run_app
+from ood_suite.runs.run import Run
 
 FLAGS = flags.FLAGS
 EXTRACTOR = "classifier_ood.extract"

@@ -13,9 +13,9 @@ import pytest
 
 from classifier_ood import configs, convert
 from classifier_ood.torch_files import read_state
-from ood_suite.outputs import load_npz
-from ood_suite.runs import Run
-from ood_suite.testing import command
+from ood_suite.files import load_npz
+from ood_suite.runs.run import Run
+from tests.support import command
 
 FOLDER = pathlib.Path(__file__).parents[1] / "tests" / "references"
 CIFAR = {"mean": configs.CIFAR_MEAN, "std": configs.CIFAR_STD}

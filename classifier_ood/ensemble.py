@@ -5,8 +5,9 @@ of data sets.
 import dataclasses
 
 from classifier_ood import extract as member_extract
-from ood_suite.extraction import short
-from ood_suite.runs import Run, RunError
+from ood_suite.files import RunError
+from ood_suite.runs.extraction import short
+from ood_suite.runs.run import Run
 from ood_suite.scores import ensembles
 
 # Scores that need perturbed inputs, and by which rule.
@@ -63,7 +64,7 @@ def extract(
     `member_logits`; what members have on file is not computed again.
 
     Args:
-        perturbations: triples (temperature, epsilon, rule), see perturbation.odin.
+        perturbations: triples (temperature, epsilon, rule), see input_gradients.odin.
         The others are those of classifier_ood.extract.
     """
     if inner_layers or any(mahalanobis_epsilons):

@@ -17,9 +17,10 @@ import dataclasses
 import numpy as np
 from absl import flags, logging
 
-from classifier_ood import trained
-from ood_suite.app import run_app
-from ood_suite.runs import Run, RunError, locked, read_json, write_json
+from classifier_ood import base_network
+from ood_suite.files import RunError, locked, read_json, write_json
+from ood_suite.runs.cli import run_app
+from ood_suite.runs.run import Run
 
 FLAGS = flags.FLAGS
 CONDITIONS = ("evaluation", "training")
@@ -58,14 +59,14 @@ def estimate(run, settings, data_dir=None):
     from classifier_ood import pruning
 
     _check(settings)
-    network = trained.load_network(run)
-    training = trained.training_data(run, network, data_dir)["training"]
+    network = base_network.load_network(run)
+    training = base_network.training_data(run, network, data_dir)["training"]
     count = min(settings.images or len(training), len(training))
     rows = np.random.default_rng([settings.seed, 0]).permutation(len(training))[:count]
     made_with = dataclasses.asdict(settings) | {
         "images": count,
         "training_fingerprint": training.fingerprint,
-        "model_fingerprint": trained.model_fingerprint(run),
+        "model_fingerprint": base_network.model_fingerprint(run),
     }
     path, partial = result_path(run), result_path(run).with_suffix(".partial.json")
     found = read_json(path) if path.exists() else {}
@@ -104,7 +105,7 @@ def load(run):
     found = read_json(path) if path.exists() else {}
     if not found:
         raise RunError(f"--um=auto needs {path}. To make it: {command}")
-    if found["made_with"]["model_fingerprint"] != trained.model_fingerprint(run):
+    if found["made_with"]["model_fingerprint"] != base_network.model_fingerprint(run):
         raise RunError(
             f"{path} is of another model than {run.model_path}. Make it again: {command}"
         )
@@ -132,7 +133,7 @@ def _evaluator(run, network, training, rows, settings):
     from tqdm.auto import tqdm
 
     from classifier_ood import pruning
-    from classifier_ood.trainer import CropFlip, cross_entropy
+    from classifier_ood.classifier_model import CropFlip, cross_entropy
 
     size, augment = settings.batch_size, None
     model, rows = network, np.sort(rows)

@@ -7,12 +7,13 @@ import keras
 import numpy as np
 import pytest
 
-from classifier_ood import configs, estimate_loss, pruning, trained
+from classifier_ood import base_network, configs, estimate_loss, pruning
 from classifier_ood import train as train_module
 from classifier_ood.estimate_loss import Estimate
 from ood_suite import data
 from ood_suite.data.npz import write_images
-from ood_suite.runs import Run, RunError
+from ood_suite.files import RunError
+from ood_suite.runs.run import Run
 
 
 @pytest.fixture(scope="module")
@@ -111,7 +112,7 @@ def test_training_conditions_have_batch_statistics_and_dropout(run, base):
 
 def test_an_estimate_of_another_model_is_refused(run, base):
     estimate_loss.estimate(run, Estimate(masks=1), base[1])
-    network = trained.load_network(run)
+    network = base_network.load_network(run)
     network.layers[-1].kernel.assign(network.layers[-1].kernel * 2.0)
     network.save(run.model_path)
     with pytest.raises(RunError, match="is of another model"):

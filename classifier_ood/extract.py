@@ -19,12 +19,15 @@ import pathlib
 import numpy as np
 from absl import flags, logging
 
-from ood_suite import data, extraction
-from ood_suite.app import run_app
+from ood_suite import data
 from ood_suite.data.transforms import to_shape
-from ood_suite.extraction import Extraction, example_hashes, joined, short
+from ood_suite.files import RunError, atomic_path, fingerprint, locked
 from ood_suite.outputs import Outputs
-from ood_suite.runs import Run, RunError, atomic_path, fingerprint, locked
+from ood_suite.runs import extraction
+from ood_suite.runs.cli import run_app
+from ood_suite.runs.extraction import Extraction, example_hashes, joined, short
+from ood_suite.runs.run import Run
+from ood_suite.training import input_gradients
 
 FLAGS = flags.FLAGS
 DEFAULT_ODIN = ((1000.0, 0.0014),)
@@ -47,7 +50,7 @@ def extract(
         inner_layers: names of layers for `layer_features`.
         mahalanobis_epsilons: for `layer_features` of those layers at perturbed inputs; their
             Gaussians are fitted to the training split.
-        rule: of ODIN's perturbation, see perturbation.odin.
+        rule: of ODIN's perturbation, see input_gradients.odin.
         shard: see extraction.Extraction.
 
     Raises:
@@ -116,11 +119,10 @@ def hashes(run, names, split, data_dir=None):
 
 def _odin(view, temperature, epsilons, rule):
     """function(images) -> {"logits_perturbed/<key>": array}; compiled once per view."""
-    from ood_suite import perturbation
 
     key = (rule, temperature, *epsilons)
     if key not in view.compiled:
-        view.compiled[key] = perturbation.odin(view.network, temperature, epsilons, rule)
+        view.compiled[key] = input_gradients.odin(view.network, temperature, epsilons, rule)
     function = view.compiled[key]
     return lambda images: {f"logits_perturbed/{k}": v for k, v in function(images).items()}
 
@@ -129,12 +131,11 @@ def _mahalanobis(view, gaussians, epsilons, key):
     """function(images) -> {"layer_features/<layer>,epsilon=<e>": array}; the Gaussians are fitted,
     and the gradients compiled, when it is first called.
     """
-    from ood_suite import perturbation
 
     def function(images):
         if key not in view.compiled:
             kept = [epsilon for epsilon in epsilons if epsilon]
-            view.compiled[key] = perturbation.mahalanobis(view.network, gaussians(), kept)
+            view.compiled[key] = input_gradients.mahalanobis(view.network, gaussians(), kept)
         return {f"layer_features/{k}": v for k, v in view.compiled[key](images).items()}
 
     return function
@@ -177,7 +178,7 @@ def data_sets(settings):
 
 
 def load_view(run, inner_layers=()):
-    """The run's model as a View; loaded models are kept."""
+    """The run's model as a KerasClassifier; loaded models are kept."""
     key = (str(run.model_path), run.model_path.stat().st_mtime_ns, inner_layers)
     if key not in _VIEWS:
         if len(_VIEWS) >= KEPT_VIEWS:
@@ -187,10 +188,10 @@ def load_view(run, inner_layers=()):
 
 
 def new_view(run, inner_layers=()):
-    """The run's model as a View of its own; RunError if it cannot be read."""
+    """The run's model as a KerasClassifier of its own; RunError if it cannot be read."""
     import keras
 
-    from classifier_ood.view import View
+    from classifier_ood.keras_classifier import KerasClassifier
 
     try:
         model = keras.saving.load_model(run.model_path, compile=False, safe_mode=True)
@@ -200,7 +201,7 @@ def new_view(run, inner_layers=()):
             "save it as a plain functional model."
         ) from error
     settings = run.settings
-    return View(
+    return KerasClassifier(
         model,
         settings.get("features_layer"),
         inner_layers,

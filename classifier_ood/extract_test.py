@@ -12,16 +12,18 @@ from keras import layers
 from PIL import Image
 from sklearn.metrics import roc_auc_score
 
+from classifier_ood import base_network
 from classifier_ood.extract import extract
 from classifier_ood.train_test import train
-from ood_suite import extraction
-from ood_suite.backgrounds import Group
 from ood_suite.data.npz import write_images
 from ood_suite.detector import Detector
-from ood_suite.eval import evaluate_group, gather
+from ood_suite.evaluation.evaluate import evaluate_group, gather
+from ood_suite.evaluation.groups import Group
+from ood_suite.files import RunError, read_csv
 from ood_suite.outputs import Outputs
-from ood_suite.runs import Run, RunError, read_csv
-from ood_suite.testing import command
+from ood_suite.runs import extraction
+from ood_suite.runs.run import Run
+from tests.support import command
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +55,7 @@ def evaluate(folder, data_dir, *arguments):
 
 def report_of(trained, data_dir, wanted, tuning=False, far=(), allow_overlap=False):
     """What the binary does with a single run, in this process: seconds less."""
-    group = Group(0, Run.load(trained.folder), [])
+    group = Group(0, Run.load(base_network.folder), [])
     material = gather(group, data_dir, wanted, tuning, [], [], list(far))
     return evaluate_group(group, material, wanted, tuning, None, 10, allow_overlap)
 
@@ -62,7 +64,7 @@ def report_of(trained, data_dir, wanted, tuning=False, far=(), allow_overlap=Fal
 def test_outputs_are_the_models(run):
     data_dir, trained = run
     outputs = extract(trained, ("mnist",), "test", data_dir, odin=[(1000.0, 0.002), (1.0, 0.0)])
-    model = keras.saving.load_model(trained.model_path, compile=False)
+    model = keras.saving.load_model(base_network.model_path, compile=False)
     images = np.load(data_dir / "mnist_test.npz")["images"].astype(np.float32)
     expected = model.predict(images, verbose=0)
     for name in ("features", "logits"):
@@ -77,7 +79,7 @@ def test_outputs_are_the_models(run):
 def test_evaluation_of_every_score(run, tmp_path):
     data_dir, trained = run
     result = evaluate(
-        trained.folder, data_dir, "--inner_layers=stage1,stage2", "--ood_near=glyphs",
+        base_network.folder, data_dir, "--inner_layers=stage1,stage2", "--ood_near=glyphs",
         "--ood_far=mnist,gaussian", f"--out={tmp_path}",
     )  # fmt: skip
     assert result.returncode == 0, result.stderr
@@ -96,7 +98,7 @@ def test_evaluation_of_every_score(run, tmp_path):
         assert f"Note: {name} is left out: " in result.stdout
     # The numbers are those of the outputs on disk, by another library.
     outputs = [
-        Outputs.load(trained.outputs_path(name, "test")) for name in ("fashion_mnist", "mnist")
+        Outputs.load(base_network.outputs_path(name, "test")) for name in ("fashion_mnist", "mnist")
     ]
     energies = np.concatenate([-np.log(np.exp(o.logits.astype(float)).sum(1)) for o in outputs])
     expected = roc_auc_score(np.repeat([0, 1], [24, 20]), energies)
@@ -124,7 +126,7 @@ def test_tuning_uses_validation_data_only(copy):
     assert [row["score"] for row in tuned] == wanted
     # The choice is the best of the grid, on held-out and validation OOD outputs.
     sets = (("fashion_mnist", "val"), ("notmnist", "test"), ("fashion_mnist", "train"))
-    held_out, ood, training = (Outputs.load(trained.outputs_path(*names)) for names in sets)
+    held_out, ood, training = (Outputs.load(base_network.outputs_path(*names)) for names in sets)
     found = {}
     for k in (50, 1, 5, 10):
         knn = Detector("knn", parameters={"k": k}).fit(held_out, training)
@@ -142,12 +144,12 @@ def test_tuning_uses_validation_data_only(copy):
 def test_other_checkpoints(run, tmp_path):
     data_dir, trained = run
     flags = ("--scores=msp", f"--out={tmp_path}")
-    result = evaluate(trained.folder, data_dir, "--checkpoint=first", *flags)
+    result = evaluate(base_network.folder, data_dir, "--checkpoint=first", *flags)
     assert result.returncode == 0, result.stderr
-    first = Outputs.load(trained.folder / "outputs_first" / "mnist_test.npz")
+    first = Outputs.load(base_network.folder / "outputs_first" / "mnist_test.npz")
     last = extract(trained, ("mnist",), "test", data_dir)
     assert not np.array_equal(first.logits, last.logits)
-    refused = evaluate(trained.folder, data_dir, "--checkpoint=bst", *flags)
+    refused = evaluate(base_network.folder, data_dir, "--checkpoint=bst", *flags)
     assert "has no checkpoint 'bst'. It has: last, best" in refused.stderr
 
 
@@ -155,8 +157,8 @@ def test_parts_follow_the_training_data_and_not_the_spelling_of_a_path(copy, tmp
     data_dir, trained = copy
     options = {"inner_layers": ("stage1",), "mahalanobis_epsilons": (0.002,)}
     first = extract(trained, ("mnist",), "test", data_dir, **options)
-    times = {path: path.stat().st_mtime_ns for path in trained.folder.glob("outputs/*.npz")}
-    moved = Run.load(trained.folder.rename(tmp_path / "moved"))
+    times = {path: path.stat().st_mtime_ns for path in base_network.folder.glob("outputs/*.npz")}
+    moved = Run.load(base_network.folder.rename(tmp_path / "moved"))
     extract(moved, ("mnist",), "test", data_dir, **options)
     for path, time in times.items():
         assert (moved.folder / "outputs" / path.name).stat().st_mtime_ns == time
@@ -175,7 +177,7 @@ def test_a_killed_extraction_goes_on(copy, monkeypatch):
     monkeypatch.setattr(extraction, "CHUNK_BYTES", 8 * 64)
     monkeypatch.setattr(extraction, "FLUSH_EVERY", 1)
     expected = extract(trained, ("mnist",), "test", data_dir, batch_size=8)
-    path = trained.outputs_path("mnist", "test")
+    path = base_network.outputs_path("mnist", "test")
     path.unlink()
     calls, original = [], extraction.OutputsWriter.add
 
@@ -198,13 +200,13 @@ def test_a_killed_extraction_goes_on(copy, monkeypatch):
 @pytest.mark.jax
 def test_kill_minus_nine_in_an_extraction(copy):
     data_dir, trained = copy
-    arguments = (f"--run={trained.folder}", f"--data_dir={data_dir}", "--dataset=mnist")
+    arguments = (f"--run={base_network.folder}", f"--data_dir={data_dir}", "--dataset=mnist")
     cut = command("classifier_ood.extract", *arguments, kill_at=("save", 1))
     assert cut.returncode == -signal.SIGKILL
-    assert not trained.outputs_path("mnist", "test").exists()
+    assert not base_network.outputs_path("mnist", "test").exists()
     done = command("classifier_ood.extract", *arguments)
     assert done.returncode == 0, done.stderr
-    assert len(Outputs.load(trained.outputs_path("mnist", "test"))) == 20
+    assert len(Outputs.load(base_network.outputs_path("mnist", "test"))) == 20
 
 
 @pytest.fixture
@@ -293,7 +295,7 @@ def test_refusals(copy, tmp_path):
         report_of(trained, same, ["msp"], far=["mnist", f"{same}/mnist.npz"])
     neither = command("classifier_ood.extract")
     assert "Give either --run" in neither.stderr
-    (trained.folder / "model.keras").write_bytes(b"PK")
+    (base_network.folder / "model.keras").write_bytes(b"PK")
     with pytest.raises(RunError, match="model.keras cannot be read"):
         report_of(trained, data_dir, ["msp"])
 
@@ -302,7 +304,7 @@ def test_held_out_data_that_the_classifier_knows_are_noticed(copy):
     """As when a published checkpoint was trained on the whole training set."""
     data_dir, trained = copy
     rng = np.random.default_rng(0)
-    model = keras.saving.load_model(trained.model_path, compile=False)
+    model = keras.saving.load_model(base_network.model_path, compile=False)
     for split, share in (("val", 1.0), ("test", 0.6)):
         images = rng.integers(0, 255, (400, 8, 8, 1), dtype=np.uint8)
         labels = model.predict(images, verbose=0)["logits"].argmax(1)

@@ -20,12 +20,14 @@ import pathlib
 import numpy as np
 from absl import flags, logging
 
-from classifier_ood import configs, train, trained
+from classifier_ood import base_network, configs, train
 from classifier_ood.train import check, keeper
-from ood_suite import eval as evaluation
-from ood_suite import jobs, scores
-from ood_suite.app import define_setting_flags, flag_overrides, run_app
-from ood_suite.runs import Run, RunError, atomic_path, locked, write_json
+from ood_suite import scores
+from ood_suite.evaluation.evaluate import evaluate
+from ood_suite.files import RunError, atomic_path, locked, write_json
+from ood_suite.runs import jobs
+from ood_suite.runs.cli import define_setting_flags, flag_overrides, run_app
+from ood_suite.runs.run import Run
 
 FLAGS = flags.FLAGS
 SAMPLINGS = ("random", "poem")
@@ -164,15 +166,15 @@ def finetune(base, settings, seed, folder, data_dir=None):
     """
     import keras
 
-    from ood_suite import backend
+    from ood_suite.training import backend
 
     check_settings(settings)
     settings = dataclasses.replace(
         settings, augmentation=settings.augmentation or base.settings.get("augmentation", "none")
     )
     backend.set_seed(seed)  # before the network is loaded, whose dropout draws its seeds
-    network = trained.load_network(base)
-    sets = trained.training_data(base, network, data_dir)
+    network = base_network.load_network(base)
+    sets = base_network.training_data(base, network, data_dir)
     if settings.batch_size > len(sets["training"]):
         raise ValueError(
             f"--batch_size must be at most {len(sets['training'])}, the number of training images. "
@@ -181,7 +183,7 @@ def finetune(base, settings, seed, folder, data_dir=None):
     earlier = base.config["fingerprints"].items()  # what it was shown stays no test for it
     prints = {name: mark for name, mark in earlier if name.startswith("outliers_")}
     prints |= {f"{s.name}_{s.split}": s.fingerprint for s in sets.values()}
-    prints["base_model"] = trained.model_fingerprint(base)
+    prints["base_model"] = base_network.model_fingerprint(base)
     outliers = None
     if settings.outliers:
         from classifier_ood import outlier_exposure
@@ -215,17 +217,17 @@ def per_epoch(settings, training):
 
 
 def build(network, settings, training, seed):
-    """The compiled FineTuner."""
+    """The compiled FineTuneModel."""
     from classifier_ood import pruning
-    from classifier_ood.finetuner import FineTuner
-    from classifier_ood.trainer import CoupledSGD, schedule
-    from ood_suite import backend
+    from classifier_ood.classifier_model import CoupledSGD, schedule
+    from classifier_ood.finetune_model import FineTuneModel
+    from ood_suite.training import backend
 
     steps = per_epoch(settings, training)
     if settings.prune_rate < 1.0:
         network = pruning.masked(network, settings.prune_rate, seed)
     id_rows = settings.batch_size if settings.outliers else None
-    tuner = FineTuner(network, settings, settings.um, id_rows, settings.warm_up * steps, seed)
+    tuner = FineTuneModel(network, settings, settings.um, id_rows, settings.warm_up * steps, seed)
     rate = schedule(
         settings.learning_rate_schedule, settings.learning_rate, settings.epochs, steps
     )  # fmt: skip
@@ -240,7 +242,7 @@ def build(network, settings, training, seed):
 
 def _fit(run, tuner, settings, sets, outliers, seed):
     from classifier_ood import pruning
-    from ood_suite import training as trainer
+    from ood_suite.training import fit as trainer
 
     steps = per_epoch(settings, sets["training"])
     if settings.prune_rate < 1.0:
@@ -269,7 +271,7 @@ def _fit(run, tuner, settings, sets, outliers, seed):
 def _stream(run, tuner, settings, training, outliers, seed):
     """function(step) -> batches, for training.fit."""
     from classifier_ood import outlier_exposure, poem
-    from ood_suite import training as trainer
+    from ood_suite.training import fit as trainer
 
     size, steps = settings.batch_size, per_epoch(settings, training)
     if outliers is None:
@@ -354,7 +356,7 @@ def main(_):
     ]
     for checkpoint in (*kept, "last"):
         logging.info("Evaluating %s.", checkpoint)
-        evaluation.evaluate(
+        evaluate(
             folder, data_dir=FLAGS.data_dir, wanted=FLAGS.scores, tuning=FLAGS.tune,
             checkpoint=checkpoint, inner_layers=FLAGS.inner_layers, repeats=True,
         )  # fmt: skip

@@ -14,9 +14,9 @@ from classifier_ood import train as train_module
 from classifier_ood.train_test import weights
 from ood_suite import data
 from ood_suite.data.npz import write_images
-from ood_suite.outputs import load_npz
-from ood_suite.runs import Run, RunError, read_csv
-from ood_suite.testing import assert_same_run, command
+from ood_suite.files import RunError, load_npz, read_csv
+from ood_suite.runs.run import Run
+from tests.support import assert_same_run, command
 
 SMALL = configs.FineTuning(epochs=3, steps_per_epoch=4, batch_size=8, learning_rate=0.05)
 OUTLIERS = {"outliers": "aux", "outlier_factor": 0.5}

@@ -9,8 +9,8 @@ import numpy as np
 from keras import ops
 from sklearn.metrics import roc_auc_score
 
+from classifier_ood.classifier_model import ClassifierModel, cross_entropy
 from classifier_ood.losses import entropy_margin
-from classifier_ood.trainer import Trainer, cross_entropy
 
 # Named partitions of CIFAR-10 (0 airplane ... 9 truck); the order is that of the members.
 PARTITIONS = {"cifar10_pairs": ((8, 9), (6, 7), (4, 5), (2, 3), (0, 1))}
@@ -65,7 +65,7 @@ def local_labels(labels, left_out, num_classes):
     return table[labels]
 
 
-class Member(Trainer):
+class Member(ClassifierModel):
     """A leave-out classifier in training:
 
     mean_in CE(softmax(z), y) + beta * max(margin + mean_in H - mean_out H, 0)

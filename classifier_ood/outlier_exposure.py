@@ -11,11 +11,12 @@ import numpy as np
 from absl import logging
 
 from classifier_ood import extract
-from classifier_ood.trainer import PAD
-from ood_suite import data, training
+from classifier_ood.classifier_model import PAD
+from ood_suite import data
 from ood_suite.data.streams import TfdsImages
 from ood_suite.data.transforms import to_shape
-from ood_suite.extraction import example_hashes
+from ood_suite.runs.extraction import example_hashes
+from ood_suite.training import fit
 
 MAX_TFDS_BYTES = 2**32  # TFDS has no access by index: such a set is read into memory
 
@@ -150,7 +151,7 @@ def joined_batches(id_set, outliers, batch_size, outlier_batch, seed, rows, per_
     Args:
         rows: {epoch: rows of the outliers that it shows}. per_epoch: steps.
     """
-    own = training.batches([id_set.images], batch_size, seed, step, id_set.labels)
+    own = fit.batches([id_set.images], batch_size, seed, step, id_set.labels)
     unlabelled = np.full(outlier_batch, -1, np.int32)
     for step in range(step, (max(rows) + 1) * per_epoch):
         images, labels = next(own)

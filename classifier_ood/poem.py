@@ -9,8 +9,7 @@ on the images of the pool with the smallest |weights . r(x)|.
 import numpy as np
 from absl import logging
 
-from ood_suite.outputs import load_npz
-from ood_suite.runs import atomic_path
+from ood_suite.files import atomic_path, load_npz
 
 CHUNK = 1000  # images that pass through the network between two moves of the progress bar
 POOL_PER_CHOSEN = 8  # images in the pool for each that is chosen, at least: 400,000 for 50,000

@@ -29,7 +29,7 @@ def logits(model, images):
 def trained(masked, images, steps=3):
     """The masked network after a few steps on its scores."""
 
-    class Trainer(keras.Model):
+    class ClassifierModel(keras.Model):
         def __init__(self):
             super().__init__()
             self.network = masked
@@ -37,7 +37,7 @@ def trained(masked, images, steps=3):
         def call(self, x, training=False):
             return self.network(x, training=training)["logits"]
 
-    trainer = Trainer()
+    trainer = ClassifierModel()
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     trainer.compile(keras.optimizers.SGD(1.0), loss, jit_compile=False)
     trainer.fit(images, np.arange(len(images)) % 3, epochs=steps, verbose=0, batch_size=8)

@@ -18,8 +18,10 @@ from absl import flags, logging
 
 from classifier_ood import configs
 from ood_suite import data
-from ood_suite.app import define_setting_flags, flag_overrides, run_app
-from ood_suite.runs import Run, atomic_path, locked
+from ood_suite.files import atomic_path, locked
+from ood_suite.runs.cli import define_setting_flags, flag_overrides, run_app
+from ood_suite.runs.run import Run
+from ood_suite.training import devices
 
 FLAGS = flags.FLAGS
 EXTRACTOR = "classifier_ood.extract"
@@ -136,8 +138,6 @@ def train(experiment, exp, out_dir, data_dir=None, repeat_id=0, name=None):
     """Trains one classifier, or continues it, or finds it finished; returns its Run."""
     import keras
 
-    from ood_suite import replicas
-
     check(experiment)
     training = data.load(experiment.id_dataset, "train", data_dir)
     validation = data.load(experiment.id_dataset, "val", data_dir)
@@ -152,7 +152,7 @@ def train(experiment, exp, out_dir, data_dir=None, repeat_id=0, name=None):
     folder = pathlib.Path(out_dir) / exp / (name or experiment.backbone)
     keras.config.set_dtype_policy(experiment.dtype)
     seed = experiment.random_seed + repeat_id
-    with replicas.scope(experiment.strategy, experiment.batch_size):
+    with devices.scope(experiment.strategy, experiment.batch_size):
         model = build(
             experiment, training.images.shape[1:], int(training.labels.max()) + 1,
             len(training) // experiment.batch_size, seed,
@@ -169,21 +169,21 @@ def train(experiment, exp, out_dir, data_dir=None, repeat_id=0, name=None):
 
 
 def build(experiment, image_shape, num_classes, steps_per_epoch, seed, wrapped=None):
-    """The compiled Trainer of an experiment.
+    """The compiled ClassifierModel of an experiment.
 
     Args:
-        wrapped: function(backbone) -> Trainer, in place of the plain one.
+        wrapped: function(backbone) -> ClassifierModel, in place of the plain one.
     """
     from classifier_ood import models
-    from classifier_ood.trainer import CoupledSGD, Trainer, schedule
-    from ood_suite import backend
+    from classifier_ood.classifier_model import ClassifierModel, CoupledSGD, schedule
+    from ood_suite.training import backend
 
     backend.set_seed(seed)
     backbone = models.build(experiment.backbone, image_shape, num_classes, experiment.options)
     if wrapped:
         model = wrapped(backbone)
     else:
-        model = Trainer(backbone, experiment.augmentation, experiment.label_smoothing, seed)
+        model = ClassifierModel(backbone, experiment.augmentation, experiment.label_smoothing, seed)
     rate = schedule(
         experiment.learning_rate_schedule, experiment.learning_rate, experiment.epochs,
         steps_per_epoch,
@@ -197,7 +197,7 @@ def build(experiment, image_shape, num_classes, steps_per_epoch, seed, wrapped=N
 
 
 def _fit(experiment, run, model, training, validation, seed):
-    from ood_suite import training as trainer
+    from ood_suite.training import fit as trainer
 
     per_epoch = len(training) // experiment.batch_size
     trainer.fit(

@@ -20,10 +20,12 @@ from absl import flags, logging
 
 from classifier_ood import train
 from classifier_ood.configs import LeaveOut
-from ood_suite import data, jobs
-from ood_suite.app import run_app
+from ood_suite import data
 from ood_suite.data.transforms import to_shape
-from ood_suite.runs import Run, locked
+from ood_suite.files import locked
+from ood_suite.runs import jobs
+from ood_suite.runs.cli import run_app
+from ood_suite.runs.run import Run
 
 FLAGS = flags.FLAGS
 EXTRACTOR = "classifier_ood.ensemble"
@@ -155,7 +157,7 @@ def _check_members(experiment, training, parts):
 
 def _fit(experiment, settings, run, sets, left_out, classes, seed):
     from classifier_ood.leave_out import Member, local_labels
-    from ood_suite import training as trainer
+    from ood_suite.training import fit as trainer
 
     training = sets[0]
     labels = local_labels(training.labels, left_out, classes)

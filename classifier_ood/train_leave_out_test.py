@@ -15,9 +15,10 @@ from scipy.special import softmax
 from classifier_ood import ablate_leave_out, configs, ensemble, train_leave_out
 from classifier_ood.train_leave_out import LeaveOut, train_ensemble
 from ood_suite import data, scores
-from ood_suite import eval as evaluation
-from ood_suite.runs import Run, RunError, read_csv
-from ood_suite.testing import ROOT, assert_same_run, command
+from ood_suite.evaluation.evaluate import classifier_figures, evaluate
+from ood_suite.files import RunError, read_csv
+from ood_suite.runs.run import Run
+from tests.support import ROOT, assert_same_run, command
 
 SMALL = dataclasses.replace(
     configs.get("fashion"), options={"width": 2, "dropout": 0.2}, epochs=2, batch_size=8
@@ -197,7 +198,7 @@ def test_labels_are_the_arg_max_of_scattered_softmax_sums(trained):
                 sums[row, label] += np.exp(values[column]) / np.exp(values).sum()
     np.testing.assert_array_equal(found.logits.argmax(axis=1), sums.argmax(axis=1))
     np.testing.assert_allclose(np.exp(found.logits), np.maximum(sums / 3, 1e-307), rtol=1e-5)
-    accuracy = evaluation.classifier_figures(found)["accuracy"]
+    accuracy = classifier_figures(found)["accuracy"]
     assert accuracy == np.mean(sums.argmax(axis=1) == found.labels)
 
 
@@ -225,7 +226,7 @@ def test_training_sees_no_test_image_and_the_right_classes(small_data, tmp_path,
 
     weights, original_load = [], data.load
     monkeypatch.setattr(data, "load", load)
-    monkeypatch.setattr("ood_suite.training.fit", fit)
+    monkeypatch.setattr("ood_suite.training.fit.fit", fit)
     train_ensemble(SMALL, LeaveOut(splits=3), "fashion", tmp_path, small_data)
     assert set(read) == {("fashion_mnist", "train"), ("fashion_mnist", "val"), ("notmnist", "test")}
     truth = {i.tobytes(): k for i, k in zip(*training_rows(original_load, small_data), strict=True)}
@@ -288,9 +289,9 @@ def test_what_an_ensemble_is_not(trained):
         (["odin"], "Received: odin"),
     ):
         with pytest.raises(ValueError, match=message):
-            evaluation.evaluate(run.folder, data_dir, wanted)
+            evaluate(run.folder, data_dir, wanted)
     with pytest.raises(ValueError, match="is a member of an ensemble"):
-        evaluation.evaluate(run.folder / "member0", data_dir)
+        evaluate(run.folder / "member0", data_dir)
     with pytest.raises(ValueError, match="was used in training"):
         ablate_leave_out.ablate(run, 10.0, 0.0, data_dir, ["notmnist"])
     with pytest.raises(ValueError, match="Two test sets have the same name"):
@@ -306,9 +307,7 @@ def test_repeats_are_evaluated_together(trained, tmp_path):
         shutil.copytree(run.folder, tmp_path / name, ignore=shutil.ignore_patterns("report*"))
     for path in (tmp_path / f"{run.folder.name}_repeat1").rglob("config.json"):
         path.write_text(path.read_text().replace('"repeat_id": 0', '"repeat_id": 1'))
-    found = evaluation.evaluate(
-        tmp_path, data_dir, ["leave_out"], far=("mnist",), repeats=True, resamples=10
-    )
+    found = evaluate(tmp_path, data_dir, ["leave_out"], far=("mnist",), repeats=True, resamples=10)
     assert [report.repeat_id for report in found] == [0, 1]
 
 

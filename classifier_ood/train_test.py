@@ -12,9 +12,8 @@ from classifier_ood import configs
 from classifier_ood import train as train_module
 from classifier_ood.train import parse_options
 from ood_suite.data.npz import write_images
-from ood_suite.outputs import load_npz
-from ood_suite.runs import read_csv
-from ood_suite.testing import assert_same_run, command
+from ood_suite.files import load_npz, read_csv
+from tests.support import assert_same_run, command
 
 TINY = (
     "--exp=fashion", "--options=width=2,dropout=0.2", "--batch_size=8", "--epochs=4",

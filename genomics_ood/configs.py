@@ -25,7 +25,7 @@ class Experiment:
         eval_reads: validation reads per evaluation, spread evenly over the split; 0 for all.
         filter_label: train on this class alone; -1 for all.
         network ... reg_type: see density.ReadDensity.
-        strategy: None, or "mirrored" for all devices of the machine, see ood_suite.replicas.
+        strategy: None, or "mirrored" for all devices of the machine, see training.devices.
         classifier_steps, classifier_learning_rate, motifs, motif_length, hidden: of the motif
             classifier.
     """

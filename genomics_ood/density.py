@@ -15,8 +15,8 @@ import keras
 import numpy as np
 from keras import layers, ops
 
-from ood_suite import replicas
-from ood_suite.mutation import Mutation
+from ood_suite.training import devices
+from ood_suite.training.mutation import Mutation
 
 NETWORKS = ("conv", "lstm")
 NUM_BASES = 4
@@ -105,7 +105,7 @@ class ReadDensity(keras.Model):
         )
         for penalty in self.losses:
             nats = nats + ops.cast(penalty, "float32")
-        return replicas.share(nats)
+        return devices.share(nats)
 
     def get_config(self):
         return self.options | {"name": self.name, "dtype": self.dtype_policy.name}

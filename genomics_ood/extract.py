@@ -11,11 +11,12 @@ import numpy as np
 from absl import flags, logging
 
 from genomics_ood import reads
-from ood_suite import extraction
-from ood_suite.app import run_app
-from ood_suite.extraction import example_hashes
+from ood_suite.files import RunError
 from ood_suite.outputs import Outputs
-from ood_suite.runs import Run, RunError
+from ood_suite.runs import extraction
+from ood_suite.runs.cli import run_app
+from ood_suite.runs.extraction import example_hashes
+from ood_suite.runs.run import Run
 
 FLAGS = flags.FLAGS
 CHUNK_BYTES = 2**18  # of bases between two moves of the progress bar

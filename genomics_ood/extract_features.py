@@ -11,10 +11,11 @@ from absl import flags, logging
 
 from genomics_ood import reads
 from genomics_ood.extract import hashes, job_of, load_model, load_reads  # noqa: F401 (hashes: eval)
-from ood_suite import extraction
-from ood_suite.app import run_app
-from ood_suite.extraction import example_hashes, joined, short
-from ood_suite.runs import Run
+from ood_suite.runs import extraction
+from ood_suite.runs.cli import run_app
+from ood_suite.runs.extraction import example_hashes, joined, short
+from ood_suite.runs.run import Run
+from ood_suite.training import input_gradients
 
 FLAGS = flags.FLAGS
 _COMPILED = {}  # gradients, kept from one data set to the next
@@ -31,7 +32,6 @@ def extract(
         odin: pairs (temperature, epsilon); epsilon moves the one-hot bases, which lie in 0..1.
         The others are those of genomics_ood.extract.
     """
-    from ood_suite import perturbation
 
     if inner_layers or any(mahalanobis_epsilons):
         raise ValueError("--inner_layers are for classifiers of images.")
@@ -49,7 +49,7 @@ def extract(
 
     def perturbed(key):
         if key not in _COMPILED:
-            _COMPILED[key] = perturbation.odin(network, key[1], key[2:], scale=1.0)
+            _COMPILED[key] = input_gradients.odin(network, key[1], key[2:], scale=1.0)
         return lambda bases: {
             f"logits_perturbed/{k}": v for k, v in _COMPILED[key](one_hot(bases)).items()
         }

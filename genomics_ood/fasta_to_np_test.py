@@ -8,7 +8,7 @@ import pytest
 
 from genomics_ood import fasta_to_np, reads, sequence_files
 from genomics_ood.fasta_to_np import Source
-from ood_suite.testing import command
+from tests.support import command
 
 WANTED = {"train": 80, "val": 20, "test": 20, "ood_val": 15, "ood_test": 15}
 

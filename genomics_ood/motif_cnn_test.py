@@ -5,7 +5,7 @@ import pytest
 
 from genomics_ood import motif_cnn
 from genomics_ood.extract_features import one_hot
-from ood_suite import perturbation
+from ood_suite.training import input_gradients
 
 
 def test_a_literal_rewrite(rng):
@@ -29,7 +29,7 @@ def test_a_literal_rewrite(rng):
 def test_odin_moves_the_one_hot_bases(rng):
     network = motif_cnn.build(12, 3, motifs=5, motif_length=4, hidden=6)
     bases = one_hot(rng.integers(0, 4, (6, 12)).astype(np.uint8))
-    found = perturbation.odin(network, 1.0, [0.0, 0.05], scale=1.0)(bases)
+    found = input_gradients.odin(network, 1.0, [0.0, 0.05], scale=1.0)(bases)
     np.testing.assert_allclose(
         found["T=1,epsilon=0"], network.predict(bases, verbose=0)["logits"], rtol=1e-5, atol=1e-6
     )

@@ -12,8 +12,7 @@ import pathlib
 import numpy as np
 
 from ood_suite.data import first_of
-from ood_suite.outputs import load_npz
-from ood_suite.runs import atomic_path, fingerprint
+from ood_suite.files import atomic_path, fingerprint, load_npz
 
 GENOMICS_DATA = pathlib.Path(__file__).parents[1] / "genomics_data"
 SAMPLES = GENOMICS_DATA / "samples"

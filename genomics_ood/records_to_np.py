@@ -15,7 +15,7 @@ import numpy as np
 from absl import flags, logging
 
 from genomics_ood import reads, sequence_files
-from ood_suite.app import run_app
+from ood_suite.runs.cli import run_app
 
 FLAGS = flags.FLAGS
 # What it becomes -> (the reference's folder, TFDS's split).

@@ -29,10 +29,11 @@ from absl import flags, logging
 from genomics_ood import sequence_files
 from genomics_ood.extract import load_model
 from ood_suite import metrics
-from ood_suite.app import run_app
-from ood_suite.backgrounds import Densities, find_groups, is_background
-from ood_suite.read_report import gc_content
-from ood_suite.runs import atomic_path
+from ood_suite.evaluation.densities import Densities
+from ood_suite.evaluation.groups import find_groups, is_background
+from ood_suite.evaluation.read_figures import gc_content
+from ood_suite.files import atomic_path
+from ood_suite.runs.cli import run_app
 
 FLAGS = flags.FLAGS
 COLUMNS = ("read", "length", "scored_bases", "gc_content", "score", "threshold", "is_ood")
@@ -58,7 +59,7 @@ class Screen:
 
     @classmethod
     def of(cls, folder, data_dir=None, acceptance=0.95):
-        """The Screen of a run, or of a folder of runs; see backgrounds.find_groups for errors."""
+        """The Screen of a run, or of a folder of runs; see groups.find_groups for errors."""
         group = find_groups(folder)[0]
         if "ood_test" not in group.foreground.settings or "length" not in group.foreground.settings:
             raise ValueError(f"{folder} is no density of reads.")

@@ -14,7 +14,7 @@ import zlib
 
 import numpy as np
 
-from ood_suite.app import optional
+from ood_suite.runs.cli import optional
 
 BASES = "ACGT"
 UNKNOWN = 255

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from genomics_ood import reads, records_to_np, sequence_files
-from ood_suite.testing import command
+from tests.support import command
 
 
 def read(path):

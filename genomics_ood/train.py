@@ -16,8 +16,10 @@ import numpy as np
 from absl import flags, logging
 
 from genomics_ood import configs, reads
-from ood_suite.app import define_setting_flags, flag_overrides, run_app
-from ood_suite.runs import Run, locked
+from ood_suite.files import locked
+from ood_suite.runs.cli import define_setting_flags, flag_overrides, run_app
+from ood_suite.runs.run import Run
+from ood_suite.training import devices
 
 FLAGS = flags.FLAGS
 EXTRACTOR = "genomics_ood.extract"
@@ -120,7 +122,7 @@ def compile_model(model, experiment, learning_rate, total_steps):
     """Adam with the experiment's schedule."""
     import keras
 
-    from ood_suite import backend
+    from ood_suite.training import backend
 
     rate = learning_rate
     if experiment.learning_rate_schedule == "cosine":
@@ -170,8 +172,8 @@ def open_run(experiment, settings, name, sets, folder, extractor):
 
 def train(experiment, name, out_dir, data_dir=None, repeat_id=0):
     """Trains one density, or continues it, or finds it finished; returns its Run."""
-    from ood_suite import backend, replicas
-    from ood_suite import training as trainer
+    from ood_suite.training import backend
+    from ood_suite.training import fit as trainer
 
     check(experiment)
     if experiment.background_steps and (experiment.mutation_rate or experiment.reg_weight):
@@ -180,7 +182,7 @@ def train(experiment, name, out_dir, data_dir=None, repeat_id=0):
     folder = pathlib.Path(out_dir) / name / run_name(experiment, repeat_id)
     seed = experiment.random_seed + repeat_id
     backend.set_seed(seed)
-    with replicas.scope(experiment.strategy, experiment.batch_size):
+    with devices.scope(experiment.strategy, experiment.batch_size):
         model = build_model(experiment, seed)
         with locked(folder):
             sets = (training, validation)

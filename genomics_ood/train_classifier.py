@@ -14,8 +14,8 @@ import numpy as np
 from absl import flags
 
 from genomics_ood import configs, train
-from ood_suite.app import define_setting_flags, run_app
-from ood_suite.runs import locked
+from ood_suite.files import locked
+from ood_suite.runs.cli import define_setting_flags, run_app
 
 FLAGS = flags.FLAGS
 EXTRACTOR = "genomics_ood.extract_features"
@@ -36,8 +36,8 @@ CHOICES = {"learning_rate_schedule": train.CHOICES["learning_rate_schedule"]}
 def train_classifier(experiment, name, out_dir, data_dir=None, repeat_id=0):
     """Trains one classifier, or continues it, or finds it finished; returns its Run."""
     from genomics_ood import motif_cnn
-    from ood_suite import backend
-    from ood_suite import training as trainer
+    from ood_suite.training import backend
+    from ood_suite.training import fit as trainer
 
     if experiment.classifier_steps < 1:
         value = experiment.classifier_steps

@@ -13,9 +13,10 @@ import pytest
 import genomics_ood.density  # noqa: F401 (registers the classes)
 from genomics_ood import configs, reads, screen, sequence_files, train, train_classifier
 from genomics_ood.extract import extract
-from ood_suite.eval import evaluate
-from ood_suite.runs import Run, RunError, read_csv
-from ood_suite.testing import ROOT, assert_same_run, command, final_state
+from ood_suite.evaluation.evaluate import evaluate
+from ood_suite.files import RunError, read_csv
+from ood_suite.runs.run import Run
+from tests.support import ROOT, assert_same_run, command, final_state
 
 LENGTH = 24
 TINY = (

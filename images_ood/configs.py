@@ -28,7 +28,7 @@ class Experiment:
         ema_overwrite_frequency: steps after which the weights are set to their average, again and
             again; 0 for never.
         eval_images: validation images per evaluation, spread evenly over the split; 0 for all.
-        strategy: None, or "mirrored" for all devices of the machine, see ood_suite.replicas.
+        strategy: None, or "mirrored" for all devices of the machine, see training.devices.
     """
 
     id_dataset: str

@@ -14,10 +14,12 @@ import numpy as np
 from absl import flags, logging
 from scipy.special import logsumexp
 
-from ood_suite import data, extraction
-from ood_suite.app import run_app
+from ood_suite import data
 from ood_suite.data.transforms import to_shape
-from ood_suite.runs import Run, RunError
+from ood_suite.files import RunError
+from ood_suite.runs import extraction
+from ood_suite.runs.cli import run_app
+from ood_suite.runs.run import Run
 
 FLAGS = flags.FLAGS
 CHUNK_BYTES = 2**20  # of images between two moves of the progress bar

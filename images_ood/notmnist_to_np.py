@@ -13,9 +13,9 @@ import numpy as np
 from absl import flags, logging
 
 from ood_suite import data
-from ood_suite.app import run_app
 from ood_suite.data.glyphs import LETTERS
 from ood_suite.data.npz import write_images
+from ood_suite.runs.cli import run_app
 
 FLAGS = flags.FLAGS
 

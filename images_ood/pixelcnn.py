@@ -22,8 +22,8 @@ import numpy as np
 from keras import layers, ops
 
 from images_ood import logistic_mixture
-from ood_suite import replicas
-from ood_suite.mutation import Mutation
+from ood_suite.training import devices
+from ood_suite.training.mutation import Mutation
 
 VERTICAL, HORIZONTAL = (2, 3), (2, 2)  # (rows, columns) of the kernels of the two stacks
 
@@ -115,7 +115,7 @@ class PixelCNN(keras.Model):
         )
         for penalty in self.losses:
             nats = nats + ops.cast(penalty, "float32")
-        return replicas.share(nats)
+        return devices.share(nats)
 
     def _parameters(self, images, labels, training):
         options = self.options

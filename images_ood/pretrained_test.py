@@ -6,7 +6,7 @@ import numpy as np
 
 from images_ood.extract import load_model
 from ood_suite import data, metrics
-from ood_suite.runs import Run
+from ood_suite.runs.run import Run
 
 PAIR = pathlib.Path(__file__).parents[1] / "pretrained" / "images_fashion"
 

@@ -13,10 +13,12 @@ from absl import flags, logging
 
 from images_ood import logistic_mixture
 from images_ood.extract import load_model
-from ood_suite import data, figures
-from ood_suite.app import optional, run_app
+from ood_suite import data
 from ood_suite.data.transforms import to_shape
-from ood_suite.runs import Run, RunError, atomic_path
+from ood_suite.evaluation import figures
+from ood_suite.files import RunError, atomic_path
+from ood_suite.runs.cli import optional, run_app
+from ood_suite.runs.run import Run
 
 FLAGS = flags.FLAGS
 

@@ -9,7 +9,7 @@ What is finished is skipped, what was cut continues, and a run that fails does n
 """
 
 from images_ood import train
-from ood_suite import sweep
+from ood_suite.runs import sweep
 
 if __name__ == "__main__":
     sweep.run(train)

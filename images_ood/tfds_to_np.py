@@ -14,8 +14,8 @@ import numpy as np
 from absl import flags, logging
 
 from ood_suite import data
-from ood_suite.app import optional, run_app
 from ood_suite.data.npz import write_images
+from ood_suite.runs.cli import optional, run_app
 
 FLAGS = flags.FLAGS
 NAMES = ("cifar10", "cifar100", "fashion_mnist", "mnist", "svhn_cropped")

@@ -15,8 +15,10 @@ from absl import flags, logging
 
 from images_ood import configs
 from ood_suite import data
-from ood_suite.app import define_setting_flags, flag_overrides, run_app
-from ood_suite.runs import Run, locked
+from ood_suite.files import locked
+from ood_suite.runs.cli import define_setting_flags, flag_overrides, run_app
+from ood_suite.runs.run import Run
+from ood_suite.training import devices
 
 FLAGS = flags.FLAGS
 EXTRACTOR = "images_ood.extract"
@@ -130,7 +132,7 @@ def build_model(experiment, image_shape, num_classes, seed):
     import keras
 
     from images_ood.pixelcnn import PixelCNN
-    from ood_suite import backend
+    from ood_suite.training import backend
 
     model = PixelCNN(
         **model_options(experiment, image_shape, num_classes), seed=seed, dtype=experiment.dtype
@@ -159,8 +161,6 @@ def train(experiment, name, out_dir, data_dir=None, repeat_id=0, save_im=False):
     """Trains one model, or continues it, or finds it finished; returns its Run."""
     import keras
 
-    from ood_suite import replicas
-
     check(experiment)
     if experiment.background_steps and (experiment.mutation_rate or experiment.reg_weight):
         experiment = dataclasses.replace(experiment, total_steps=experiment.background_steps)
@@ -176,7 +176,7 @@ def train(experiment, name, out_dir, data_dir=None, repeat_id=0, save_im=False):
         del settings[key]
     prints = {f"{s.name}_{s.split}": s.fingerprint for s in (training, validation)}
     folder = pathlib.Path(out_dir) / name / run_name(experiment, repeat_id)
-    with replicas.scope(experiment.strategy, experiment.batch_size), locked(folder):
+    with devices.scope(experiment.strategy, experiment.batch_size), locked(folder):
         run = Run.open(folder, settings, EXTRACTOR, prints)
         if run.is_finished:
             logging.info("%s is finished: nothing to do.", folder)
@@ -217,8 +217,8 @@ def _fit(experiment, run, training, validation, seed, save_im):
     import numpy as np
 
     from images_ood.pixelcnn import initialize_from_data
-    from ood_suite import backend
-    from ood_suite import training as trainer
+    from ood_suite.training import backend
+    from ood_suite.training import fit as trainer
 
     backend.set_seed(seed)
     num_classes = int(training.labels.max()) + 1
@@ -228,8 +228,8 @@ def _fit(experiment, run, training, validation, seed, save_im):
         rows = slice(0, 100)
         initialize_from_data(model, *(array[rows] for array in inputs))
     if save_im:
-        from ood_suite.figures import save_image_grid
-        from ood_suite.mutation import Mutation
+        from ood_suite.evaluation.figures import save_image_grid
+        from ood_suite.training.mutation import Mutation
 
         # A layer of its own: the model's random state must not depend on --save_im.
         mutation = Mutation(experiment.mutation_rate, seed=seed)

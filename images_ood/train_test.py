@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from ood_suite.data.npz import write_images
-from ood_suite.runs import read_csv
-from ood_suite.testing import ROOT, assert_same_run, command, final_state
+from ood_suite.files import read_csv
+from tests.support import ROOT, assert_same_run, command, final_state
 
 TINY = (
     "--exp=fashion_small", "--num_filters=4", "--num_resnet=1", "--batch_size=8", "--eval_every=4",
@@ -107,7 +107,7 @@ def test_training_lowers_the_loss_and_ships_averaged_weights(run_in_process):
 
 @pytest.mark.parametrize("content", [b"", b"half"])
 def test_a_damaged_checkpoint_is_named(run_in_process, content):
-    from ood_suite.runs import RunError
+    from ood_suite.files import RunError
 
     run = run_in_process()
     run.model_path.unlink()
@@ -122,7 +122,7 @@ def test_a_damaged_checkpoint_is_named(run_in_process, content):
 
 
 def test_a_foreign_checkpoint_is_refused(run_in_process):
-    from ood_suite.runs import RunError
+    from ood_suite.files import RunError
 
     run = run_in_process()
     run.model_path.unlink()

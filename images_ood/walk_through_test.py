@@ -9,9 +9,10 @@ import pytest
 
 from images_ood.train_test import TINY
 from ood_suite.data.npz import write_images
+from ood_suite.files import read_csv
 from ood_suite.outputs import Outputs
-from ood_suite.runs import Run, read_csv
-from ood_suite.testing import command
+from ood_suite.runs.run import Run
+from tests.support import command
 
 
 @pytest.fixture(scope="module")

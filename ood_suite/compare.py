@@ -14,10 +14,10 @@ import pathlib
 import numpy as np
 from absl import flags
 
-from ood_suite import figures, intervals
-from ood_suite.app import run_app
-from ood_suite.outputs import load_npz
-from ood_suite.runs import RunError, atomic_path, read_json, write_csv, write_text
+from ood_suite import intervals
+from ood_suite.evaluation import figures
+from ood_suite.files import RunError, atomic_path, load_npz, read_json, write_csv, write_text
+from ood_suite.runs.cli import run_app
 
 FLAGS = flags.FLAGS
 

@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 
-from ood_suite import compare, intervals, report
-from ood_suite.runs import RunError, read_csv
-from ood_suite.testing import command
+from ood_suite import compare, intervals
+from ood_suite.evaluation import report
+from ood_suite.files import RunError, read_csv
+from tests.support import command
 
 
 def write(folder, shifts, sets=("mnist", "noise"), seed=0):

@@ -13,8 +13,7 @@ import pathlib
 import numpy as np
 
 from ood_suite import metrics, scores
-from ood_suite.outputs import load_npz
-from ood_suite.runs import atomic_path
+from ood_suite.files import atomic_path, load_npz
 from ood_suite.scores.checks import class_labels
 from ood_suite.scores.gaussian import TiedGaussian
 from ood_suite.scores.subspace import Residual

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from ood_suite import intervals, metrics
-from ood_suite.testing import ROOT
+from tests.support import ROOT
 
 
 def literal_delong(id_scores, ood_scores):

@@ -6,16 +6,13 @@ the evaluator read it; nothing to the right of it needs a model, a framework or 
 
 import dataclasses
 import json
-import lzma
 import pathlib
 import shutil
-import struct
 import zipfile
-import zlib
 
 import numpy as np
 
-from ood_suite.runs import RunError, atomic_path, make_folder, read_json, write_json
+from ood_suite.files import RunError, atomic_path, load_npz, make_folder, read_json, write_json
 
 # Field -> shape; "n" is the number of examples, other letters must agree between fields.
 SHAPES = {
@@ -38,7 +35,6 @@ MAPPINGS = {
     "logits_perturbed": ("n", "c"), "layer_features": ("n", "d_l"), "member_logits": ("n", "c_m"),
 }  # fmt: skip
 ROWS_AT_ONCE = 65_536  # when a check walks over an array that may be larger than memory
-MAPPED_FROM = 2**20  # bytes from which an uncompressed array is mapped, not read
 HEAD_ROWS, HEAD_TOLERANCE = 256, 0.01  # of the check that the head makes the logits
 
 
@@ -249,55 +245,6 @@ class OutputsWriter:
             for name, file in self.names.items():
                 archive.write(self.folder / file, f"{name}.npy")
         shutil.rmtree(self.folder)
-
-
-def load_npz(path, mapped=False):
-    """All arrays of an npz file as a dict, never unpickling anything.
-
-    Args:
-        mapped: large uncompressed arrays become read-only memory maps of the file.
-
-    Raises:
-        ValueError: the file is missing, truncated, holds Python objects, or is no npz.
-    """
-    if not pathlib.Path(path).exists():
-        raise ValueError(f"There is no file {path}.")
-    try:
-        maps = _mapped_members(path) if mapped else {}
-        with open(path, "rb") as opened, np.load(opened, allow_pickle=False) as file:
-            if not isinstance(file, np.lib.npyio.NpzFile):
-                raise ValueError("it holds one bare array")
-            return {name: maps[name] if name in maps else file[name] for name in file.files}
-    except (
-        ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile, zlib.error, lzma.LZMAError,
-        struct.error,
-    ) as error:  # fmt: skip
-        raise ValueError(
-            f"{path} cannot be read as npz ({error}). It may be truncated: delete it and run the "
-            f"command that makes "
-            "it again."
-        ) from error
-
-
-def _mapped_members(path):
-    """{name: memory map} of the large members that a zip file holds uncompressed."""
-    maps = {}
-    with zipfile.ZipFile(path) as archive, open(path, "rb") as file:
-        for member in archive.infolist():
-            if member.compress_type != zipfile.ZIP_STORED or member.file_size < MAPPED_FROM:
-                continue
-            file.seek(member.header_offset + 26)  # where the lengths of name and extra field stand
-            file.seek(sum(struct.unpack("<HH", file.read(4))), 1)
-            version = np.lib.format.read_magic(file)
-            read_header = getattr(np.lib.format, f"read_array_header_{version[0]}_{version[1]}")
-            shape, fortran, dtype = read_header(file)
-            if dtype.hasobject:
-                raise ValueError("it holds Python objects")
-            order = "F" if fortran else "C"
-            maps[member.filename.removesuffix(".npy")] = np.memmap(
-                path, dtype, "r", file.tell(), shape, order
-            )
-    return maps
 
 
 def _check(name, array, shape, sizes):

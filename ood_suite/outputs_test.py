@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from ood_suite import outputs as module
-from ood_suite.outputs import Outputs, OutputsWriter, load_npz
+from ood_suite import files
+from ood_suite.files import load_npz
+from ood_suite.outputs import Outputs, OutputsWriter
 
 
 def example(rng):
@@ -92,7 +93,7 @@ def test_a_head_that_does_not_make_the_logits_is_refused(rng):
 
 
 def test_a_writer_goes_on_where_it_was_killed(rng, tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "MAPPED_FROM", 100)
+    monkeypatch.setattr(files, "MAPPED_FROM", 100)
     features, labels = rng.normal(size=(10, 6)).astype(np.float32), np.arange(10)
     path, meta = tmp_path / "deep" / "o.npz", {"fingerprint": "x"}
 
@@ -126,7 +127,7 @@ def test_a_writer_goes_on_where_it_was_killed(rng, tmp_path, monkeypatch):
 
 
 def test_a_truncated_mapped_file_is_named(rng, tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "MAPPED_FROM", 100)
+    monkeypatch.setattr(files, "MAPPED_FROM", 100)
     writer = OutputsWriter(tmp_path / "o.npz", 50, {})
     writer.add({"features": rng.normal(size=(50, 6))})
     writer.finish({}, {})

@@ -10,7 +10,7 @@ import pytest
 
 import genomics_ood.density  # noqa: F401
 import images_ood.pixelcnn  # noqa: F401 (both register their classes)
-from ood_suite.outputs import load_npz
+from ood_suite.files import load_npz
 
 FOLDER = pathlib.Path(__file__).parent / "references" / "models"
 

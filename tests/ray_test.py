@@ -17,10 +17,10 @@ import pytest
 
 import images_ood.pixelcnn  # noqa: F401 (registers the class)
 from images_ood.train_test import TINY
-from ood_suite import jobs
-from ood_suite.outputs import load_npz
-from ood_suite.runs import Run, RunError
-from ood_suite.testing import ROOT, assert_same_run, command
+from ood_suite.files import RunError, load_npz
+from ood_suite.runs import jobs
+from ood_suite.runs.run import Run
+from tests.support import ROOT, assert_same_run, command
 
 pytest.importorskip("ray")
 

@@ -3,7 +3,7 @@
 import keras
 from keras import layers
 
-from ood_suite import replicas
+from ood_suite.training import devices
 
 
 def image_input(input_shape, mean, std):
@@ -54,7 +54,7 @@ def batch_norm(x, name, affine=True):
     """
     return layers.BatchNormalization(
         momentum=0.9, epsilon=1e-5, center=affine, scale=affine, name=name,
-        synchronized=replicas.count() > 1,
+        synchronized=devices.count() > 1,
     )(x)  # fmt: skip
 
 

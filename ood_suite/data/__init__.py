@@ -19,7 +19,7 @@ from ood_suite.data import synthetic
 from ood_suite.data.npz import UNLABELLED, read_images
 from ood_suite.data.streams import FolderImages, TfdsImages
 from ood_suite.data.transforms import to_grey_rgb
-from ood_suite.runs import fingerprint
+from ood_suite.files import fingerprint
 
 IMAGE_DATA = pathlib.Path(__file__).parents[2] / "image_data"
 SAMPLES = IMAGE_DATA / "samples"

@@ -4,8 +4,7 @@ import pathlib
 
 import numpy as np
 
-from ood_suite.outputs import load_npz
-from ood_suite.runs import atomic_path
+from ood_suite.files import atomic_path, load_npz
 
 UNLABELLED = -1  # what stands for a label where there is none
 

@@ -10,9 +10,9 @@ import pathlib
 
 import numpy as np
 
-from ood_suite.app import optional
 from ood_suite.data.npz import UNLABELLED
-from ood_suite.runs import fingerprint
+from ood_suite.files import fingerprint
+from ood_suite.runs.cli import optional
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".ppm", ".tif", ".tiff"}
 

@@ -9,7 +9,8 @@ import pytest
 from scipy.special import logit
 
 from ood_suite.detector import Detector
-from ood_suite.outputs import Outputs, load_npz
+from ood_suite.files import load_npz
+from ood_suite.outputs import Outputs
 
 PATH = pathlib.Path(__file__).parents[2] / "tests" / "references" / "scores.npz"
 # Frozen name -> (score, parameters, factor of the frozen numbers, relative tolerance).

@@ -1,0 +1,196 @@
+"""Looks into a trained Keras model, without changing it: features, logits, inner layers."""
+
+import keras
+import numpy as np
+from keras import layers, ops
+
+from ood_suite.outputs import Outputs
+
+INPUT_RANGES = {"0..255": (1.0, 0.0), "0..1": (1.0 / 255.0, 0.0), "-1..1": (1.0 / 127.5, -1.0)}
+SHOWN = 30  # candidates in a message
+
+
+class KerasClassifier:
+    """A classifier as a map from pixels 0..255 to features, logits and inner layers.
+
+    Args:
+        model: functional or sequential keras.Model of one image input. Either it returns
+            {"features", "logits"}, or it ends in a Dense layer, perhaps with a softmax in it or
+            after it.
+        features_layer: name of the layer whose output are the features; default: what enters the
+            last Dense layer. Maps are averaged over positions.
+        inner_layers: names of further layers, whose positions are averaged.
+        input_range: the range of pixels that `model` was trained on, a key of INPUT_RANGES.
+        image_shape: (height, width, channels), needed where the model leaves its size open.
+
+    Attributes:
+        network: keras.Model, float32 (n, *image_shape), 0..255 -> {"features", "logits",
+            "layer_features/<name>"}, all float32.
+        head_kernel (d, c), head_bias (c,): of the last Dense layer, or None where it does not make
+            the logits of the features.
+        image_shape: (height, width, channels).
+        compiled: {key: function}, what perturbations keep from one data set to the next.
+
+    Raises:
+        ValueError: a model without such a layer; an unknown layer, with the candidates.
+    """
+
+    def __init__(
+        self, model, features_layer=None, inner_layers=(), input_range="0..255", image_shape=None
+    ):
+        self.model, self.image_shape = model, _image_shape(model, image_shape)
+        head, head_input, logits = _head(model)
+        outputs = {"logits": logits, "features": head_input}
+        if features_layer is not None:
+            outputs["features"] = _layer_output(model, features_layer)
+        for name in inner_layers:
+            outputs[f"layer_features/{name}"] = _layer_output(model, name)
+        inner = keras.Model(model.inputs, outputs)
+        inputs = keras.Input(self.image_shape, name="pixels")
+        scale, offset = INPUT_RANGES[input_range]
+        unscaled = (scale, offset) == (1.0, 0.0)
+        scaled = inputs if unscaled else layers.Rescaling(scale, offset)(inputs)
+        pooled = {name: ops.cast(_pooled(y), "float32") for name, y in inner(scaled).items()}
+        self.network = keras.Model(inputs, pooled)
+        kernel, bias = (ops.convert_to_numpy(ops.cast(v, "float32")) for v in _weights(head))
+        makes_logits = self._makes_logits(kernel, bias)
+        self.head_kernel, self.head_bias = (kernel, bias) if makes_logits else (None, None)
+        self.compiled = {}
+
+    def outputs(self, images, labels=None, batch_size=100):
+        """Outputs of images (n, height, width, channels) in memory, 0..255; `extract` is for more.
+
+        Args:
+            labels: integers (n,), for scores that learn from them.
+        """
+        found = self.network.predict(np.asarray(images), batch_size=batch_size, verbose=0)
+        layers_ = {name.split("/", 1)[1]: x for name, x in found.items() if "/" in name}
+        return Outputs(
+            labels=None if labels is None else np.asarray(labels),
+            logits=found["logits"],
+            features=found["features"],
+            head_kernel=self.head_kernel,
+            head_bias=self.head_bias,
+            layer_features=layers_ or None,
+        )
+
+    def _makes_logits(self, kernel, bias):
+        rng = np.random.default_rng(0)
+        images = rng.integers(0, 256, (2, *self.image_shape)).astype(np.float32)
+        found = self.network.predict_on_batch(images)
+        if found["features"].shape[1] != kernel.shape[0]:
+            return False
+        difference = np.abs(found["features"] @ kernel + bias - found["logits"]).max()
+        return bool(difference <= 0.01 * max(1.0, np.abs(found["logits"]).max()))
+
+
+def _image_shape(model, image_shape):
+    if not getattr(model, "inputs", None) or len(model.inputs) != 1:
+        raise ValueError(
+            "The model must be functional or sequential, with one image input. Received: "
+            f"{type(model).__name__} with {len(getattr(model, 'inputs', None) or ())} inputs."
+        )
+    shape = tuple(model.inputs[0].shape[1:])
+    if image_shape is not None:
+        fits = len(shape) == len(image_shape) and all(
+            known in (None, given) for known, given in zip(shape, image_shape, strict=True)
+        )
+        if not fits:
+            raise ValueError(f"The model takes images {shape}. Received: {tuple(image_shape)}.")
+        return tuple(image_shape)
+    if len(shape) != 3 or None in shape:
+        raise ValueError(f"The model leaves its image shape open ({shape}): give --image_shape.")
+    return shape
+
+
+def _made_by(tensor):
+    """(operation, its first input tensor) of a symbolic tensor."""
+    operation, node, _ = tensor._keras_history
+    return operation, operation._inbound_nodes[node].input_tensors[0]
+
+
+def _head(model):
+    """(last Dense layer, its input, the logits)."""
+    structure = None if isinstance(model, keras.Sequential) else model.output
+    if isinstance(structure, dict) and "logits" not in structure:
+        raise ValueError(f"The model's outputs must have 'logits'. Received: {sorted(structure)}.")
+    output = structure["logits"] if isinstance(structure, dict) else model.outputs[0]
+    operation, before = _made_by(output)
+    while _is_softmax(operation) or _is_linear(operation):
+        output = before
+        operation, before = _made_by(output)
+    if isinstance(operation, keras.Model):
+        inner, inner_before, inner_logits = _head(operation)
+        through = keras.Model(operation.inputs, [inner_before, inner_logits])
+        return inner, *through(before)
+    if not isinstance(operation, layers.Dense):
+        raise ValueError(
+            f"The model must end in a Dense layer, perhaps with a softmax after it. It ends in "
+            f"{operation.name} ({type(operation).__name__})."
+        )
+    if operation.units < 2:
+        raise ValueError(
+            "The last Dense layer must have one unit per class, at least 2. It has 1: make a "
+            "two-class head of [0, logit] first."
+        )
+    if operation.activation in (None, keras.activations.linear):
+        return operation, before, output
+    # The activation stands between it and the logits: a twin without.
+    config = operation.get_config() | {"activation": None, "name": f"{operation.name}_logits"}
+    linear = operation.__class__.from_config(config)
+    logits = linear(before)
+    linear.set_weights(operation.get_weights())
+    return linear, before, logits
+
+
+def _is_softmax(operation):
+    """A Softmax layer, a softmax Activation, or keras.ops.softmax."""
+    activation = getattr(operation, "activation", None)
+    named = type(operation).__name__ == "Softmax"
+    is_layer = isinstance(operation, layers.Activation)
+    return named or (is_layer and activation is keras.activations.softmax)
+
+
+def _is_linear(operation):
+    """A cast, or an Activation that changes at most the dtype, as mixed precision has it."""
+    is_layer = isinstance(operation, layers.Activation)
+    is_cast = type(operation).__name__ == "Cast"
+    return is_cast or is_layer and operation.activation is keras.activations.linear
+
+
+def _weights(dense):
+    bias = dense.bias if dense.use_bias else ops.zeros((dense.units,), dense.kernel.dtype)
+    return dense.kernel, bias
+
+
+def _layer_output(model, name):
+    """Output of a layer in the model's graph; "outer/inner" is a layer of a model within it."""
+    graph = getattr(model, "_functional", None) or model  # a Sequential holds one
+    nodes = {id(node) for depth in graph._nodes_by_depth.values() for node in depth}
+    outer, _, inner = name.partition("/")
+    layer = next((layer for layer in model.layers if layer.name == outer), None)
+    if layer is None or (inner and not isinstance(layer, keras.Model)):
+        usable = list(_candidates(model))
+        earlier = f" (and {len(usable) - SHOWN} before them)" if len(usable) > SHOWN else ""
+        raise ValueError(
+            f"The model has no layer {name!r}. Candidates: {', '.join(usable[-SHOWN:])}{earlier}."
+        )
+    node = next(node for node in layer._inbound_nodes if id(node) in nodes)
+    if inner:
+        through = keras.Model(layer.inputs, _layer_output(layer, inner))
+        return through(node.input_tensors[0])
+    return node.output_tensors[0]
+
+
+def _candidates(model, prefix=""):
+    """Names and shapes of the layers that have features, those within models too."""
+    for layer in model.layers:
+        if isinstance(layer, keras.Model):
+            yield from _candidates(layer, f"{prefix}{layer.name}/")
+        elif len(getattr(layer.output, "shape", ())) >= 2:
+            yield f"{prefix}{layer.name} {tuple(layer.output.shape[1:])}"
+
+
+def _pooled(y):
+    """(n, ..., d) -> (n, d), the mean over all positions in between."""
+    return ops.mean(y, axis=tuple(range(1, len(y.shape) - 1))) if len(y.shape) > 2 else y

@@ -1,0 +1,210 @@
+"""Models of users: features and logits found wherever they are, the model itself never changed."""
+
+import json
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+from scipy.special import softmax
+
+from classifier_ood import models
+from classifier_ood.keras_classifier import KerasClassifier
+from ood_suite.training import input_gradients
+
+
+def sequential(last):
+    return keras.Sequential([
+        keras.Input((6, 6, 1)), layers.Rescaling(1 / 255), layers.Conv2D(5, 3, name="maps"),
+        layers.GlobalAveragePooling2D(name="pool"), layers.Dropout(0.5), *last,
+    ])  # fmt: skip
+
+
+def nested():
+    body = keras.Sequential([layers.Rescaling(1 / 255), layers.Conv2D(5, 3), layers.Flatten()])
+    inputs = keras.Input((6, 6, 1))
+    return keras.Model(inputs, layers.Dense(3, activation="softmax")(body(inputs)))
+
+
+def with_ops_softmax():
+    inputs = keras.Input((6, 6, 1))
+    return keras.Model(inputs, keras.ops.softmax(layers.Dense(3)(layers.Flatten()(inputs))))
+
+
+MODELS = {
+    "logits": lambda: sequential([layers.Dense(3)]),
+    "softmax inside": lambda: sequential([layers.Dense(3, activation="softmax")]),
+    "softmax after": lambda: sequential([layers.Dense(3), layers.Softmax()]),
+    "activation after": lambda: sequential([layers.Dense(3), layers.Activation("softmax")]),
+    "no bias": lambda: sequential([layers.Dense(3, use_bias=False)]),
+    "body in a model": nested,
+    "ops softmax": with_ops_softmax,
+    "cast after": lambda: sequential([layers.Dense(3), layers.Activation("linear")]),
+    "head in a model": lambda: sequential([keras.Sequential([layers.Dense(3)])]),
+}
+
+
+@pytest.fixture(autouse=True)
+def seeded():
+    keras.utils.set_random_seed(5)
+
+
+@pytest.fixture
+def images(rng):
+    return rng.integers(0, 256, (4, 6, 6, 1)).astype(np.float32)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_features_and_logits(name, images):
+    model = MODELS[name]()
+    before = json.dumps(model.get_config(), default=str), [w.copy() for w in model.get_weights()]
+    nodes = [len(layer._inbound_nodes) for layer in model.layers]
+    view = KerasClassifier(model)
+    found = view.network.predict(images, verbose=0)
+    again = found["features"] @ view.head_kernel + view.head_bias
+    np.testing.assert_allclose(again, found["logits"], rtol=1e-5, atol=1e-6)
+    plain = model.predict(images, verbose=0)
+    ours = found["logits"]
+    if "softmax" in name or "activation" in name or "body" in name:
+        ours = softmax(ours, axis=1)
+    np.testing.assert_allclose(ours, plain, rtol=1e-5, atol=1e-6)
+    assert json.dumps(model.get_config(), default=str) == before[0]
+    assert [len(layer._inbound_nodes) for layer in model.layers] == nodes
+    for now, then in zip(model.get_weights(), before[1], strict=True):
+        np.testing.assert_array_equal(now, then)
+
+
+def test_any_layer_can_be_the_features(images):
+    model = MODELS["logits"]()
+    maps = keras.Model(model.inputs, model.get_layer("maps").output).predict(images, verbose=0)
+    view = KerasClassifier(model, features_layer="maps", inner_layers=("maps", "pool"))
+    found = view.network.predict(images, verbose=0)
+    np.testing.assert_allclose(found["features"], maps.mean((1, 2)), rtol=1e-5, atol=1e-6)
+    assert view.head_kernel is not None  # their mean is what the head sees
+    assert set(found) == {"features", "logits", "layer_features/maps", "layer_features/pool"}
+    other = KerasClassifier(models.build("convnet", (6, 6, 1), 3), features_layer="stage1_bn1")
+    assert other.head_kernel is None and other.head_bias is None
+    with pytest.raises(ValueError, match=r"no layer 'pol'. Candidates: .*maps \(4, 4, 5\), pool"):
+        KerasClassifier(model, features_layer="pol")
+
+
+def test_layers_of_a_model_within_the_model(images):
+    body = keras.Sequential(
+        [keras.Input((6, 6, 1)), layers.Conv2D(4, 3, name="c1"), layers.ReLU(name="r1")],
+        name="body",
+    )
+    model = keras.Sequential([body, layers.GlobalAveragePooling2D(), layers.Dense(3)])
+    view = KerasClassifier(model, "body", inner_layers=("body/c1",))
+    found = view.network.predict(images, verbose=0)
+    maps = body.predict(images, verbose=0)
+    np.testing.assert_allclose(found["features"], maps.mean((1, 2)), rtol=1e-5, atol=1e-5)
+    before = keras.Model(body.inputs, body.get_layer("c1").output).predict(images, verbose=0)
+    inner = found["layer_features/body/c1"]
+    np.testing.assert_allclose(inner, before.mean((1, 2)), rtol=1e-5, atol=1e-4)
+    with pytest.raises(ValueError, match=r"Candidates: body/c1 \(4, 4, 4\), body/r1"):
+        KerasClassifier(model, "c1")
+
+
+def test_input_ranges(images):
+    unscaled = keras.Sequential([keras.Input((6, 6, 1)), layers.Flatten(), layers.Dense(3)])
+    for name, pixels in (("0..255", images), ("0..1", images / 255), ("-1..1", images / 127.5 - 1)):
+        found = KerasClassifier(unscaled, input_range=name).network.predict(images, verbose=0)[
+            "logits"
+        ]
+        expected = unscaled.predict(pixels, verbose=0)
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_refusals():
+    with pytest.raises(ValueError, match="must end in a Dense layer.* It ends in"):
+        KerasClassifier(sequential([]))
+    with pytest.raises(ValueError, match="leaves its image shape open"):
+        inputs = keras.Input((None, None, 1))
+        KerasClassifier(
+            keras.Model(inputs, layers.Dense(2)(layers.GlobalAveragePooling2D()(inputs)))
+        )
+    with pytest.raises(ValueError, match=r"takes images \(6, 6, 1\). Received: \(5, 5, 1\)"):
+        KerasClassifier(MODELS["logits"](), image_shape=(5, 5, 1))
+
+    with pytest.raises(ValueError, match="at least 2. It has 1"):
+        KerasClassifier(sequential([layers.Dense(1, activation="sigmoid")]))
+    named = keras.Input((6, 6, 1))
+    with pytest.raises(ValueError, match=r"must have 'logits'. Received: \['y'\]"):
+        KerasClassifier(keras.Model(named, {"y": layers.Dense(2)(layers.Flatten()(named))}))
+
+    class Subclassed(keras.Model):
+        def call(self, x):
+            return x
+
+    with pytest.raises(ValueError, match="must be functional or sequential"):
+        KerasClassifier(Subclassed())
+
+
+def test_odin_moves_as_the_formula_says(images):
+    """Against finite differences of the loss, image by image."""
+    view = KerasClassifier(MODELS["logits"]())
+    temperature, epsilon = 10.0, 0.01
+
+    def logits(batch):
+        return view.network.predict(batch, verbose=0)["logits"].astype(np.float64)
+
+    def loss(batch, label):
+        z = logits(batch) / temperature
+        return np.log(np.exp(z).sum(1)) - z[:, label]
+
+    found = input_gradients.odin(view.network, temperature, [0.0, epsilon])(images)
+    np.testing.assert_allclose(found["T=10,epsilon=0"], logits(images), rtol=1e-6)
+    for row, image in enumerate(images):
+        label = int(np.argmax(logits(image[None])[0]))
+        steps = 20.0 * np.eye(36).reshape(36, 6, 6, 1)
+        slope = loss(image + steps, label) - loss(image - steps, label)
+        assert np.abs(slope).min() > 1e-6
+        moved = image - 255.0 * epsilon * np.sign(slope).reshape(6, 6, 1)
+        expected = logits(moved[None])[0]
+        np.testing.assert_allclose(found["T=10,epsilon=0.01"][row], expected, rtol=1e-4, atol=1e-5)
+        before = loss(image[None], label)
+        assert loss(moved[None], label) < before
+
+
+@pytest.mark.parametrize("rule", input_gradients.RULES)
+@pytest.mark.parametrize("temperature", [1.0, 1000.0])
+def test_the_sign_of_the_perturbation_by_finite_differences(rule, temperature, rng):
+    """A network whose gradient turns with the temperature: x -> logits (3x, x, -2x, 0.5x)."""
+    weights = np.array([[3.0, 1.0, -2.0, 0.5], [-1.0, 2.0, 0.3, -0.7], [0.2, -0.4, 1.5, 1.0]])
+    inputs = keras.Input((1, 3, 1))
+    dense = layers.Dense(4, use_bias=False)
+    network = keras.Model(inputs, {"logits": dense(layers.Flatten()(inputs))})
+    dense.set_weights([weights.astype(np.float32)])
+    x = rng.normal(0.0, 1.5, (40, 1, 3, 1)).astype(np.float32)
+
+    def loss(values):
+        p = softmax(
+            values.reshape(len(values), 3).astype(np.float64) @ weights / temperature, axis=1
+        )
+        return -(p * np.log(p)).sum(axis=1) if rule == "entropy" else -np.log(p.max(axis=1))
+
+    found = input_gradients.odin(network, temperature, [0.25], rule, scale=1.0)(x)
+    moved = found[input_gradients.odin_key(temperature, 0.25)]
+    expected = x.copy().reshape(40, 3)
+    for column in range(3):
+        step = np.zeros((1, 1, 3, 1))
+        step[0, 0, column] = 1e-5
+        slope = loss(x.astype(np.float64) + step) - loss(x.astype(np.float64) - step)
+        expected[:, column] -= 0.25 * np.sign(slope)
+    np.testing.assert_allclose(moved, expected @ weights, rtol=1e-4, atol=1e-4)
+
+
+def test_mahalanobis_perturbation_shortens_the_distance(images, rng):
+    view = KerasClassifier(MODELS["logits"](), inner_layers=("pool",))
+    means, white = rng.normal(0, 1, (3, 5)), rng.normal(0, 1, (5, 4))
+    precision = white @ white.T
+    key = "layer_features/pool"
+
+    def distance(features):
+        differences = features[:, None] - means
+        return np.einsum("ncd,de,nce->nc", differences, precision, differences).min(1)
+
+    gaussians = {"pool": (means, white)}
+    moved = input_gradients.mahalanobis(view.network, gaussians, [0.002])(images)
+    before = distance(view.network.predict(images, verbose=0)[key])
+    assert (distance(moved["pool,epsilon=0.002"]) < before).all()

@@ -1,0 +1,291 @@
+"""The evaluation of a run, or of a folder of runs: scores, intervals, figures, report."""
+
+import importlib
+import pathlib
+
+import numpy as np
+from absl import logging
+
+from ood_suite import intervals, metrics, scores
+from ood_suite.detector import Detector
+from ood_suite.evaluation import figures, read_figures, report
+from ood_suite.evaluation.classifier import Classifier
+from ood_suite.evaluation.densities import Densities
+from ood_suite.evaluation.groups import find_groups
+from ood_suite.evaluation.overlap import is_labelled, refuse_overlap, trained_on_held_out
+from ood_suite.evaluation.tuning import tune
+from ood_suite.files import read_csv
+
+DRAWN_CURVES, DRAWN_HISTOGRAMS = 8, 8  # scores beyond which a figure would not be read
+
+
+def gather(group, data_dir, wanted, tuning, inner_layers, near, far):
+    """The material of a group: Densities or a Classifier, by what its run is."""
+    extractor = importlib.import_module(group.foreground.config["extractor"])
+    if "ood_near" not in group.foreground.settings:
+        if tuning or near or far:
+            raise ValueError("--tune, --ood_near and --ood_far are for classifiers.")
+        return Densities(group, extractor, data_dir)
+    run, known = group.foreground, getattr(extractor, "SCORES", scores.ALL)
+    if "member" in run.settings:
+        raise ValueError(
+            f"{run.folder} is a member of an ensemble, and knows only some of the classes. "
+            f"Evaluate the ensemble: --run={run.folder.parent}."
+        )
+    names = known if wanted == ["all"] else wanted
+    for name in names:
+        scores.get(name)
+        if known is not scores.ALL and name not in known:
+            raise ValueError(f"{run.folder} has the scores {', '.join(known)}. Received: {name}.")
+    return Classifier(group, extractor, data_dir, names, tuning, inner_layers, near, far)
+
+
+def applicable_scores(material, wanted):
+    """Names of scores whose arrays are there; a score asked for by name must be."""
+    if not wanted:
+        raise ValueError(f"--scores is empty. Known: all, {', '.join(scores.ALL)}.")
+    if wanted != ["all"]:
+        for name in wanted:
+            material.held_out.require(scores.get(name).needs, name)
+        return wanted
+    return [name for name in material.all_scores if _applies(scores.get(name), material)]
+
+
+def _applies(entry, material):
+    fit_data = material.training if entry.fit_on == "training" else material.held_out
+    pairs = [(material.held_out, entry.needs), (fit_data, entry.fit_needs)]
+    if "layer_features" in entry.needs and material.validation_ood is None:
+        return False
+    return all(
+        outputs is not None and all(getattr(outputs, field) is not None for field in fields)
+        for outputs, fields in pairs
+        if fields
+    )
+
+
+def evaluate_group(group, material, wanted, tuning, baseline, resamples, allow_overlap=False):
+    """All scores of one repeat on all test sets: a report.GroupReport with its figures."""
+    names = applicable_scores(material, wanted)
+    if baseline and baseline not in applicable_scores(material, ["all"]):
+        raise ValueError(f"--baseline={baseline} has not the outputs that it needs.")
+    baseline = baseline or material.baseline
+    if baseline not in names and baseline in applicable_scores(material, ["all"]):
+        names = [baseline, *names]
+    parameters, tuned, tried = {}, [], {}
+    if tuning:
+        if material.validation_ood is None:
+            raise ValueError("--tune needs validation OOD data: the run's ood_validation is empty.")
+        parameters, tuned, tried = tune(
+            names, material.held_out, material.training, material.validation_ood
+        )
+    id_test, ood_tests = material.tests(parameters)
+    warned = refuse_overlap(material, id_test, ood_tests, allow_overlap)
+    warned += trained_on_held_out(material, id_test)
+    if getattr(material, "strange", False):
+        warned.append(
+            "the held-out ID examples, which set thresholds and choose the background, are not "
+            "those of the training: give its --data_dir"
+        )
+    detectors, left_out = fit(names, parameters, material, strict=wanted != ["all"])
+    warned += left_out
+    names = list(detectors)
+    values = {
+        name: (
+            detectors[name].score(id_test),
+            {ood: detectors[name].score(outputs) for ood, outputs in ood_tests.items()},
+        )
+        for name in progress(names, "scoring")
+    }
+    correct = id_test.logits.argmax(axis=1) == id_test.labels if is_labelled(id_test) else None
+    rows = []
+    for name in progress(names, "intervals"):
+        threshold = detectors[name].threshold_
+        accepted = float(np.mean(values[name][0] <= threshold))
+        common = {"repeat": group.repeat_id, "threshold": threshold, "accepted": accepted}
+        rows += [
+            result_row(name, ood, values, baseline, resamples, correct) | common
+            for ood in ood_tests
+        ]
+    by_class = []
+    if id_test.bases is not None:
+        warned += read_figures.correlations(values, id_test)
+        by_class = read_figures.class_rows(values, id_test, ood_tests)
+    return report.GroupReport(
+        repeat_id=group.repeat_id,
+        rows=rows + group_means(rows, material.near),
+        choice=material.choice,
+        chosen=material.chosen and material.chosen.folder.name,
+        tuned=tuned,
+        classifier=classifier_figures(id_test),
+        notes=data_notes([id_test, *ood_tests.values(), material.validation_ood]) + warned,
+        figures=draw_figures(group, values, detectors, id_test, ood_tests, by_class)
+        | {
+            f"tuning_{name}": figures.tuning(name, found)
+            for name, found in tried.items()
+            if len(found[0][1]) == 2
+        },
+        values=values,
+        test_sets={k: o.meta["fingerprint"] for k, o in {"id": id_test, **ood_tests}.items()},
+        baseline=baseline,
+        by_class=by_class,
+    )
+
+
+def fit(names, parameters, material, strict):
+    """({score: fitted Detector}, notes): a score that cannot be fitted to these data is left out
+    with a note, or, if `strict`, a ValueError.
+    """
+    detectors, notes = {}, []
+    for name in progress(names, "fitting"):
+        try:
+            detectors[name] = Detector(name, parameters=parameters.get(name)).fit(
+                material.held_out, material.training, material.validation_ood
+            )
+        except ValueError as error:
+            if strict:
+                raise
+            notes.append(f"{name} is left out: {str(error).rstrip('.')}")
+            logging.warning("%s.", notes[-1])
+    return detectors, notes
+
+
+def progress(names, title):
+    """The names, with a progress bar where there are many."""
+    from tqdm.auto import tqdm
+
+    return tqdm(names, desc=title, unit="score", mininterval=2, disable=len(names) < 10)
+
+
+def result_row(name, ood_name, values, baseline, resamples, correct=None):
+    """One line of the results: metrics with intervals, and the difference to the baseline score.
+
+    Args:
+        values: {score: (id_scores, {data set: ood_scores})}.
+        correct: bool (n_id,), whether the classifier is right, for the OSCR.
+    """
+    pair = values[name][0], values[name][1][ood_name]
+    row = {"score": name, "ood": ood_name, "num_id": len(pair[0]), "num_ood": len(pair[1])}
+    row |= metrics.evaluate(*pair)
+    bounds = intervals.bootstrap_intervals(*pair, resamples=resamples)
+    for metric, (low, high) in bounds.items():
+        row |= {f"{metric}_low": low, f"{metric}_high": high}
+    if correct is not None:
+        row["oscr"] = metrics.oscr(*pair, correct)
+    if baseline in values and name != baseline:
+        other = values[baseline][0], values[baseline][1][ood_name]
+        difference = intervals.paired_auroc_difference(pair, other)
+        row |= {f"versus_{key}": value for key, value in difference.items()}
+    return row
+
+
+def group_means(rows, near):
+    """Rows of plain means over the near, the far and all OOD sets of each score; none for a single
+    set.
+    """
+    sets = list(dict.fromkeys(row["ood"] for row in rows))
+    groups = {"near": [s for s in sets if s in near], "far": [s for s in sets if s not in near]}
+    if not groups["near"]:
+        groups = {}
+    groups["all"] = sets
+    found = []
+    for title, members in groups.items():
+        if len(sets) < 2 or not members:
+            continue
+        for name in dict.fromkeys(row["score"] for row in rows):
+            own = [row for row in rows if row["score"] == name and row["ood"] in members]
+            keys = [key for key in (*metrics.METRICS, "oscr", "accepted") if key in own[0]]
+            means = {key: float(np.mean([row[key] for row in own])) for key in keys}
+            label = f"mean of {title} ({', '.join(members)})"
+            found.append({"score": name, "ood": label, "repeat": own[0]["repeat"]} | means)
+    return found
+
+
+def classifier_figures(id_test):
+    """{"accuracy", "expected_calibration_error"} of the ID test set, {} for a density model."""
+    if not is_labelled(id_test):
+        return {}
+    if id_test.labels.max() >= id_test.logits.shape[1]:
+        raise ValueError(
+            f"The ID test set has labels up to {id_test.labels.max()}, the model has "
+            f"{id_test.logits.shape[1]} classes: is it the data set that the model was trained on?"
+        )
+    names = ["accuracy"]
+    if id_test.member_logits is None:  # members' zeros for left-out classes are no probabilities
+        names.append("expected_calibration_error")
+    return {name: getattr(metrics, name)(id_test.logits, id_test.labels) for name in names}
+
+
+def data_notes(tested):
+    """What a reader must know of the data sets: samples, stand-ins, resizing."""
+    found = [outputs.meta["note"] for outputs in tested if outputs and outputs.meta.get("note")]
+    return list(dict.fromkeys(found))
+
+
+def draw_figures(group, values, detectors, id_outputs, ood_outputs, by_class=()):
+    """{file name: Figure} of one repeat."""
+    drawn = {}
+    thresholds = {name: detector.threshold_ for name, detector in detectors.items()}
+    if len(values) > DRAWN_HISTOGRAMS:
+        drawn["histograms"] = figures.histogram_grid(values, thresholds)
+    else:
+        for name, (id_scores, ood_scores) in values.items():
+            drawn[f"histogram_{name}"] = figures.histograms(
+                name, id_scores, ood_scores, thresholds[name]
+            )
+    aurocs = {
+        name: {k: metrics.auroc(metrics.Counts.of(own, scored)) for k, scored in ood.items()}
+        for name, (own, ood) in values.items()
+    }
+    if len(values) > DRAWN_CURVES:
+        drawn["overview"] = figures.overview(aurocs)
+    best = sorted(values, key=lambda name: -np.mean(list(aurocs[name].values())))[:DRAWN_CURVES]
+    for ood_name in ood_outputs:
+        pairs = {name: (values[name][0], values[name][1][ood_name]) for name in best}
+        title = f"{id_outputs.meta['dataset']} against {ood_name}"
+        drawn[f"curves_{ood_name}"] = figures.curves(title, pairs)
+    for name, outputs in {id_outputs.meta["dataset"]: id_outputs, **ood_outputs}.items():
+        if outputs.log_prob_map is not None and outputs.log_prob_map.ndim == 3:
+            drawn[f"heat_maps_{name}"] = figures.heat_maps(name, outputs)
+    if id_outputs.bases is not None:
+        drawn |= read_figures.figures(values, id_outputs, ood_outputs, by_class)
+    if id_outputs.code_length is not None:
+        drawn["complexity"] = figures.likelihood_against_complexity(id_outputs, ood_outputs)
+    runs = [group.foreground, *group.backgrounds]
+    folders = [folder for run in runs for folder in run.parts or [run.folder]]
+    histories = {folder.name: read_csv(folder / "logs" / "history.csv") for folder in folders}
+    histories = {name: rows for name, rows in histories.items() if rows}
+    if histories:
+        drawn["training"] = figures.training_curves(histories)
+    return drawn
+
+
+def evaluate(
+    folder, data_dir=None, wanted=("all",), tuning=False, checkpoint="last", inner_layers=(),
+    near=(), far=(), baseline=None, repeats=False, allow_overlap=False, resamples=1000, out=None,
+):  # fmt: skip
+    """Evaluates a run or a folder of runs, prints the table and writes the report; what the flags
+    say. Returns the list of report.GroupReport.
+    """
+    folder, wanted = pathlib.Path(folder), list(wanted)
+    if baseline:
+        scores.get(baseline)
+    groups = find_groups(folder, checkpoint)
+    if not repeats:
+        if len(groups) > 1:
+            logging.info(
+                "Only repeat %d of %d; --repeats takes all.", groups[0].repeat_id, len(groups)
+            )
+        groups = groups[:1]
+    reports = []
+    for group in groups:
+        asked = wanted if wanted == ["all"] or not baseline else [*wanted, baseline]
+        material = gather(group, data_dir, asked, tuning, inner_layers, near, far)
+        reports.append(
+            evaluate_group(group, material, wanted, tuning, baseline, resamples, allow_overlap)
+        )
+    suffix = "" if checkpoint == "last" else f"_{checkpoint}"
+    target = pathlib.Path(out or folder / f"report{suffix}")
+    report.write(target, groups[0].foreground.config, reports)
+    print(report.terminal_table(reports))
+    logging.info("Wrote results.csv, results.json and report.html to %s.", target)
+    return reports

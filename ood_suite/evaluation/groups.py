@@ -1,0 +1,93 @@
+"""Density models under evaluation: a foreground run, its background runs, and the choice between
+them.
+"""
+
+import dataclasses
+import pathlib
+
+from absl import logging
+
+from ood_suite.files import RunError
+from ood_suite.runs.run import Run
+
+# What a background model may set otherwise than its foreground; all else would be compared with it.
+MAY_DIFFER = {
+    "background_steps", "ema_overwrite_frequency", "eval_every", "eval_images", "eval_reads",
+    "mutation_rate", "mutation_rates", "reg_weight", "reg_weights", "total_steps",
+}  # fmt: skip
+
+
+@dataclasses.dataclass
+class Group:
+    """The models of one repeat: a foreground run, or a classifier, and background runs (none for a
+    single run).
+    """
+
+    repeat_id: int
+    foreground: Run
+    backgrounds: list
+
+
+def find_groups(folder, checkpoint="last"):
+    """Groups of a run folder, or of a folder of runs, by repeat; RunError if there is no finished
+    foreground.
+
+    Args:
+        checkpoint: which of a run's models is meant, see Run.load.
+    """
+    folder = pathlib.Path(folder)
+    if (folder / "config.json").exists():
+        return [Group(0, Run.load(folder, checkpoint), [])]
+    runs = [Run.load(path.parent, checkpoint) for path in sorted(folder.glob("*/config.json"))]
+    if not runs:
+        raise RunError(f"{folder} is no run and holds none. Train first, or check --run.")
+    finished = [run for run in runs if Run.load(run.folder).is_finished]  # whatever the checkpoint
+    unfinished = [run.folder.name for run in runs if run not in finished]
+    if unfinished:
+        logging.warning("Left out, because not finished: %s.", ", ".join(unfinished))
+    groups = {}
+    for run in finished:
+        groups.setdefault(run.settings["repeat_id"], []).append(run)
+    found = []
+    for repeat_id, members in sorted(groups.items()):
+        foregrounds = [run for run in members if not is_background(run)]
+        if not foregrounds:
+            raise RunError(
+                f"{folder} holds no finished foreground run (mutation_rate 0, reg_weight 0) of "
+                f"repeat {repeat_id}."
+            )
+        if len(foregrounds) > 1:
+            names = ", ".join(run.folder.name for run in foregrounds)
+            raise RunError(f"{folder} holds several models ({names}): give one of them as --run.")
+        found.append(
+            Group(repeat_id, foregrounds[0], [run for run in members if is_background(run)])
+        )
+    if not found:
+        raise RunError(
+            f"No run in {folder} is finished. Repeat its training command: it continues."
+        )
+    for group in found:
+        for run in group.backgrounds:
+            refuse_mixture(group.foreground, run)
+    return found
+
+
+def refuse_mixture(foreground, background):
+    """RunError when a background differs from its foreground in more than it may."""
+    differences = []
+    for part in ("settings", "fingerprints"):
+        ours, theirs = foreground.config[part], background.config[part]
+        differences += [
+            f"{key} ({ours[key]!r} and {theirs[key]!r})"
+            for key in sorted(set(ours) & set(theirs) - MAY_DIFFER)
+            if ours[key] != theirs[key]
+        ]
+    if differences:
+        raise RunError(
+            f"{foreground.folder.name} and {background.folder.name} cannot be compared, they "
+            f"differ in {', '.join(differences)}. Keep one experiment's runs in a folder."
+        )
+
+
+def is_background(run):
+    return run.settings.get("mutation_rate", 0.0) > 0.0 or run.settings.get("reg_weight", 0.0) > 0.0

@@ -1,0 +1,89 @@
+"""Data sets that must not share examples: OOD with ID data, tests with what was chosen by."""
+
+import itertools
+
+import numpy as np
+
+from ood_suite import metrics
+
+SHARED_ID = 0.01  # of an ID set, that another may hold: public data sets have some duplicates
+SHARED_VALIDATION = 0.02  # of the validation OOD set: some images of CIFAR-10 are grey already
+
+
+def refuse_overlap(material, id_test, ood_tests, allowed):
+    """ValueError when an OOD set is another set again or shares examples with ID data, or when two
+    parts of the ID data are largely the same; a note for each pair of ID parts that share some.
+    """
+    known = {id_test.meta["fingerprint"]: f"ID set {id_test.meta['dataset']}"}
+    trained_on = {mark: title for title, mark in material.fingerprints.items()}
+    for name, outputs in ood_tests.items():
+        mark = outputs.meta["fingerprint"]
+        if mark in known:
+            raise ValueError(f"The OOD set {name} is the {known[mark]} itself.")
+        if mark in trained_on:
+            raise ValueError(
+                f"The OOD set {name} was used in training (as {trained_on[mark]}): to train on, or "
+                "to choose by."
+            )
+        known[mark] = f"OOD set {name}"
+    id_parts = {
+        "training set": material.training,
+        "held-out ID set": material.held_out,
+        "ID test set": id_test,
+    }
+    ood_parts = {f"OOD set {name}": outputs for name, outputs in ood_tests.items()}
+    id_parts, ood_parts, validation = (
+        {title: o for title, o in parts.items() if o and o.example_hashes is not None}
+        for parts in (id_parts, ood_parts, {"validation OOD set": material.selection})
+    )
+    notes = []
+    for title, outputs in (ood_parts | validation).items():
+        for other, source in (id_parts | (validation if title in ood_parts else {})).items():
+            count = shared(outputs, source)
+            tolerated = SHARED_VALIDATION * len(outputs) if title in validation else 0
+            if count > tolerated and not allowed:
+                raise ValueError(
+                    f"{count} of the {len(outputs)} examples of the {title} are in the {other} "
+                    "too. Remove them, or accept them with --allow_overlap."
+                )
+            if count:
+                notes.append(f"{count} examples of the {title} are in the {other} too")
+    for (first, source), (second, outputs) in itertools.combinations(id_parts.items(), 2):
+        count = shared(outputs, source)
+        if count > SHARED_ID * len(outputs) and not allowed:
+            raise ValueError(
+                f"{count} of the {len(outputs)} examples of the {second} are in the {first} too. "
+                "Give other data, or accept them with --allow_overlap."
+            )
+        if count:
+            notes.append(f"{count} examples of the {second} are in the {first} too")
+    return notes
+
+
+def shared(outputs, source):
+    """How many examples of `outputs` are in `source`."""
+    return int(np.isin(outputs.example_hashes, source.example_hashes).sum())
+
+
+def trained_on_held_out(material, id_test):
+    """A note if the classifier does much better on held-out than on test data: then it was probably
+    trained on them, and what they set is optimistic.
+    """
+    sets = [material.held_out, id_test]
+    if not all(is_labelled(o) for o in sets):
+        return []
+    held_out, test = (metrics.accuracy(o.logits, o.labels) for o in sets)
+    spread = sum(a * (1.0 - a) / len(o) for a, o in zip((held_out, test), sets, strict=True)) ** 0.5
+    if held_out - test <= max(5.0 * spread, 0.01):
+        return []
+    return [
+        f"the classifier is right on {held_out:.2%} of the held-out and {test:.2%} of the test "
+        "examples, so it was probably trained on the held-out ones: thresholds accept less ID data "
+        "than they should (column accepted), and temperatures and tuned parameters are off"
+    ]
+
+
+def is_labelled(outputs):
+    """Whether these are a classifier's outputs on examples with labels."""
+    labels = outputs.labels
+    return outputs.logits is not None and labels is not None and labels.min() >= 0

@@ -1,0 +1,59 @@
+"""Which overlaps of data sets are refused, and which are noted."""
+
+import types
+
+import numpy as np
+import pytest
+
+from ood_suite.evaluation.overlap import refuse_overlap
+from ood_suite.outputs import Outputs
+
+
+def outputs(name, numbers):
+    hashes = np.array(numbers, np.uint64)
+    meta = {"dataset": name, "fingerprint": name}
+    return Outputs(labels=np.zeros(len(hashes), int), example_hashes=hashes, meta=meta)
+
+
+def material(selection, held_out=range(100, 200)):
+    return types.SimpleNamespace(
+        training=outputs("train", range(100)), held_out=outputs("val", held_out),
+        selection=outputs("grey", selection), fingerprints={},
+    )  # fmt: skip
+
+
+def check(selection, ood, allowed=False, **parts):
+    found = material(selection, **parts)
+    return refuse_overlap(found, outputs("id", range(200, 300)), {"o": outputs("o", ood)}, allowed)
+
+
+def test_nothing_in_common_is_nothing_to_say():
+    assert check(range(300, 400), range(400, 500)) == []
+
+
+def test_the_validation_ood_set_may_share_a_few_examples_with_id_data():
+    [note] = check([150, 151, *range(300, 398)], range(400, 500))
+    assert note == "2 examples of the validation OOD set are in the held-out ID set too"
+    with pytest.raises(ValueError, match="3 of the 100 examples of the validation OOD set are in"):
+        check([150, 151, 152, *range(300, 397)], range(400, 500))
+
+
+@pytest.mark.parametrize(
+    "shared, other",
+    [(5, "training set"), (150, "held-out ID set"), (250, "ID test set"), (350, "validation OOD")],
+)
+def test_a_test_set_may_share_none(shared, other):
+    ood = [shared, *range(400, 499)]
+    with pytest.raises(
+        ValueError, match=f"1 of the 100 examples of the OOD set o are in the {other}"
+    ):
+        check(range(300, 400), ood)
+    [note] = check(range(300, 400), ood, allowed=True)
+    assert note.startswith(f"1 examples of the OOD set o are in the {other}")
+
+
+def test_parts_of_the_id_data_that_are_the_same():
+    with pytest.raises(ValueError, match="2 of the 100 examples of the held-out ID set are in the"):
+        check(range(300, 400), range(400, 500), held_out=[0, 1, *range(100, 198)])
+    [note] = check(range(300, 400), range(400, 500), held_out=[0, *range(100, 199)])
+    assert note == "1 examples of the held-out ID set are in the training set too"

@@ -1,0 +1,98 @@
+"""Shards: whatever the cut, the kill or what lies around, the one file is that of the whole set."""
+
+import types
+
+import numpy as np
+import pytest
+
+from ood_suite.data import ImageSet
+from ood_suite.runs import extraction
+from ood_suite.runs.extraction import Extraction
+from ood_suite.runs.run import Run
+
+
+@pytest.fixture
+def make(tmp_path, rng):
+    """A function that makes the Extraction of 37 images by a run whose model adds a number."""
+    images = rng.integers(0, 256, (37, 2, 2, 1)).astype(np.uint8)
+
+    def call(folder="run", model=b"1", **options):
+        (tmp_path / folder).mkdir(exist_ok=True)
+        (tmp_path / folder / "model.keras").write_bytes(model)
+        run = Run(tmp_path / folder, {"settings": {}})
+        found = ImageSet("set", "test", images, np.arange(37) % 3)
+        job = Extraction(run, found, "test", images, "command", **{"batch_size": 4} | options)
+        calls = []
+
+        def function(chunk):
+            calls.append(len(chunk))
+            return {"features": chunk.reshape(len(chunk), -1) + np.float32(int(model))}
+
+        constants = {"head_kernel": np.ones((4, 3)), "head_bias": np.zeros(3)}
+        return types.SimpleNamespace(
+            job=job, calls=calls, get=lambda: job.part(None, function, constants)
+        )
+
+    return call
+
+
+def shards_of(job):
+    return job.run.outputs_path("set", "test").with_suffix(".shards")
+
+
+def interrupt(*_, **__):
+    raise KeyboardInterrupt
+
+
+def assert_same(found, expected):
+    assert found.arrays().keys() == expected.arrays().keys()
+    for name, array in expected.arrays().items():
+        np.testing.assert_array_equal(found.arrays()[name], array)
+    assert found.meta | {"run": ""} == expected.meta | {"run": ""}
+
+
+@pytest.mark.parametrize("count", [1, 3, 20])
+def test_joined_shards_are_the_whole_set(make, count):
+    for number in reversed(range(count)):
+        make(shard=(number, count)).get()
+    whole = make()
+    assert_same(whole.get(), make("plain").get())
+    assert not whole.calls and not shards_of(whole.job).exists()
+    assert len(make(shard=(0, 2)).get()) == 37  # there is nothing left to do for a shard
+
+
+def test_a_missing_shard_or_those_of_another_model_are_not_joined(make):
+    make(shard=(0, 3)).get()
+    make(shard=(2, 3)).get()
+    make(model=b"2", shard=(1, 3)).get()
+    whole = make()
+    assert_same(whole.get(), make("plain").get())
+    assert sum(whole.calls) == 37
+
+
+def test_other_batches_make_shards_too(make):
+    """Rows of each are on file: those of another batch size and count are joined as they are."""
+    for number in range(3):
+        make(batch_size=8, shard=(number, 3)).get()
+    whole = make()
+    assert_same(whole.get(), make("plain").get())
+    assert not whole.calls
+
+
+@pytest.mark.parametrize("kill_at", ["finish", "rmtree"])
+def test_a_kill_while_shards_are_joined(make, monkeypatch, kill_at):
+    for number in range(3):
+        make(shard=(number, 3)).get()
+    with monkeypatch.context() as patch:
+        owner = extraction.OutputsWriter if kill_at == "finish" else extraction.shutil
+        patch.setattr(owner, kill_at, interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            make().get()
+    whole = make()
+    assert_same(whole.get(), make("plain").get())
+    assert not whole.calls and not shards_of(whole.job).exists()
+
+
+def test_bad_shards(make):
+    with pytest.raises(ValueError, match="`shard` must be"):
+        make(shard=(3, 3))

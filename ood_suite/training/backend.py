@@ -1,0 +1,98 @@
+"""The few lines that differ between TensorFlow and JAX."""
+
+import contextlib
+
+import keras
+
+from ood_suite.training import devices
+
+
+def set_seed(seed):
+    """Seeds Python, NumPy and the backend, and makes TensorFlow's operations deterministic; their
+    order too under TF_NUM_INTEROP_THREADS=1, which the binaries set.
+    """
+    keras.utils.set_random_seed(seed)
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        tf.config.experimental.enable_op_determinism()
+
+
+def jit_compile():
+    """Whether to compile training with XLA: it pays on an accelerator, costs 4 to 5 times on a CPU
+    in TensorFlow, and cannot be on several of TensorFlow's devices at once.
+    """
+    if keras.backend.backend() != "tensorflow":
+        return True
+    import tensorflow as tf
+
+    return devices.count() == 1 and bool(tf.config.list_physical_devices("GPU"))
+
+
+def input_gradient(function):
+    """A compiled map from images (batch, ...) float32 to the gradient of sum(function(images)).
+
+    Args:
+        function: images -> (batch,), in Keras operations; models in it are called for inference.
+    """
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        @tf.function(reduce_retracing=True)
+        def gradient(images):
+            with tf.GradientTape() as tape:
+                tape.watch(images)
+                total = keras.ops.sum(function(images))
+            found = tape.gradient(total, images)
+            if found is None:
+                raise ValueError("The model has no gradient by its input: is its input integer?")
+            return found
+
+        return lambda images: gradient(tf.convert_to_tensor(images)).numpy()
+    if keras.backend.backend() == "jax":
+        import jax
+
+        gradient = jax.jit(jax.grad(lambda images: keras.ops.sum(function(images))))
+        return lambda images: keras.ops.convert_to_numpy(gradient(images))
+    raise NotImplementedError(f"No input gradients under {keras.backend.backend()}.")
+
+
+def gradient_by_values(function, values):
+    """Gradients of the scalar function(values) by a list of tensors, within a training step; what
+    comes out is a constant to the step's own gradient.
+    """
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        values = [tf.stop_gradient(value) for value in values]
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(values)
+            result = function(values)
+        return [tf.stop_gradient(g) for g in tape.gradient(result, values)]
+    if keras.backend.backend() == "jax":
+        import jax
+
+        return [jax.lax.stop_gradient(g) for g in jax.grad(function)(values)]
+    raise NotImplementedError(f"No inner gradients under {keras.backend.backend()}.")
+
+
+@contextlib.contextmanager
+def summary_writer(folder):
+    """Yields write(step, values), which adds TensorBoard scalars under TensorFlow and does nothing
+    elsewhere.
+    """
+    if keras.backend.backend() != "tensorflow":
+        yield lambda step, values: None
+        return
+    import tensorflow as tf
+
+    writer = tf.summary.create_file_writer(str(folder))
+
+    def write(step, values):
+        with writer.as_default(step=step):
+            for name, value in values.items():
+                tf.summary.scalar(name, value)
+        writer.flush()
+
+    yield write
+    writer.close()

@@ -1,0 +1,294 @@
+"""The one training story: fit a Keras model in a run folder, so that a kill at any moment loses
+nothing but time.
+
+A run advances in intervals of `eval_every` steps. After each: validation with the averaged weights,
+one row of logs/history.csv, one checkpoint. A checkpoint holds every variable of the model
+(weights, random states) and of the optimiser (moments, step, averages) as plain npz; batches are a
+function of the step number. So an interrupted run that is started again ends bit-identical to one
+that never stopped.
+"""
+
+import contextlib
+import dataclasses
+import functools
+import math
+import pathlib
+import re
+import time
+
+import keras
+import numpy as np
+from absl import logging
+
+from ood_suite.files import RunError, atomic_path, load_npz, read_csv, write_csv
+from ood_suite.training import backend, devices
+
+KEPT_CHECKPOINTS = 2
+
+
+def batches(arrays, batch_size, seed, start_step=0, targets=None):
+    """Endless shuffled batches, the same for the same seed wherever one starts.
+
+    Epoch e visits all examples in the order of a permutation drawn from (seed, e); a last
+    incomplete batch of an epoch is left out.
+
+    Args:
+        arrays: list of arrays with examples first.
+        batch_size: at most the number of examples.
+        start_step: number of the first batch to give.
+        targets: array with examples first, or None.
+
+    Yields:
+        tuple of inputs (one array, or a tuple), and targets if there are any, as `keras.Model.fit`
+        wants them.
+    """
+    count = len(arrays[0])
+    if not 1 <= batch_size <= count:
+        raise ValueError(
+            f"`batch_size` must lie in 1..{count}, the number of examples. Received: {batch_size}."
+        )
+    per_epoch = count // batch_size
+    epoch, order = -1, None
+    step = start_step
+    while True:
+        if step // per_epoch != epoch:
+            epoch = step // per_epoch
+            order = np.random.default_rng([seed, epoch]).permutation(count)
+        start = (step % per_epoch) * batch_size
+        rows = np.sort(order[start : start + batch_size])
+        inputs = tuple(array[rows] for array in arrays)
+        inputs = inputs if len(inputs) > 1 else inputs[0]
+        yield (inputs,) if targets is None else (inputs, targets[rows])
+        step += 1
+
+
+@dataclasses.dataclass
+class History:
+    """Rows of logs/history.csv: step, loss and the metrics, one row per evaluation."""
+
+    path: pathlib.Path
+    rows: list
+
+    @classmethod
+    def until(cls, path, step):
+        """What the file says up to `step`; later rows belong to a part that will be trained
+        again.
+        """
+        return cls(path, [row for row in read_csv(path) if int(row["step"]) <= step])
+
+    def add(self, row):
+        self.rows.append(row)
+        write_csv(self.path, self.rows)
+
+
+def fit(
+    model, stream, run, *, total_steps, eval_every, validation, batch_size, monitor, saved=None,
+    keep=None,
+):  # fmt: skip
+    """Trains a compiled model for `total_steps`, continuing from the run's last checkpoint, and
+    writes model.keras.
+
+    Args:
+        model: compiled keras.Model with an optimiser that may average weights (use_ema=True).
+        stream: function(step) -> iterator of the batches from that step on, such as `batches`;
+            the step must decide them.
+        run: Run, whose lock the caller holds.
+        eval_every: steps between evaluations and checkpoints.
+        validation: inputs (array or list) for `model.evaluate`, or with targets the pair (inputs,
+            targets).
+        batch_size: of the validation, if more than 100.
+        monitor: name of the metric shown as progress, such as "bits_per_dim".
+        saved: function() -> the keras.Model that becomes model.keras; default: `model`.
+        keep: function(step, rows of the history so far), called before the first step and after
+            each evaluation, to keep models on the way; it may be called again with the same
+            arguments after a kill.
+
+    Returns:
+        the rows of the history.
+
+    Raises:
+        FloatingPointError: the loss became NaN or infinite; the last good checkpoint stays.
+        RunError: a damaged or foreign checkpoint.
+    """
+    model.optimizer.build(model.trainable_variables)
+    devices.decorrelate(model)
+    _evaluation_batch(validation, batch_size)  # before the first steps, if it cannot be
+    step = restore(model, run)
+    history = History.until(run.folder / "logs" / "history.csv", step)
+    progress, raw = _Progress(total_steps, step, monitor), _RawWeights()
+    if keep and step == 0:
+        keep(0, [])
+    with backend.summary_writer(run.folder / "logs") as write_summary:
+        while step < total_steps:
+            count = min(eval_every, total_steps - step)
+            started = time.perf_counter()
+            logs = model.fit(
+                devices.stream(functools.partial(stream, step)),
+                steps_per_epoch=count,
+                verbose=0,
+                shuffle=False,
+                callbacks=[progress, raw],
+            ).history
+            raw.restore()
+            seconds = time.perf_counter() - started
+            step += count
+            row = {"step": step} | {name: values[-1] for name, values in logs.items()}
+            row |= evaluate(model, validation, batch_size)
+            if not all(math.isfinite(value) for value in row.values()):
+                raise FloatingPointError(_not_finite(f"The validation gave {row}", step))
+            write_summary(step, row)
+            history.add(row)
+            progress.show(row, count / seconds)
+            if keep:
+                keep(step, history.rows)
+            save(model, run, step)
+    progress.close()
+    with averaged_weights(model), atomic_path(run.model_path) as temporary:
+        optimizer, model.optimizer = model.optimizer, None
+        (saved() if saved else model).save(temporary)
+        model.optimizer = optimizer
+    return history.rows
+
+
+def evaluate(model, validation, batch_size):
+    """Metrics on validation data with the averaged weights: {"val_<name>": float}."""
+    pair = validation if isinstance(validation, tuple) else (validation,)
+    size = _evaluation_batch(validation, batch_size)
+    with averaged_weights(model):
+        results = model.evaluate(*pair, batch_size=size, verbose=0, return_dict=True)
+    return {f"val_{name}": float(value) for name, value in results.items()}
+
+
+def _evaluation_batch(validation, batch_size):
+    inputs = validation[0] if isinstance(validation, tuple) else validation
+    rows = len(inputs[0] if isinstance(inputs, list) else inputs)
+    return devices.evaluation_batch(rows, max(batch_size, 100))
+
+
+@contextlib.contextmanager
+def averaged_weights(model):
+    """Within the block the model has its exponentially averaged weights, if its optimiser keeps
+    them.
+    """
+    if not (model.optimizer and model.optimizer.use_ema):
+        yield
+        return
+    raw = [keras.ops.convert_to_numpy(variable) for variable in model.trainable_variables]
+    model.optimizer.finalize_variable_values(model.trainable_variables)
+    for (
+        variable
+    ) in model.trainable_variables:  # a copy: JAX would go on to donate the average itself
+        variable.assign(np.array(keras.ops.convert_to_numpy(variable)))
+    try:
+        yield
+    finally:
+        for variable, value in zip(model.trainable_variables, raw, strict=True):
+            variable.assign(value)
+
+
+def _state(model):
+    """All variables that decide how training goes on, by a stable name."""
+    parts = {"model": model.variables, "optimizer": model.optimizer.variables}
+    return {
+        f"{part}/{i:04d}": variable
+        for part, variables in parts.items()
+        for i, variable in enumerate(variables)
+    }
+
+
+def save(model, run, step):
+    """Writes checkpoints/step_<step>.npz atomically and removes all but the newest two."""
+    arrays = {
+        name: keras.ops.convert_to_numpy(variable) for name, variable in _state(model).items()
+    }
+    folder = run.folder / "checkpoints"
+    with atomic_path(folder / f"step_{step:08d}.npz") as temporary, open(temporary, "wb") as file:
+        np.savez(file, **arrays)
+    for old in _checkpoints(folder)[:-KEPT_CHECKPOINTS]:
+        old.unlink()
+
+
+def restore(model, run):
+    """Loads the newest checkpoint into model and optimiser; returns its step, 0 if there is
+    none.
+    """
+    found = _checkpoints(run.folder / "checkpoints")
+    if not found:
+        return 0
+    path = found[-1]
+    try:
+        arrays = load_npz(path)
+    except ValueError as error:
+        raise RunError(
+            f"The checkpoint {path} is damaged ({error}). Delete it: the run then continues from "
+            f"{found[-2].name if len(found) > 1 else 'its beginning'}."
+        ) from error
+    state = _state(model)
+    wrong = sorted(set(state) ^ set(arrays)) or [
+        name for name in state if tuple(state[name].shape) != arrays[name].shape
+    ]
+    if wrong:
+        raise RunError(
+            f"The checkpoint {path} is of another model: {len(wrong)} variables differ, the first "
+            f"is {wrong[0]}."
+        )
+    for name, variable in state.items():
+        variable.assign(arrays[name])
+    step = int(re.fullmatch(r"step_(\d+)", path.stem)[1])
+    logging.info("Continuing from %s.", path)
+    return step
+
+
+def _not_finite(what, step):
+    return (
+        f"{what} at step {step}. The last checkpoint is good. Try a lower --learning_rate, or look "
+        "for damaged inputs."
+    )
+
+
+def _checkpoints(folder):
+    return sorted(pathlib.Path(folder).glob("step_*.npz"))
+
+
+class _RawWeights(keras.callbacks.Callback):
+    """Undoes what `fit` does at its end with use_ema: overwriting the weights with their average.
+
+    Without this, how often one evaluates would change how the model is trained.
+    """
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.values = [keras.ops.convert_to_numpy(v) for v in self.model.trainable_variables]
+
+    def restore(self):
+        for variable, value in zip(self.model.trainable_variables, self.values, strict=True):
+            variable.assign(value)
+
+
+class _Progress(keras.callbacks.Callback):
+    """Progress bar over the whole training; stops at a loss that is not finite."""
+
+    def __init__(self, total_steps, step, monitor):
+        super().__init__()
+        from tqdm.auto import tqdm
+
+        self.step = step
+        self.monitor = monitor
+        self.bar = tqdm(total=total_steps, initial=step, unit="step", mininterval=2, smoothing=0.05)
+        self.shown = {}
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.step += 1
+        if not math.isfinite(logs["loss"]):
+            raise FloatingPointError(_not_finite(f"The loss became {logs['loss']}", self.step))
+        self.shown["train"] = f"{logs.get(self.monitor, logs['loss']):.4f}"
+        self.bar.set_postfix(self.shown, refresh=False)
+        self.bar.update()
+
+    def show(self, row, steps_per_second):
+        """Keeps the validation figure on screen until the next."""
+        self.shown["validation"] = f"{row[f'val_{self.monitor}']:.4f} {self.monitor}"
+        self.bar.set_postfix(self.shown, refresh=True)
+        logging.info("step %d, %.2f steps/s, %s", row["step"], steps_per_second, self.shown)
+
+    def close(self):
+        self.bar.close()

@@ -1,0 +1,119 @@
+"""Outputs at perturbed inputs: ODIN's and that of the Mahalanobis papers.
+
+Epsilons are in pixels / 255, the same for all channels. (Code that perturbs normalised inputs moves
+each channel by epsilon times its standard deviation: its epsilons are not comparable.) Nothing is
+clipped.
+"""
+
+import numpy as np
+from keras import ops
+
+from ood_suite.training import backend
+
+BATCH = 100
+RULES = ("cross_entropy", "entropy")
+
+
+def odin_key(temperature, epsilon):
+    """Name of the array in Outputs.logits_perturbed."""
+    return f"T={temperature:g},epsilon={epsilon:g}"
+
+
+def odin(network, temperature, epsilons, rule="cross_entropy", scale=255.0):
+    """Logits of x - epsilon * sign(gradient), the gradient of the cross entropy of softmax(z / T)
+    to its arg max, or of the entropy of softmax(z / T) (rule "entropy": leave-out classifiers).
+
+    A gradient of 0 counts as positive, as in the authors' code. At T = 1 the gradient of very sure
+    outputs (a margin of 25 and more between logits) is below float32's resolution, and its signs
+    are partly chance.
+
+    Args:
+        network: images float32 0..255 -> {"logits"}.
+        epsilons: in units of `scale`, by default pixels / 255.
+        rule: one of RULES.
+
+    Returns:
+        function of images (n, height, width, channels) -> {odin_key: float32 (n, classes)}. It
+        holds a compiled gradient: keep it for all the images.
+
+    Reference: Liang, Li, Srikant, "Enhancing The Reliability of Out-of-distribution Image Detection
+        in Neural Networks", ICLR 2018, equation 2.
+    """
+
+    wrong = [x for x in epsilons if not 0.0 <= x < float("inf")]
+    if wrong or not 0.0 < temperature < float("inf"):
+        raise ValueError(
+            "`temperature` must be positive and `epsilons` 0 or more, all finite. Received: "
+            f"temperature={temperature}, epsilons={list(epsilons)}."
+        )
+    if rule not in RULES:
+        raise ValueError(f"`rule` must be one of {', '.join(RULES)}. Received: {rule!r}.")
+
+    def loss(batch):
+        scaled = network(batch, training=False)["logits"] / temperature
+        if rule == "entropy":
+            return -ops.sum(ops.softmax(scaled) * ops.log_softmax(scaled), axis=-1)
+        return ops.logsumexp(scaled, axis=-1) - ops.max(scaled, axis=-1)
+
+    gradient = backend.input_gradient(loss)
+
+    def outputs(images):
+        found = {odin_key(temperature, epsilon): [] for epsilon in epsilons}
+        for batch, step in _perturbed(gradient, images):
+            for epsilon in epsilons:
+                logits = network.predict_on_batch(batch - scale * epsilon * step)["logits"]
+                found[odin_key(temperature, epsilon)].append(logits)
+        return {key: np.concatenate(parts) for key, parts in found.items()}
+
+    return outputs
+
+
+def mahalanobis(network, gaussians, epsilons):
+    """Layer features of x - epsilon * sign(gradient of the layer's Mahalanobis distance), each
+    layer with its own perturbation.
+
+    Args:
+        network: images -> {"layer_features/<name>"}.
+        gaussians: {name: (means (classes, d), whitening (d, rank))}, see TiedGaussian.
+
+    Returns:
+        function of images (n, height, width, channels) -> {"<name>,epsilon=<epsilon>": float32
+        (n, d)}, to be kept for all the images.
+
+    Reference: Lee et al., "A Simple Unified Framework for Detecting Out-of-Distribution Samples and
+        Adversarial Attacks", NeurIPS 2018, equation 4.
+    """
+    gradients = {}
+    for name, arrays in gaussians.items():
+        means, white = (np.asarray(array, np.float64) for array in arrays)
+        origin = means.mean(axis=0)
+        centres = ((means - origin) @ white).astype(np.float32)  # (classes, rank)
+        origin, white = origin.astype(np.float32), white.astype(np.float32)
+
+        def distance(batch, name=name, centres=centres, origin=origin, white=white):
+            features = network(batch, training=False)[f"layer_features/{name}"]
+            x = ops.matmul(features - origin, white)
+            cross = ops.matmul(x, ops.transpose(centres))  # (batch, classes)
+            squares = ops.sum(x * x, axis=-1, keepdims=True) + (centres * centres).sum(axis=-1)
+            return ops.min(squares - 2.0 * cross, axis=-1)
+
+        gradients[name] = backend.input_gradient(distance)
+
+    def outputs(images):
+        found = {}
+        for name, gradient in gradients.items():
+            for batch, step in _perturbed(gradient, images):
+                for epsilon in epsilons:
+                    moved = network.predict_on_batch(batch - 255.0 * epsilon * step)
+                    key = f"{name},epsilon={epsilon:g}"
+                    found.setdefault(key, []).append(moved[f"layer_features/{name}"])
+        return {key: np.concatenate(parts) for key, parts in found.items()}
+
+    return outputs
+
+
+def _perturbed(gradient, images):
+    """Yields (batch float32, the signs of its gradient)."""
+    for start in range(0, len(images), BATCH):
+        batch = np.asarray(images[start : start + BATCH], np.float32)
+        yield batch, np.where(gradient(batch) >= 0.0, 1.0, -1.0).astype(np.float32)

@@ -1,0 +1,139 @@
+"""Training on two devices equals training on one, in each branch: a process of its own with two
+logical CPU devices, because TensorFlow fixes its devices at the start.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from ood_suite.files import read_csv
+from ood_suite.training import devices
+from tests.support import ROOT, assert_same_run
+
+SCRIPT = """
+import dataclasses, json, pathlib, sys
+import tensorflow as tf
+from absl import logging
+logging.set_verbosity("info")
+[cpu] = tf.config.list_physical_devices("CPU")
+tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+branch, folder, data_dir, strategy, batch_size, random, kill = sys.argv[1:]
+common = {"batch_size": int(batch_size), "strategy": None if strategy == "one" else strategy}
+if branch == "images":
+    from images_ood import configs
+    from images_ood.train import train
+    experiment = dataclasses.replace(
+        configs.get("fashion_small"), num_filters=4, num_resnet=1, dropout_p=float(random),
+        mutation_rate=float(random), reg_weight=0.1, total_steps=4, eval_every=2,
+        background_steps=0, **common,
+    )
+if branch == "reads":
+    from genomics_ood import configs
+    from genomics_ood.train import train
+    experiment = dataclasses.replace(
+        configs.get("bacteria"), units=8, num_layers=2, dropout_p=0.0, reg_weight=0.1,
+        total_steps=4, eval_every=2, eval_reads=31, background_steps=0, **common,
+    )
+    data_dir = None
+if branch == "classifier":
+    from classifier_ood import configs
+    from classifier_ood.train import train
+    experiment = dataclasses.replace(
+        configs.get("fashion"), options={"width": 4, "dropout": 0.0}, augmentation="none",
+        learning_rate=0.01, epochs=1, **common,
+    )
+if kill == "kill":
+    import os, signal
+    from ood_suite import training
+    plain = training.save
+    training.save = lambda *args: (plain(*args), os.kill(os.getpid(), signal.SIGKILL))
+train(experiment, "exp", folder, data_dir)
+"""
+
+
+def process(branch, folder, data_dir, strategy, batch_size=8, random=0.0, kill=""):
+    arguments = (branch, folder, data_dir, strategy, batch_size, random, kill)
+    return subprocess.run(
+        [sys.executable, "-c", SCRIPT, *map(str, arguments)],
+        capture_output=True, text=True, cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+
+
+def trained(folder, *arguments, **options):
+    """Folder of the run of a training that ends well."""
+    done = process(arguments[0], folder, *arguments[1:], **options)
+    assert done.returncode == 0, done.stderr
+    assert ("Training on 2 devices" in done.stderr) == ("mirrored" in arguments)
+    [config] = folder.glob("exp/*/config.json")
+    return config.parent
+
+
+def weights(run):
+    """Of the finished model, by a process that knows nothing of devices."""
+    import keras
+
+    import genomics_ood.density  # noqa: F401 (registers the classes)
+    import images_ood.pixelcnn  # noqa: F401
+
+    return keras.saving.load_model(run / "model.keras", compile=False).get_weights()
+
+
+@pytest.mark.parametrize("branch", ["images", "reads", "classifier"])
+def test_two_devices_equal_one(branch, small_data, tmp_path):
+    runs = [trained(tmp_path / s, branch, small_data, s) for s in ("one", "mirrored")]
+    for one, mirrored in zip(*(read_csv(r / "logs/history.csv") for r in runs), strict=True):
+        assert one.keys() == mirrored.keys()
+        for name in one:
+            assert float(mirrored[name]) == pytest.approx(float(one[name]), rel=1e-4), name
+    for one, mirrored in zip(*map(weights, runs), strict=True):
+        np.testing.assert_allclose(mirrored, one, rtol=1e-3, atol=2e-4)
+
+
+def test_two_devices_go_on_after_a_kill(small_data, tmp_path):
+    """With random layers, whose state a checkpoint holds once for all devices."""
+    options = {"random": 0.3}
+    plain = trained(tmp_path / "plain", "images", small_data, "mirrored", **options)
+    cut = process("images", tmp_path / "cut", small_data, "mirrored", kill="kill", **options)
+    assert cut.returncode == -signal.SIGKILL
+    assert_same_run(trained(tmp_path / "cut", "images", small_data, "mirrored", **options), plain)
+
+
+def test_each_device_draws_its_own_numbers():
+    script = (
+        SCRIPT.split("branch,")[0]
+        + """
+from ood_suite import replicas
+from ood_suite.mutation import Mutation
+import keras
+with devices.scope("mirrored", 2):
+    model = keras.Sequential([Mutation(0.5, seed=1)])
+    devices.decorrelate(model)
+    def draw():
+        return model(tf.fill((1, 50), 9.0), training=True)
+    for _ in range(2):
+        drawn = devices._mirrored().run(tf.function(draw))
+        print(json.dumps([part.numpy().tolist() for part in drawn.values]))
+print(json.dumps(model.layers[0](tf.fill((1, 50), 9.0), training=True).numpy().tolist()))
+"""
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, *"abcdefg"], capture_output=True, text=True,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    first, second, _ = map(json.loads, done.stdout.splitlines())
+    assert len({str(part) for part in [*first, *second]}) == 4
+
+
+def test_refusals(small_data, tmp_path):
+    odd = process("images", tmp_path, small_data, "mirrored", batch_size=7)
+    assert "--batch_size must be a multiple of 2, the number of devices" in odd.stderr
+    assert not (tmp_path / "exp").exists()
+    with pytest.raises(ValueError, match="mirrored, or left out. Received: 'mirored'"):
+        with devices.scope("mirored", 8):
+            pass
