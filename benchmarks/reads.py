@@ -13,7 +13,7 @@ import numpy as np
 from absl import app, flags
 
 from genomics_ood import configs, reads
-from genomics_ood.train import build_model
+from genomics_ood.density_run import build_model
 from ood_suite.training import fit
 
 FLAGS = flags.FLAGS
@@ -30,7 +30,7 @@ BATCH = 100
 def train(options, learning_rate, seconds):
     """(steps, parameters, validation bits per base) of one network."""
     experiment = dataclasses.replace(
-        configs.get("bacteria"), **options, learning_rate=learning_rate,
+        configs.EXPERIMENTS["bacteria"], **options, learning_rate=learning_rate,
         learning_rate_schedule="constant",
     )  # fmt: skip
     bases, held_out = (reads.load("bacteria", split).bases for split in ("train", "val"))

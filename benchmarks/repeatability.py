@@ -39,7 +39,7 @@ def main(_):
     from tests.support import final_state
 
     experiment = dataclasses.replace(
-        configs.get("fashion"), options={"width": 2, "dropout": 0.2}, epochs=2, batch_size=8
+        configs.EXPERIMENTS["fashion"], options={"width": 2, "dropout": 0.2}, epochs=2, batch_size=8
     )
     settings, ends = configs.LeaveOut(splits=3), collections.Counter()
     with tempfile.TemporaryDirectory() as name:

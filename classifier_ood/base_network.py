@@ -23,13 +23,13 @@ def load_network(run):
         raise RunError(
             f"{run.folder} has no finished model to start from. Its command continues it."
         )
-    view, settings = extract.new_view(run), run.settings
-    outputs = view.model.output
+    classifier = extract.new_classifier(run)
+    outputs = classifier.model.output
     ours = isinstance(outputs, dict) and {"features", "logits"} <= set(outputs)
-    is_plain = settings.get("input_range", "0..255") == "0..255"
-    network = view.model if ours and is_plain else view.network
+    is_plain = run.settings.get("input_range", "0..255") == "0..255"
+    network = classifier.model if ours and is_plain else classifier.network
     for layer in network._flatten_layers():
-        if getattr(layer, "synchronized", False):  # trained on several devices, goes on on one
+        if getattr(layer, "synchronized", False):  # trained on several devices, continued on one
             layer.synchronized = False
     return network
 
@@ -37,31 +37,31 @@ def load_network(run):
 def training_data(run, network, data_dir):
     """{"training", "held_out"}: data.ImageSet of a run, checked against its network."""
     shape, classes = network.input_shape[1:], network.output["logits"].shape[1]
-    roles, found = extract.data_sets(run.settings), {}
+    roles, sets = run.roles, {}
     for role in ("training", "held_out"):
         if role not in roles:
             raise RunError(f"{run.folder} names no {role} ID data (--id_train, --id_val).")
-        names, split = roles[role]
-        known = data.first_available(names, split, data_dir, shape)
-        if known.note:
-            logging.info("Data: %s.", known.note)
-        if isinstance(known.images, TfdsImages):
-            raise ValueError(f"{known.name}: training needs images by number: write them as npz.")
-        if known.images.shape[1:] != shape:
+        split = roles[role].split
+        source = data.first_available(roles[role].names, split, data_dir, shape)
+        if source.note:
+            logging.info("Data: %s.", source.note)
+        if isinstance(source.images, TfdsImages):
+            raise ValueError(f"{source.name}: training needs images by number: write them as npz.")
+        if source.images.shape[1:] != shape:
             raise ValueError(
-                f"The images of {known.name} ({split}) have shape {known.images.shape[1:]}, those "
-                f"of the network {shape}."
+                f"The images of {source.name} ({split}) have shape {source.images.shape[1:]}, "
+                f"those of the network {shape}."
             )
-        if not 0 <= known.labels.min() <= known.labels.max() < classes:
+        if not 0 <= source.labels.min() <= source.labels.max() < classes:
             raise ValueError(
-                f"The labels of {known.name} ({split}) lie in {known.labels.min()}.."
-                f"{known.labels.max()}, the network has {classes} classes."
+                f"The labels of {source.name} ({split}) lie in {source.labels.min()}.."
+                f"{source.labels.max()}, the network has {classes} classes."
             )
-        recorded = run.config["fingerprints"].get(f"{known.name}_{split}", known.fingerprint)
-        if known.fingerprint != recorded:
+        recorded = run.config["fingerprints"].get(f"{source.name}_{split}", source.fingerprint)
+        if source.fingerprint != recorded:
             raise RunError(
-                f"{known.name} ({split}) is not what {run.folder} was trained with. Give the same "
+                f"{source.name} ({split}) is not what {run.folder} was trained with. Give the same "
                 "--data_dir."
             )
-        found[role] = known
-    return found
+        sets[role] = source
+    return sets

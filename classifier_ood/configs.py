@@ -5,8 +5,13 @@
 
 import dataclasses
 
+from ood_suite.runs.settings import DTYPE_HELP, DTYPES, STRATEGY_HELP, declared, setting
+
 # Of CIFAR, in pixels 0..255, as all CIFAR papers here have them.
 CIFAR_MEAN, CIFAR_STD = (125.3, 123.0, 113.9), (63.0, 62.1, 66.7)
+
+
+AUGMENTATIONS = ("none", "crop", "flip", "crop_flip")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -18,41 +23,55 @@ class Experiment:
             "test" split is the ID of the result.
         ood_near, ood_far: data sets of the result, near and far from the ID set. They choose
             nothing.
-        ood_validation: data sets to tune hyper-parameters on; the first that is there is taken.
-        ood_validation_split: which split of it.
-        backbone, options: see classifier_ood.models.
-        augmentation: "none", "flip", "crop" or "crop_flip"; the crop is one out of the image with
-            4 zeros around it.
-        learning_rate_schedule: "cosine" (set at each epoch's start) or "step" (a tenth from half of
-            the epochs, a hundredth from three quarters).
-        weight_decay: L2, added to the gradient of every trainable variable (coupled, as in
-            PyTorch's SGD).
-        eval_every, save_every: epochs between evaluations, which are also the checkpoints; epochs
-            between models that are kept, 0 for none.
-        strategy: None, or "mirrored" for all devices of the machine, see training.devices.
+        ood_validation: data sets to tune hyper-parameters on; the first that is there is taken, its
+            split being `ood_validation_split`.
+    The others: see their help.
     """
 
     id_dataset: str
     ood_near: tuple
     ood_far: tuple
-    ood_validation: tuple
+    ood_validation: tuple = setting((), "OOD sets to choose by; the first that is there is taken.")
     ood_validation_split: str = "test"
-    backbone: str = "densenet"
-    options: dict = dataclasses.field(default_factory=dict)
-    epochs: int = 100
-    batch_size: int = 64
-    learning_rate: float = 0.1
-    learning_rate_schedule: str = "cosine"
-    momentum: float = 0.9
-    nesterov: bool = False
-    weight_decay: float = 1e-4
-    label_smoothing: float = 0.0
-    augmentation: str = "crop_flip"
-    eval_every: int = 1
-    save_every: int = 0
-    random_seed: int = 1234
-    dtype: str = "float32"
-    strategy: str | None = None
+    backbone: str = setting("densenet", "Network, see classifier_ood/models/__init__.py.")
+    options: dict = setting({}, "The backbone's options, as depth=40,width=2.")
+    epochs: int = setting(
+        100, "Passes over the training data (of a leave-out member: its ID images).", at_least=1
+    )
+    batch_size: int = setting(64, "Images per step (of a leave-out member: ID images).", at_least=2)
+    learning_rate: float = setting(0.1, "SGD's step size at the start.", above=0)
+    learning_rate_schedule: str = setting(
+        "cosine",
+        "How it falls: cosine, set at each epoch's start, or step, a tenth from half of the epochs "
+        "and a hundredth from three quarters on.",
+        choices=("cosine", "step"),
+    )
+    momentum: float = setting(0.9, "SGD's momentum.", at_least=0, below=1)
+    nesterov: bool = setting(False, "Nesterov's momentum.")
+    weight_decay: float = setting(
+        1e-4,
+        "L2, added to the gradient of every trainable variable (coupled, as in PyTorch's SGD).",
+        at_least=0,
+    )
+    label_smoothing: float = setting(
+        0.0, "Share of the target spread over all classes.", at_least=0, below=1
+    )
+    augmentation: str = setting(
+        "crop_flip",
+        "Of the training images; a crop is one out of the image with 4 zeros around it.",
+        choices=AUGMENTATIONS,
+    )
+    eval_every: int = setting(
+        1, "Epochs between evaluations, which are also the checkpoints.", at_least=1
+    )
+    save_every: int = setting(
+        0, "Epochs between models that are kept for good; 0 for none.", at_least=0
+    )
+    random_seed: int = setting(
+        1234, "Seed of weights, order, augmentation, partition; --repeat_id is added.", at_least=0
+    )
+    dtype: str = setting("float32", DTYPE_HELP, choices=DTYPES)
+    strategy: str | None = setting(None, STRATEGY_HELP, choices=("mirrored",))
 
 
 _CIFAR_NORMALISATION = {"mean": CIFAR_MEAN, "std": CIFAR_STD}
@@ -110,22 +129,20 @@ EXPERIMENTS = {
 }
 
 
+def _same(name, default):
+    """A field that is declared as in Experiment, with a default of its own."""
+    return dataclasses.field(default=default, metadata=declared(Experiment)[name][0].metadata)
+
+
 @dataclasses.dataclass(frozen=True)
 class LeaveOut:
-    """What makes a leave-out ensemble of an experiment; the field names are those of the flags.
+    """What makes a leave-out ensemble of an experiment; the field names are those of the flags."""
 
-    Attributes:
-        partition: "random", "each", or a name of leave_out.PARTITIONS.
-        splits: K, for "random" alone; None is the paper's 5.
-        margin: in nats. beta: weight of the entropy margin.
-        outlier_factor: left-out images per ID image in a batch.
-    """
-
-    partition: str = "random"
-    splits: int | None = None
-    margin: float = 0.4
-    beta: float = 0.2
-    outlier_factor: float = 1.0
+    partition: str = setting("random", "random, each (leave one out), or cifar10_pairs.")
+    splits: int | None = setting(None, "Members, with --partition=random; 5 if not given.")
+    margin: float = setting(0.4, "Of the entropies, in nats.", at_least=0)
+    beta: float = setting(0.2, "Weight of the entropy margin in the loss.", at_least=0)
+    outlier_factor: float = setting(1.0, "Left-out images per ID image in a batch.", above=0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -134,45 +151,77 @@ class FineTuning:
 
     Attributes:
         um: loss constraint in nats; 0 is plain cross entropy.
-        um_constraint: "batch", "sample" or "running", see losses.unleashing_mask.
-        prune_rate: share of each kernel that is KEPT by masks that are learned while the weights
-            are frozen (UMAP); 1 trains the weights.
-        outliers, oe_method: auxiliary data set, and "oe", "energy", "poem" or "doe".
-        outlier_sampling: "random" or "poem"; None is poem for the method poem, else random.
-        outlier_factor: outliers per ID example in a batch.
-        outlier_weight: of the outlier term; None is the method's (finetune_model.OUTLIER_WEIGHTS).
-        m_in, m_out: energies of the methods energy and poem.
-        pool_size: images that POEM looks at before each epoch.
-        warm_up: epochs of DOE with plain outlier exposure.
-        steps_per_epoch: what counts as an epoch; 0 is a pass over the data.
+        um_constraint: see losses.unleashing_mask.
+        outlier_sampling: None is poem for the method poem, else random.
+        outlier_weight: None is the method's (finetune_model.OUTLIER_WEIGHTS).
         augmentation: of ID images; None is that of the training before.
-    The others are those of Experiment.
+    The others: see their help; those that a training has too are as in Experiment.
     """
 
-    um: float = 0.0
-    um_constraint: str = "batch"
-    prune_rate: float = 1.0
-    outliers: str | None = None
-    oe_method: str | None = None
-    outlier_sampling: str | None = None
-    outlier_factor: float = 1.0
-    outlier_weight: float | None = None
-    m_in: float = -25.0
-    m_out: float = -7.0
-    pool_size: int = 400_000
-    warm_up: int = 5
-    epochs: int = 100
-    steps_per_epoch: int = 0
-    batch_size: int = 256
-    learning_rate: float = 0.1
-    learning_rate_schedule: str = "cosine"
-    momentum: float = 0.9
-    nesterov: bool = False
-    weight_decay: float = 1e-4
-    label_smoothing: float = 0.0
-    augmentation: str | None = None
-    eval_every: int = 1
-    save_every: int = 0
+    um: float = setting(0.0, "Loss constraint in nats.", at_least=0)
+    um_constraint: str = setting(
+        "batch", "Where the constraint acts.", choices=("batch", "sample", "running")
+    )
+    prune_rate: float = setting(
+        1.0,
+        "Share of each kernel KEPT by learned masks, the weights frozen (UMAP); 1: no masks.",
+        above=0,
+        at_most=1,
+    )
+    outliers: str | None = setting(None, "Auxiliary OOD data: a data set, npz, folder, tfds:NAME.")
+    oe_method: str | None = setting(
+        None, "Loss on the outliers; oe if not given.", choices=("oe", "energy", "poem", "doe")
+    )
+    outlier_sampling: str | None = setting(
+        None, "If not given: poem for poem, else random.", choices=("random", "poem")
+    )
+    outlier_factor: float = setting(1.0, "Outliers per ID example in a batch.", above=0)
+    outlier_weight: float | None = setting(
+        None,
+        "Of the outlier term; if not given: oe 0.5, energy and poem 0.1, doe 1.",
+        above=0,
+    )
+    m_in: float = setting(
+        -25.0, "Energy that ID examples should stay below (oe_method energy, poem)."
+    )
+    m_out: float = setting(-7.0, "Energy that outliers should stay above.")
+    pool_size: int = setting(400_000, "Images that POEM looks at before each epoch.", at_least=1)
+    warm_up: int = setting(5, "Epochs of DOE with plain outlier exposure.", at_least=0)
+    steps_per_epoch: int = setting(
+        0, "Steps that count as an epoch; 0: a pass over the data.", at_least=0
+    )
+    epochs: int = _same("epochs", 100)
+    batch_size: int = _same("batch_size", 256)
+    learning_rate: float = _same("learning_rate", 0.1)
+    learning_rate_schedule: str = _same("learning_rate_schedule", "cosine")
+    momentum: float = _same("momentum", 0.9)
+    nesterov: bool = _same("nesterov", False)
+    weight_decay: float = _same("weight_decay", 1e-4)
+    label_smoothing: float = _same("label_smoothing", 0.0)
+    augmentation: str | None = _same("augmentation", None)
+    eval_every: int = _same("eval_every", 1)
+    save_every: int = _same("save_every", 0)
+
+
+@dataclasses.dataclass(frozen=True)
+class Estimate:
+    """How a loss constraint is estimated, see loss_constraint."""
+
+    kept: float = setting(
+        0.965,  # of the released configuration: 3.5% of the weights are set to 0
+        "Share of each kernel that a mask keeps.",
+        above=0,
+        at_most=1,
+    )
+    masks: int = setting(10, "Number of random masks.", at_least=1)
+    conditions: str = setting(
+        "evaluation",
+        "How the network is run: as in evaluation, or as fine-tuning sees it.",
+        choices=("evaluation", "training"),
+    )
+    batch_size: int = setting(256, "Images per step; matters in training conditions.", at_least=1)
+    images: int = setting(0, "Training images, a seeded choice; 0: all.", at_least=0)
+    seed: int = setting(0, "Seed of the masks and of the choice of images.", at_least=0)
 
 
 # The schedules of Unleashing Mask's released configurations; flags override single values.
@@ -182,8 +231,10 @@ FINE_TUNINGS = {
 }
 
 
-def get(name):
-    """The experiment of that name; ValueError lists the known names."""
-    if name not in EXPERIMENTS:
-        raise ValueError(f"Unknown experiment {name!r}. Known: {', '.join(EXPERIMENTS)}.")
-    return EXPERIMENTS[name]
+def replaced(experiment, overrides):
+    """The experiment with some values replaced; options are joined, unless the backbone is new."""
+    if overrides.get("backbone", experiment.backbone) == experiment.backbone:
+        options = experiment.options | overrides.get("options", {})
+    else:
+        options = overrides.get("options", {})
+    return dataclasses.replace(experiment, **overrides | {"options": options})

@@ -8,240 +8,56 @@ from the shapes in the file. Every entry must find its place and every weight it
 
 import dataclasses
 import pathlib
-import re
 
 import numpy as np
 from absl import flags, logging
 
 from classifier_ood import configs
-from classifier_ood.torch_files import read_state
-from ood_suite.files import atomic_path, fingerprint, locked
-from ood_suite.runs.cli import run_app
-from ood_suite.runs.run import Run
+from ood_suite.files import atomic_path, fingerprint
+from ood_suite.runs import cli
+from ood_suite.runs.run import opened
+from ood_suite.runs.settings import known_experiment
 
 FLAGS = flags.FLAGS
-EXTRACTOR = "classifier_ood.extract"
-
-# Backbone -> [(pattern, replacement)], applied in order to the names found in the wild; the result
-# is the name of our layer with dots, and the parameter.
-NAME_MAPS = {
-    "densenet": [
-        (r"^features\.", ""),
-        (r"\.(norm|conv)\.(\d)\.", r".\1\2."),
-        (r"^(conv0|conv_first|init_conv)\.", "conv1."),
-        (r"^(?:dense_?block|dense)(\d)\.", r"block\1."),
-        (r"^block(\d)\.denselayer(\d+)\.", lambda m: f"block{m[1]}.layer.{int(m[2]) - 1}."),
-        (r"^block(\d)\.(\d+)\.", r"block\1.layer.\2."),
-        (r"^transition(\d)\.", r"trans\1."),
-        (r"^trans(\d)\.(?:norm|bn)\.", r"trans\1.bn1."),
-        (r"^trans(\d)\.conv\.", r"trans\1.conv1."),
-        (r"\.norm(\d)\.", r".bn\1."),
-        (r"^(norm5|norm_final|norm|bn|bn_final)\.", "bn1."),
-        (r"^(classifier|linear)\.", "fc."),
-    ],
-    "wide_resnet": [
-        (r"^(init_conv|conv_1_3x3)\.", "conv1."),
-        (r"^(?:layer|group)(\d)\.(?:layer\.)?(\d+)\.", r"block\1.layer.\2."),
-        (r"^block(\d)\.(\d+)\.", r"block\1.layer.\2."),
-        (r"\.(shortcut|downsample|conv_shortcut|conv_res)(\.0)?\.", ".convShortcut."),
-        (r"^(bn|bn_last|norm)\.", "bn1."),
-        (r"^(linear|classifier)\.", "fc."),
-    ],
-    "resnet_cifar": [
-        (r"^(stem\.conv|conv1\.0|conv)\.", "conv1."),
-        (r"^(stem\.bn|conv1\.1|bn)\.", "bn1."),
-        (r"^conv(\d)_x\.", lambda m: f"layer{int(m[1]) - 1}."),
-        (r"\.residual_function\.([036])\.", lambda m: f".conv{int(m[1]) // 3 + 1}."),
-        (r"\.residual_function\.([147])\.", lambda m: f".bn{int(m[1]) // 3 + 1}."),
-        (r"\.(downsample|skip)\.", ".shortcut."),
-        (r"^(linear|classifier)\.", "fc."),
-    ],
-}  # fmt: skip
-# Parameter in the file -> variable of the layer; None for what is not needed.
-PARAMETERS = {
-    "weight": "weight",
-    "bias": "bias",
-    "running_mean": "moving_mean",
-    "running_var": "moving_variance",
-    "num_batches_tracked": None,
-}
-
-
-def canonical(backbone, state):
-    """The state with our names: {"block1.layer.0.conv1.weight": array}.
-
-    Raises:
-        ValueError: an unknown backbone, or two entries that come to the same name.
-    """
-    if backbone not in NAME_MAPS:
-        raise ValueError(
-            f"Checkpoints of {backbone!r} cannot be converted. Known: {', '.join(NAME_MAPS)}."
-        )
-    found = {}
-    for name, array in state.items():
-        ours = name
-        for pattern, replacement in NAME_MAPS[backbone]:
-            ours = re.sub(pattern, replacement, ours)
-        if ours in found:
-            raise ValueError(f"Two entries of the checkpoint come to {ours}; one is {name}.")
-        found[ours] = array
-    return found
-
-
-def infer(backbone, state):
-    """(options, num_classes, channels): what the shapes of a canonical state say of the network.
-
-    Raises:
-        ValueError: an entry that the backbone cannot be without is missing.
-    """
-
-    def shape(name):
-        if name not in state:
-            raise ValueError(
-                f"The checkpoint is no {backbone}: it lacks {name}. It has, under our names: "
-                f"{', '.join(list(state)[:8])}, and {max(len(state) - 8, 0)} more."
-            )
-        return state[name].shape
-
-    def count(pattern):
-        return len({match[0] for name in state if (match := re.match(pattern, name))})
-
-    channels, num_classes = shape("conv1.weight")[1], shape("fc.weight")[0]
-    options = {"affine": any(re.search(r"(^|\.)bn1\.weight$", name) for name in state)}
-    if backbone == "densenet":
-        options["depth"] = 6 * count(r"block1\.layer\.\d+\.") + 4
-        options["growth"] = shape("block1.layer.0.conv2.weight")[0]
-        options["reduction"] = _reduction([shape(f"trans{i}.conv1.weight")[:2] for i in (1, 2)])
-    elif backbone == "wide_resnet":
-        options["depth"] = 6 * count(r"block1\.layer\.\d+\.") + 4
-        options["width"] = shape("block1.layer.0.conv1.weight")[0] // 16
-    else:
-        layers = tuple(count(rf"layer{group}\.\d+\.") for group in (1, 2, 3, 4))
-        bottleneck = "layer1.0.conv3.weight" in state
-        depths = {(2, 2, 2, 2): 18, (3, 4, 6, 3): 50 if bottleneck else 34}
-        if layers not in depths:
-            raise ValueError(f"No ResNet-18, -34 or -50: it has {layers} blocks.")
-        options |= {"depth": depths[layers], "width": shape("conv1.weight")[0]}
-    return options, num_classes, channels
-
-
-def _reduction(transitions):
-    """The share r with int(before * r) = kept in all transitions (kept, before), a round one if
-    possible.
-    """
-    low = max(kept / before for kept, before in transitions)
-    high = min((kept + 1) / before for kept, before in transitions)
-    round_ones = [r for digits in (1, 2, 3) if low <= (r := round((low + high) / 2, digits)) < high]
-    fitting = [0.5] * (low <= 0.5 < high) + round_ones
-    return next(
-        (r for r in fitting if all(int(b * r) == k for k, b in transitions)), (low + high) / 2
-    )
-
-
-def fill(model, state):
-    """Puts a canonical state into a model; every entry and every variable must find its partner.
-
-    Kernels turn from PyTorch's (out, in, height, width) to Keras's (height, width, in, out), dense
-    ones from (out, in) to (in, out).
-
-    Raises:
-        ValueError: missing, unexpected or mis-shaped entries, by name.
-    """
-    layers = {layer.name: layer for layer in model.layers if layer.weights}
-    wanted = {
-        (layer.name, variable.name): variable
-        for layer in layers.values()
-        for variable in layer.weights
-    }
-    values, unexpected, wrong = {}, [], []
-    for name, array in state.items():
-        module, _, parameter = name.rpartition(".")
-        layer = layers.get(module.replace(".", "_"))
-        variable = PARAMETERS.get(parameter, parameter)
-        if variable is None:
-            continue
-        if layer is not None and variable in ("weight", "bias"):
-            normalises = hasattr(layer, "moving_mean")
-            names = {"weight": "gamma", "bias": "beta"} if normalises else {"weight": "kernel"}
-            variable = names.get(variable, variable)
-        key = (layer.name if layer is not None else None, variable)
-        if key not in wanted:
-            unexpected.append(name)
-            continue
-        axes = {4: (2, 3, 1, 0), 2: (1, 0)}.get(array.ndim)
-        array = np.asarray(array, np.float32)
-        values[key] = array.transpose(axes) if axes else array
-        if values[key].shape != tuple(wanted[key].shape):
-            wrong.append(f"{name} {array.shape}")
-    missing = ["_".join(key) for key in wanted if key not in values]
-    problems = [
-        f"{title}: {', '.join(names[:6])}{' ...' if len(names) > 6 else ''} ({len(names)})"
-        for title, names in (
-            ("missing", missing), ("unexpected", unexpected), ("of another shape", wrong),
-        )
-        if names
-    ]  # fmt: skip
-    if problems:
-        raise ValueError(f"The checkpoint does not fit {model.name}. " + "; ".join(problems) + ".")
-    for key, value in values.items():
-        wanted[key].assign(value)
-
-
-def convert(state, backbone, image_size, normalisation):
-    """The Keras model of a state dict, and its options.
-
-    Args:
-        state: {name: array} as `read_state` gives it.
-        image_size: (height, width).
-        normalisation: {"mean", "std"} in pixels 0..255.
-    """
-    from classifier_ood import models
-
-    state = canonical(backbone, state)
-    options, num_classes, channels = infer(backbone, state)
-    options |= normalisation
-    model = models.build(backbone, (*image_size, channels), num_classes, options)
-    fill(model, state)
-    return model, options
+BACKBONES = ("densenet", "resnet_cifar", "wide_resnet")
 
 
 def main(_):
-    from classifier_ood import models
+    experiment = known_experiment(configs.EXPERIMENTS, FLAGS.exp)
+    from classifier_ood import conversion, models  # load Keras, which --help need not wait for
+    from classifier_ood.torch_files import read_state
 
-    experiment = configs.get(FLAGS.exp)
     state = read_state(FLAGS.checkpoint)
-    defaults = {"mean": configs.CIFAR_MEAN, "std": configs.CIFAR_STD}
     normalisation = {
         name: [float(v) for v in FLAGS[name].value] if FLAGS[name].value else default
-        for name, default in defaults.items()
+        for name, default in (("mean", configs.CIFAR_MEAN), ("std", configs.CIFAR_STD))
     }
     size = tuple(int(value) for value in FLAGS.image_size)
-    model, options = convert(state, FLAGS.backbone, size, normalisation)
+    model, options = conversion.convert(state, FLAGS.backbone, size, normalisation)
     experiment = dataclasses.replace(experiment, backbone=FLAGS.backbone, options=options)
-    settings = dataclasses.asdict(experiment) | {
-        "exp": FLAGS.exp,
-        "checkpoint": str(FLAGS.checkpoint),
-        "repeat_id": 0,
-    }
     content = fingerprint(np.frombuffer(pathlib.Path(FLAGS.checkpoint).read_bytes(), np.uint8))
     folder = pathlib.Path(FLAGS.out_dir) / FLAGS.exp / (FLAGS.name or f"converted_{model.name}")
-    with locked(folder):
-        run = Run.open(folder, settings, EXTRACTOR, {"checkpoint": content})
-        if run.is_finished:
-            logging.info("%s is finished: nothing to do.", folder)
-            return
-        with atomic_path(run.model_path) as temporary:
-            model.save(temporary)
+    with opened(
+        folder,
+        kind="classifier",
+        extractor="classifier_ood.extract",
+        settings=dataclasses.asdict(experiment)
+        | {"exp": FLAGS.exp, "checkpoint": str(FLAGS.checkpoint), "repeat_id": 0},
+        fingerprints={"checkpoint": content},
+    ) as run:
+        if not run.is_finished:
+            with atomic_path(run.model_path) as temporary:
+                model.save(temporary)
     count, num_classes = models.count_parameters(model), model.output["logits"].shape[1]
     logging.info(
-        "%s: %d trainable parameters, %d classes, options %s. Wrote %s.",
-        model.name, count, num_classes, options, folder,
+        "%s: %d trainable parameters, %d classes, options %s.", model.name, count, num_classes,
+        options,
     )  # fmt: skip
 
 
 if __name__ == "__main__":
     flags.DEFINE_string("checkpoint", None, "File: .pth, .pth.tar, .pt or .safetensors.")
-    flags.DEFINE_enum("backbone", "densenet", sorted(NAME_MAPS), "Architecture of the checkpoint.")
+    flags.DEFINE_enum("backbone", "densenet", BACKBONES, "Architecture of the checkpoint.")
     flags.DEFINE_string("exp", "cifar10", f"Data sets of: {', '.join(configs.EXPERIMENTS)}.")
     flags.DEFINE_list("mean", None, "Mean per channel in pixels 0..255; default: CIFAR's.")
     flags.DEFINE_list("std", None, "Standard deviation per channel in pixels 0..255.")
@@ -249,4 +65,4 @@ if __name__ == "__main__":
     flags.DEFINE_string("name", None, "Name of the run; default: converted_<network>.")
     flags.DEFINE_string("out_dir", "output/classifier_ood", "Where the experiments' folders go.")
     flags.mark_flag_as_required("checkpoint")
-    run_app(main)
+    cli.run_app(main)

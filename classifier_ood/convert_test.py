@@ -11,7 +11,7 @@ import zipfile
 import numpy as np
 import pytest
 
-from classifier_ood import configs, convert
+from classifier_ood import configs, conversion
 from classifier_ood.torch_files import read_state
 from ood_suite.files import load_npz
 from ood_suite.runs.run import Run
@@ -34,7 +34,7 @@ CIFAR = {"mean": configs.CIFAR_MEAN, "std": configs.CIFAR_STD}
 )
 def test_equals_torch(file, backbone, frozen, options):
     arrays = load_npz(FOLDER / "networks.npz")
-    model, found = convert.convert(read_state(FOLDER / file), backbone, (16, 16), CIFAR)
+    model, found = conversion.convert(read_state(FOLDER / file), backbone, (16, 16), CIFAR)
     assert options.items() <= found.items() and found["affine"]
     outputs = model.predict(arrays["images"].astype(np.float32), verbose=0)
     for name in ("features", "logits"):
@@ -50,7 +50,7 @@ def test_without_gamma_and_beta():
         for name, array in state.items()
         if not (".bn" in f".{name}" and name.endswith((".weight", ".bias")))
     }
-    model, options = convert.convert(bare, "densenet", (16, 16), CIFAR)
+    model, options = conversion.convert(bare, "densenet", (16, 16), CIFAR)
     assert options["affine"] is False and not model.get_layer("bn1").trainable_weights
 
 
@@ -60,21 +60,21 @@ def test_missing_unexpected_and_misshaped_entries_are_named():
     damaged["extra.weight"] = damaged.pop("trans1.bn1.running_mean")
     damaged["fc.bias"] = damaged["fc.bias"][:2]
     with pytest.raises(ValueError, match="missing: trans1_bn1_moving_mean") as caught:
-        convert.convert(damaged, "densenet", (16, 16), CIFAR)
+        conversion.convert(damaged, "densenet", (16, 16), CIFAR)
     assert "unexpected: extra.weight" in str(caught.value)
     assert "of another shape: fc.bias (2,)" in str(caught.value)
     with pytest.raises(
         ValueError, match="does not fit wrn_16_1. missing: block2_layer_0_convShort"
     ):
-        convert.convert(state, "wide_resnet", (16, 16), CIFAR)
+        conversion.convert(state, "wide_resnet", (16, 16), CIFAR)
     with pytest.raises(ValueError, match="The checkpoint is no densenet: it lacks fc.weight"):
         headless = {name: array for name, array in state.items() if not name.startswith("fc")}
-        convert.convert(headless, "densenet", (16, 16), CIFAR)
+        conversion.convert(headless, "densenet", (16, 16), CIFAR)
     with pytest.raises(ValueError, match="Known: densenet, wide_resnet, resnet_cifar"):
-        convert.convert(state, "vgg", (16, 16), CIFAR)
+        conversion.convert(state, "vgg", (16, 16), CIFAR)
     twice = dict(state) | {"classifier.bias": state["fc.bias"]}
     with pytest.raises(ValueError, match="Two entries of the checkpoint come to fc.bias"):
-        convert.convert(twice, "densenet", (16, 16), CIFAR)
+        conversion.convert(twice, "densenet", (16, 16), CIFAR)
 
 
 def renamed(state, *pairs):
@@ -106,7 +106,7 @@ def test_names_found_in_the_wild():
         ("resnet_cifar", resnet, weiaicunzai),
     ):
         assert set(state) != set(other)
-        pair = [convert.convert(s, backbone, (16, 16), CIFAR)[0] for s in (state, other)]
+        pair = [conversion.convert(s, backbone, (16, 16), CIFAR)[0] for s in (state, other)]
         logits = [model.predict(images, verbose=0)["logits"] for model in pair]
         np.testing.assert_array_equal(*logits)
 
@@ -121,7 +121,7 @@ def test_the_reduction_is_found(reduction, depth):
         (layer.kernel.shape[-1], layer.kernel.shape[-2])
         for layer in (model.get_layer(f"trans{i}_conv1") for i in (1, 2))
     ]
-    found = convert._reduction(kept)
+    found = conversion._reduction(kept)
     assert [int(before * found) for _, before in kept] == [after for after, _ in kept]
 
 

@@ -1,19 +1,21 @@
-"""A finished ensemble of leave-out classifiers, as `ood_suite.eval` asks it: what its members say
-of data sets.
+"""What a finished ensemble of leave-out classifiers says of a data set, from what its members say.
+`python -m ood_suite.extract` and `python -m ood_suite.eval` call this.
 """
 
 import dataclasses
 
-from classifier_ood import extract as member_extract
+from classifier_ood import extract as of_member
 from ood_suite.files import RunError
-from ood_suite.runs.extraction import short
+from ood_suite.outputs import Outputs
+from ood_suite.runs.extraction import Parts, short
 from ood_suite.runs.run import Run
 from ood_suite.scores import ensembles
+from ood_suite.scores.ensembles import RULES
+from ood_suite.scores.gradients import odin_key
 
-# Scores that need perturbed inputs, and by which rule.
-PERTURBED = {"leave_out": "entropy", "leave_out_odin": "cross_entropy"}
-SCORES = ("entropy", *PERTURBED, "msp")  # msp and entropy: of the members' mean softmax
-data_sets = member_extract.data_sets
+PERTURBED: dict[str, str] = {"leave_out": "entropy", "leave_out_odin": "cross_entropy"}
+# The entropy and the MSP are those of the members' mean softmax.
+SCORES: tuple[str, ...] = ("entropy", *PERTURBED, "msp")
 
 
 def members(run):
@@ -57,53 +59,51 @@ def _refuse_stranger(run, member, number):
 
 
 def extract(
-    run, names, split, data_dir=None, perturbations=(), inner_layers=(), mahalanobis_epsilons=(),
-    batch_size=100,
-):  # fmt: skip
+    run, names, split, *, data_dir=None, parts=Parts(), batch_size=100, shard=None
+) -> Outputs:
     """Outputs of an ensemble on one data set: `logits` as ensembles.ensemble_logits makes them, and
-    `member_logits`; what members have on file is not computed again.
-
-    Args:
-        perturbations: triples (temperature, epsilon, rule), see input_gradients.odin.
-        The others are those of classifier_ood.extract.
+    `member_logits`; what members have on file is not computed again. See runs.extraction.Extractor.
     """
-    if inner_layers or any(mahalanobis_epsilons):
+    if parts.inner_layers:
         raise ValueError("--inner_layers are for single classifiers: evaluate a member's run.")
-    steps = {}  # rule -> the pairs (temperature, epsilon) that move something
-    for temperature, epsilon, rule in perturbations:
-        if epsilon:
-            steps.setdefault(rule, []).append((temperature, epsilon))
-    parts, logits = [], {}
+    common = {"data_dir": data_dir, "batch_size": batch_size, "shard": shard}
+    said: list[Outputs] = []  # of the members, one each
+    logits: dict = {}  # member_key -> (n, classes of the member)
     for number, member in enumerate(members(run)):
-        options = {"batch_size": batch_size}
-        parts.append(member_extract.extract(member, names, split, data_dir, **options))
-        logits[f"{number}"] = parts[-1].logits
-        for rule, pairs in steps.items():
-            part = member_extract.extract(
-                member, names, split, data_dir, pairs, rule=rule, **options
+        said.append(of_member.extract(member, names, split, **common))
+        logits[f"{number}"] = said[-1].logits
+        for rule in RULES:
+            steps = tuple(s for s in parts.perturbations if s[1] and s[2] == rule)
+            if not steps:
+                continue
+            moved = of_member.extract(
+                member, names, split, parts=Parts(perturbations=steps), **common
             )
-            for temperature, epsilon in pairs:
+            perturbed = moved.logits_perturbed or {}
+            for temperature, epsilon, _ in () if shard else steps:
                 key = ensembles.member_key(number, temperature, epsilon, rule)
-                logits[key] = part.logits_perturbed[f"T={temperature:g},epsilon={epsilon:g}"]
+                logits[key] = perturbed[odin_key(temperature, epsilon)]
+    if shard:  # the ensemble speaks when all shards of its members are there
+        return said[0]
     classes = range(sum(len(out) for out in run.settings["left_out"]))
     kept = [[c for c in classes if c not in out] for out in run.settings["left_out"]]
-    first = parts[0]
     return dataclasses.replace(
-        first,
-        logits=ensembles.ensemble_logits([part.logits for part in parts], kept),
+        said[0],
+        logits=ensembles.ensemble_logits([part.logits for part in said], kept),
         features=None,
         head_kernel=None,
         head_bias=None,
         logits_perturbed=None,
         member_logits=logits,
-        meta=first.meta
+        meta=said[0].meta
         | {
             "run": str(run.folder),
-            "command": f"python -m ood_suite.eval --run={run.folder}",
-            "model_fingerprint": short([part.meta["model_fingerprint"] for part in parts]),
+            "command": f"python -m ood_suite.extract --run={run.folder}",
+            "model_fingerprint": short([part.meta["model_fingerprint"] for part in said]),
         },
     )
 
 
-def hashes(run, names, split, data_dir=None):
-    return member_extract.hashes(members(run)[0], names, split, data_dir)
+def hashes(run, names, split, *, data_dir=None) -> Outputs | None:
+    """Outputs with labels and hashes of the examples alone. See runs.extraction.Extractor."""
+    return of_member.hashes(members(run)[0], names, split, data_dir=data_dir)

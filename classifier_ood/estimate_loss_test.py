@@ -7,9 +7,8 @@ import keras
 import numpy as np
 import pytest
 
-from classifier_ood import base_network, configs, estimate_loss, pruning
-from classifier_ood import train as train_module
-from classifier_ood.estimate_loss import Estimate
+from classifier_ood import base_network, classifier_run, configs, loss_constraint, pruning
+from classifier_ood.configs import Estimate
 from ood_suite import data
 from ood_suite.data.npz import write_images
 from ood_suite.files import RunError
@@ -22,9 +21,9 @@ def base(tmp_path_factory, write_small_data):
     folder = tmp_path_factory.mktemp("estimate")
     data_dir = write_small_data(folder / "data")
     experiment = dataclasses.replace(
-        configs.get("fashion"), options={"width": 2, "dropout": 0.3}, epochs=1, batch_size=8
+        configs.EXPERIMENTS["fashion"], options={"width": 2, "dropout": 0.3}, epochs=1, batch_size=8
     )
-    return train_module.train(experiment, "fashion", folder, data_dir), data_dir
+    return classifier_run.train(experiment, "fashion", folder, data_dir), data_dir
 
 
 @pytest.fixture
@@ -44,7 +43,7 @@ def mean_cross_entropy(network, images):
 
 def test_it_is_the_cross_entropy_of_masked_networks(run, base):
     settings = Estimate(kept=0.9, masks=2, batch_size=50, seed=5)
-    found = estimate_loss.estimate(run, settings, base[1])
+    found = loss_constraint.estimate(run, settings, base[1])
     training = data.load("fashion_mnist", "train", base[1])
     network = keras.saving.load_model(run.model_path, compile=False)
     assert found["unmasked"] == pytest.approx(mean_cross_entropy(network, training), rel=1e-5)
@@ -53,27 +52,27 @@ def test_it_is_the_cross_entropy_of_masked_networks(run, base):
     assert found["um"] == pytest.approx(np.mean(found["losses"]))
     assert found["std"] == pytest.approx(np.std(found["losses"], ddof=1))
     assert json.loads((run.folder / "loss_constraint.json").read_text()) == found
-    assert estimate_loss.load(run) == found
+    assert loss_constraint.load(run) == found
 
 
-@pytest.mark.parametrize("conditions", estimate_loss.CONDITIONS)
+@pytest.mark.parametrize("conditions", ("evaluation", "training"))
 def test_seeded_and_resumed(run, base, conditions):
     """Also with dropout and crops: the third mask is the same after a kill behind the first."""
     settings = Estimate(masks=3, images=40, conditions=conditions, batch_size=20)
-    whole = estimate_loss.estimate(run, settings, base[1])
-    path = estimate_loss.result_path(run)
+    whole = loss_constraint.estimate(run, settings, base[1])
+    path = loss_constraint.result_path(run)
     path.unlink()
     begun = {"made_with": whole["made_with"], "losses": whole["losses"][:1]}
     path.with_suffix(".partial.json").write_text(json.dumps(begun))
     with pytest.raises(RunError, match="--um=auto needs .* To make it: python -m"):
-        estimate_loss.load(run)
-    assert estimate_loss.estimate(run, settings, base[1]) == whole
+        loss_constraint.load(run)
+    assert loss_constraint.estimate(run, settings, base[1]) == whole
     begun["losses"] = whole["losses"]
     path.unlink()
     path.with_suffix(".partial.json").write_text(json.dumps(begun))
-    assert estimate_loss.estimate(run, settings, base[1]) == whole
+    assert loss_constraint.estimate(run, settings, base[1]) == whole
     assert not path.with_suffix(".partial.json").exists()
-    other = estimate_loss.estimate(run, dataclasses.replace(settings, seed=1), base[1])
+    other = loss_constraint.estimate(run, dataclasses.replace(settings, seed=1), base[1])
     assert other["losses"] != whole["losses"]
 
 
@@ -92,31 +91,31 @@ def test_training_conditions_see_mixed_batches(run, base, tmp_path):
         )
         copy = Run(run.folder, config)
         settings = Estimate(kept=1.0, masks=1, conditions="training", batch_size=16)
-        found.append(estimate_loss.estimate(copy, settings, folder)["um"])
+        found.append(loss_constraint.estimate(copy, settings, folder)["um"])
     assert found[0] == pytest.approx(found[1], rel=0.1)
 
 
 def test_everything_kept_is_the_loss_itself(run, base):
-    found = estimate_loss.estimate(run, Estimate(kept=1.0, masks=1), base[1])
+    found = loss_constraint.estimate(run, Estimate(kept=1.0, masks=1), base[1])
     assert found["um"] == pytest.approx(found["unmasked"], rel=1e-6) and found["std"] == 0.0
 
 
 @pytest.mark.jax
 def test_training_conditions_have_batch_statistics_and_dropout(run, base):
     settings = Estimate(kept=1.0, masks=2, conditions="training", batch_size=16)
-    found = estimate_loss.estimate(run, settings, base[1])
+    found = loss_constraint.estimate(run, settings, base[1])
     assert abs(found["losses"][0] - found["losses"][1]) > 1e-4  # dropout and flips differ
-    plain = estimate_loss.estimate(run, Estimate(kept=1.0, masks=1), base[1])
+    plain = loss_constraint.estimate(run, Estimate(kept=1.0, masks=1), base[1])
     assert abs(found["um"] - plain["um"]) > 1e-3
 
 
 def test_an_estimate_of_another_model_is_refused(run, base):
-    estimate_loss.estimate(run, Estimate(masks=1), base[1])
+    loss_constraint.estimate(run, Estimate(masks=1), base[1])
     network = base_network.load_network(run)
     network.layers[-1].kernel.assign(network.layers[-1].kernel * 2.0)
     network.save(run.model_path)
     with pytest.raises(RunError, match="is of another model"):
-        estimate_loss.load(run)
+        loss_constraint.load(run)
 
 
 @pytest.mark.parametrize(
@@ -130,5 +129,5 @@ def test_an_estimate_of_another_model_is_refused(run, base):
 )
 def test_refusals(run, base, changes, message):
     with pytest.raises(ValueError, match=message):
-        estimate_loss.estimate(run, Estimate(**changes), base[1])
-    assert not estimate_loss.result_path(run).exists()
+        loss_constraint.estimate(run, Estimate(**changes), base[1])
+    assert not loss_constraint.result_path(run).exists()

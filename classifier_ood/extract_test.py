@@ -12,7 +12,6 @@ from keras import layers
 from PIL import Image
 from sklearn.metrics import roc_auc_score
 
-from classifier_ood import base_network
 from classifier_ood.extract import extract
 from classifier_ood.train_test import train
 from ood_suite.data.npz import write_images
@@ -22,8 +21,12 @@ from ood_suite.evaluation.groups import Group
 from ood_suite.files import RunError, read_csv
 from ood_suite.outputs import Outputs
 from ood_suite.runs import extraction
+from ood_suite.runs.extraction import Parts
 from ood_suite.runs.run import Run
 from tests.support import command
+
+RULE = "cross_entropy"
+PERTURBED = Parts(perturbations=((1000.0, 0.002, RULE), (1.0, 0.0, RULE)))
 
 
 @pytest.fixture(scope="module")
@@ -55,16 +58,18 @@ def evaluate(folder, data_dir, *arguments):
 
 def report_of(trained, data_dir, wanted, tuning=False, far=(), allow_overlap=False):
     """What the binary does with a single run, in this process: seconds less."""
-    group = Group(0, Run.load(base_network.folder), [])
-    material = gather(group, data_dir, wanted, tuning, [], [], list(far))
-    return evaluate_group(group, material, wanted, tuning, None, 10, allow_overlap)
+    group = Group(0, Run.load(trained.folder), [])
+    material = gather(group, data_dir=data_dir, wanted=wanted, tuning=tuning, far=list(far))
+    return evaluate_group(
+        group, material, wanted, tuning=tuning, resamples=10, allow_overlap=allow_overlap
+    )
 
 
 @pytest.mark.jax
 def test_outputs_are_the_models(run):
     data_dir, trained = run
-    outputs = extract(trained, ("mnist",), "test", data_dir, odin=[(1000.0, 0.002), (1.0, 0.0)])
-    model = keras.saving.load_model(base_network.model_path, compile=False)
+    outputs = extract(trained, ("mnist",), "test", data_dir=data_dir, parts=PERTURBED)
+    model = keras.saving.load_model(trained.model_path, compile=False)
     images = np.load(data_dir / "mnist_test.npz")["images"].astype(np.float32)
     expected = model.predict(images, verbose=0)
     for name in ("features", "logits"):
@@ -79,7 +84,7 @@ def test_outputs_are_the_models(run):
 def test_evaluation_of_every_score(run, tmp_path):
     data_dir, trained = run
     result = evaluate(
-        base_network.folder, data_dir, "--inner_layers=stage1,stage2", "--ood_near=glyphs",
+        trained.folder, data_dir, "--inner_layers=stage1,stage2", "--ood_near=glyphs",
         "--ood_far=mnist,gaussian", f"--out={tmp_path}",
     )  # fmt: skip
     assert result.returncode == 0, result.stderr
@@ -98,7 +103,7 @@ def test_evaluation_of_every_score(run, tmp_path):
         assert f"Note: {name} is left out: " in result.stdout
     # The numbers are those of the outputs on disk, by another library.
     outputs = [
-        Outputs.load(base_network.outputs_path(name, "test")) for name in ("fashion_mnist", "mnist")
+        Outputs.load(trained.outputs_path(name, "test")) for name in ("fashion_mnist", "mnist")
     ]
     energies = np.concatenate([-np.log(np.exp(o.logits.astype(float)).sum(1)) for o in outputs])
     expected = roc_auc_score(np.repeat([0, 1], [24, 20]), energies)
@@ -126,7 +131,7 @@ def test_tuning_uses_validation_data_only(copy):
     assert [row["score"] for row in tuned] == wanted
     # The choice is the best of the grid, on held-out and validation OOD outputs.
     sets = (("fashion_mnist", "val"), ("notmnist", "test"), ("fashion_mnist", "train"))
-    held_out, ood, training = (Outputs.load(base_network.outputs_path(*names)) for names in sets)
+    held_out, ood, training = (Outputs.load(trained.outputs_path(*names)) for names in sets)
     found = {}
     for k in (50, 1, 5, 10):
         knn = Detector("knn", parameters={"k": k}).fit(held_out, training)
@@ -144,28 +149,28 @@ def test_tuning_uses_validation_data_only(copy):
 def test_other_checkpoints(run, tmp_path):
     data_dir, trained = run
     flags = ("--scores=msp", f"--out={tmp_path}")
-    result = evaluate(base_network.folder, data_dir, "--checkpoint=first", *flags)
+    result = evaluate(trained.folder, data_dir, "--checkpoint=first", *flags)
     assert result.returncode == 0, result.stderr
-    first = Outputs.load(base_network.folder / "outputs_first" / "mnist_test.npz")
-    last = extract(trained, ("mnist",), "test", data_dir)
+    first = Outputs.load(trained.folder / "outputs_first" / "mnist_test.npz")
+    last = extract(trained, ("mnist",), "test", data_dir=data_dir)
     assert not np.array_equal(first.logits, last.logits)
-    refused = evaluate(base_network.folder, data_dir, "--checkpoint=bst", *flags)
+    refused = evaluate(trained.folder, data_dir, "--checkpoint=bst", *flags)
     assert "has no checkpoint 'bst'. It has: last, best" in refused.stderr
 
 
 def test_parts_follow_the_training_data_and_not_the_spelling_of_a_path(copy, tmp_path):
     data_dir, trained = copy
     options = {"inner_layers": ("stage1",), "mahalanobis_epsilons": (0.002,)}
-    first = extract(trained, ("mnist",), "test", data_dir, **options)
-    times = {path: path.stat().st_mtime_ns for path in base_network.folder.glob("outputs/*.npz")}
-    moved = Run.load(base_network.folder.rename(tmp_path / "moved"))
-    extract(moved, ("mnist",), "test", data_dir, **options)
+    first = extract(trained, ("mnist",), "test", data_dir=data_dir, **options)
+    times = {path: path.stat().st_mtime_ns for path in trained.folder.glob("outputs/*.npz")}
+    moved = Run.load(trained.folder.rename(tmp_path / "moved"))
+    extract(moved, ("mnist",), "test", data_dir=data_dir, **options)
     for path, time in times.items():
         assert (moved.folder / "outputs" / path.name).stat().st_mtime_ns == time
     rng = np.random.default_rng(0)
     images = rng.integers(0, 255, (64, 8, 8, 1), dtype=np.uint8)
     write_images(data_dir / "fashion_mnist_train.npz", images, np.arange(64) % 10)
-    second = extract(moved, ("mnist",), "test", data_dir, **options)
+    second = extract(moved, ("mnist",), "test", data_dir=data_dir, **options)
     key = "stage1,epsilon=0.002"
     assert not np.array_equal(first.layer_features[key], second.layer_features[key])
     np.testing.assert_array_equal(first.layer_features["stage1"], second.layer_features["stage1"])
@@ -176,8 +181,8 @@ def test_a_killed_extraction_goes_on(copy, monkeypatch):
     data_dir, trained = copy
     monkeypatch.setattr(extraction, "CHUNK_BYTES", 8 * 64)
     monkeypatch.setattr(extraction, "FLUSH_EVERY", 1)
-    expected = extract(trained, ("mnist",), "test", data_dir, batch_size=8)
-    path = base_network.outputs_path("mnist", "test")
+    expected = extract(trained, ("mnist",), "test", data_dir=data_dir, batch_size=8)
+    path = trained.outputs_path("mnist", "test")
     path.unlink()
     calls, original = [], extraction.OutputsWriter.add
 
@@ -189,9 +194,9 @@ def test_a_killed_extraction_goes_on(copy, monkeypatch):
 
     monkeypatch.setattr(extraction.OutputsWriter, "add", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        extract(trained, ("mnist",), "test", data_dir, batch_size=8)
+        extract(trained, ("mnist",), "test", data_dir=data_dir, batch_size=8)
     assert path.with_suffix(".partial").exists() and not path.exists()
-    resumed = extract(trained, ("mnist",), "test", data_dir, batch_size=8)
+    resumed = extract(trained, ("mnist",), "test", data_dir=data_dir, batch_size=8)
     assert calls == [8, 8, 8, 4]  # the first chunk was not computed again
     np.testing.assert_array_equal(resumed.logits, expected.logits)
     assert not path.with_suffix(".partial").exists()
@@ -200,13 +205,13 @@ def test_a_killed_extraction_goes_on(copy, monkeypatch):
 @pytest.mark.jax
 def test_kill_minus_nine_in_an_extraction(copy):
     data_dir, trained = copy
-    arguments = (f"--run={base_network.folder}", f"--data_dir={data_dir}", "--dataset=mnist")
-    cut = command("classifier_ood.extract", *arguments, kill_at=("save", 1))
+    arguments = (f"--run={trained.folder}", f"--data_dir={data_dir}", "--dataset=mnist")
+    cut = command("ood_suite.extract", *arguments, kill_at=("save", 1))
     assert cut.returncode == -signal.SIGKILL
-    assert not base_network.outputs_path("mnist", "test").exists()
-    done = command("classifier_ood.extract", *arguments)
+    assert not trained.outputs_path("mnist", "test").exists()
+    done = command("ood_suite.extract", *arguments)
     assert done.returncode == 0, done.stderr
-    assert len(Outputs.load(base_network.outputs_path("mnist", "test"))) == 20
+    assert len(Outputs.load(trained.outputs_path("mnist", "test"))) == 20
 
 
 @pytest.fixture
@@ -234,7 +239,7 @@ def test_a_model_and_folders_of_a_user(own):
         f"--id_test={own}/test", f"--ood_far={own}/other,gaussian", f"--out_dir={own}/run",
     )  # fmt: skip
     before = (own / "mine.keras").read_bytes()
-    done = command("classifier_ood.extract", *arguments, "--odin_epsilon=0.002")
+    done = command("ood_suite.extract", *arguments, "--odin_epsilon=0.002")
     assert done.returncode == 0, done.stderr
     assert (own / "mine.keras").read_bytes() == before
     outputs = Outputs.load(own / "run" / "outputs" / f"{own.name}_train_train.npz")
@@ -245,18 +250,18 @@ def test_a_model_and_folders_of_a_user(own):
     assert result.returncode == 0, result.stderr
     assert "OOD: other (24 examples) against ID (24 examples)" in result.stdout
     typo = command(
-        "classifier_ood.extract", *arguments[:-1], "--features_layer=pol", f"--out_dir={own / 'b'}"
+        "ood_suite.extract", *arguments[:-1], "--features_layer=pol", f"--out_dir={own / 'b'}"
     )
     assert typo.returncode == 1 and "no layer 'pol'. Candidates:" in typo.stderr
     (own / "val" / "bird").mkdir()
     shutil.copy(own / "val" / "cat" / "1.png", own / "val" / "bird")
-    classes = command("classifier_ood.extract", *arguments)
+    classes = command("ood_suite.extract", *arguments)
     assert "must have the same sub-folders" in classes.stderr
     shutil.rmtree(own / "val" / "bird")
-    missing = command("classifier_ood.extract", arguments[0], "--id_val=x.npz", "--id_test=y.npz")
+    missing = command("ood_suite.extract", arguments[0], "--id_val=x.npz", "--id_test=y.npz")
     assert "There is no file or folder x.npz" in missing.stderr
     (own / "test" / "cat" / "broken.png").write_bytes(b"no image")
-    broken = command("classifier_ood.extract", *arguments)
+    broken = command("ood_suite.extract", *arguments)
     assert broken.returncode == 1 and "broken.png cannot be read as an image" in broken.stderr
 
 
@@ -293,9 +298,9 @@ def test_refusals(copy, tmp_path):
     shutil.copy(same / "notmnist.npz", same / "mnist.npz")
     with pytest.raises(ValueError, match="Two test sets have the same name: fashion_mnist, mnist"):
         report_of(trained, same, ["msp"], far=["mnist", f"{same}/mnist.npz"])
-    neither = command("classifier_ood.extract")
+    neither = command("ood_suite.extract")
     assert "Give either --run" in neither.stderr
-    (base_network.folder / "model.keras").write_bytes(b"PK")
+    (trained.folder / "model.keras").write_bytes(b"PK")
     with pytest.raises(RunError, match="model.keras cannot be read"):
         report_of(trained, data_dir, ["msp"])
 
@@ -304,7 +309,7 @@ def test_held_out_data_that_the_classifier_knows_are_noticed(copy):
     """As when a published checkpoint was trained on the whole training set."""
     data_dir, trained = copy
     rng = np.random.default_rng(0)
-    model = keras.saving.load_model(base_network.model_path, compile=False)
+    model = keras.saving.load_model(trained.model_path, compile=False)
     for split, share in (("val", 1.0), ("test", 0.6)):
         images = rng.integers(0, 255, (400, 8, 8, 1), dtype=np.uint8)
         labels = model.predict(images, verbose=0)["logits"].argmax(1)

@@ -9,14 +9,13 @@ import keras
 import numpy as np
 import pytest
 
-from classifier_ood import configs, finetune, outlier_exposure, pruning
-from classifier_ood import train as train_module
+from classifier_ood import classifier_run, configs, finetune_run, outlier_exposure, pruning
 from classifier_ood.train_test import weights
 from ood_suite import data
 from ood_suite.data.npz import write_images
 from ood_suite.files import RunError, load_npz, read_csv
 from ood_suite.runs.run import Run
-from tests.support import assert_same_run, command
+from tests.support import assert_same_run, command, opening
 
 SMALL = configs.FineTuning(epochs=3, steps_per_epoch=4, batch_size=8, learning_rate=0.05)
 OUTLIERS = {"outliers": "aux", "outlier_factor": 0.5}
@@ -30,9 +29,9 @@ def base(tmp_path_factory, write_small_data):
     images = np.random.default_rng(5).integers(0, 256, (48, 10, 10, 1), dtype=np.uint8)
     write_images(data_dir / "aux_train.npz", images, np.zeros(48))
     experiment = dataclasses.replace(
-        configs.get("fashion"), options={"width": 2, "dropout": 0.2}, epochs=1, batch_size=8
+        configs.EXPERIMENTS["fashion"], options={"width": 2, "dropout": 0.2}, epochs=1, batch_size=8
     )
-    return train_module.train(experiment, "fashion", folder, data_dir), data_dir
+    return classifier_run.train(experiment, "fashion", folder, data_dir), data_dir
 
 
 def flags_of(settings):
@@ -57,7 +56,7 @@ CASES = {
 def test_killed_runs_end_bit_identical(base, tmp_path, case):
     run, data_dir = base
     settings = CASES[case]
-    expected = finetune.finetune(run, settings, 3, tmp_path / "whole", data_dir)
+    expected = finetune_run.finetune(run, settings, 3, tmp_path / "whole", data_dir)
     arguments = [f"--run={run.folder}", f"--data_dir={data_dir}", "--seeds=3", "--name=cut"]
     calls = 2 if case == "masks" else 3  # of np.savez: checkpoints, and POEM's choices
     cut = command(
@@ -67,7 +66,7 @@ def test_killed_runs_end_bit_identical(base, tmp_path, case):
     assert cut.returncode == -signal.SIGKILL, cut.stderr
     folder = tmp_path / "cut" / "seed3"
     assert not (folder / "model.keras").exists()
-    finetune.finetune(run, settings, 3, folder, data_dir)
+    finetune_run.finetune(run, settings, 3, folder, data_dir)
     assert_same_run(folder, expected.folder)
     for path in sorted((expected.folder / "checkpoints").glob("outliers_*.npz")):
         np.testing.assert_array_equal(
@@ -82,7 +81,7 @@ def test_um_holds_the_loss_where_the_control_goes_on(base, tmp_path):
     for um in (0.0, 3.0):
         settings = dataclasses.replace(longer, um=um)
         folder = tmp_path / f"um{um}"
-        finetune.finetune(run, settings, 0, folder, data_dir)
+        finetune_run.finetune(run, settings, 0, folder, data_dir)
         rows[um] = read_csv(folder / "logs" / "history.csv")
     assert {row["ascent"] for row in rows[0.0]} == {"0.0"}
     assert float(rows[0.0][-1]["cross_entropy"]) < 2.4
@@ -94,7 +93,7 @@ def test_um_holds_the_loss_where_the_control_goes_on(base, tmp_path):
 
 def test_masks_are_reported_and_can_be_taken_off(base, tmp_path):
     run, data_dir = base
-    made = finetune.finetune(run, CASES["masks"], 0, tmp_path / "run", data_dir)
+    made = finetune_run.finetune(run, CASES["masks"], 0, tmp_path / "run", data_dir)
     report = json.loads((made.folder / "pruning.json").read_text())
     kernels = dict(pruning.kernels(keras.saving.load_model(made.model_path, compile=False)))
     for name, layer in report["layers"].items():
@@ -134,7 +133,7 @@ def test_seeds_final_and_comparison(base, tmp_path):
 
 def test_a_model_of_the_users_is_fine_tuned(base, tmp_path):
     """With a softmax in its head and pixels in 0..1."""
-    from classifier_ood.extract import own_run
+    from classifier_ood.own_model import own_run
 
     _, data_dir = base
     inputs = keras.Input((8, 8, 1))
@@ -147,12 +146,14 @@ def test_a_model_of_the_users_is_fine_tuned(base, tmp_path):
     }  # fmt: skip
     parts = {f"id_{part}": str(data_dir / f"fashion_mnist_{part}.npz") for part in ("train", "val")}
     own = own_run(tmp_path / "m.keras", tmp_path / "own", settings | parts)
-    made = finetune.finetune(own, dataclasses.replace(SMALL, um=0.5), 0, tmp_path / "um", data_dir)
+    made = finetune_run.finetune(
+        own, dataclasses.replace(SMALL, um=0.5), 0, tmp_path / "um", data_dir
+    )
     from classifier_ood.extract import extract
 
-    outputs = extract(made, ("mnist",), "test", data_dir)
+    outputs = extract(made, ("mnist",), "test", data_dir=data_dir)
     assert outputs.logits.shape == (20, 10) and outputs.head_kernel.shape == (108, 10)
-    masked = finetune.finetune(own, CASES["masks"], 0, tmp_path / "masked", data_dir)
+    masked = finetune_run.finetune(own, CASES["masks"], 0, tmp_path / "masked", data_dir)
     for name in ("model", "checkpoints/unmasked", "checkpoints/best"):
         with zipfile.ZipFile(masked.folder / f"{name}.keras") as file:
             assert b"Masked" not in file.read("config.json")  # a plain network, for anyone
@@ -163,12 +164,12 @@ def test_a_missing_or_unfinished_start_is_an_error(base, tmp_path):
     arguments = [f"--data_dir={data_dir}", "--control"]
     missing = command("classifier_ood.finetune", f"--run={tmp_path}/no", *arguments)
     assert missing.returncode == 1 and "is not a run folder" in missing.stderr
-    unfinished = Run.open(tmp_path / "unfinished", run.settings, "classifier_ood.extract", {})
+    unfinished = Run.open(tmp_path / "unfinished", **opening(run.settings))
     with pytest.raises(RunError, match="has no finished model to start from"):
-        finetune.finetune(unfinished, SMALL, 0, tmp_path / "out", data_dir)
+        finetune_run.finetune(unfinished, SMALL, 0, tmp_path / "out", data_dir)
     (tmp_path / "unfinished" / "model.keras").write_bytes(run.model_path.read_bytes()[:2000])
     with pytest.raises(RunError, match="cannot be read"):
-        finetune.finetune(unfinished, SMALL, 0, tmp_path / "out", data_dir)
+        finetune_run.finetune(unfinished, SMALL, 0, tmp_path / "out", data_dir)
     with pytest.raises(RunError, match="has no checkpoint 'epoch_7'. It has: last, best, first"):
         Run.load(run.folder, "epoch_7")
     assert not (tmp_path / "out").exists()
@@ -222,7 +223,7 @@ def test_refusals(base, tmp_path, changes, message):
     run, data_dir = base
     with pytest.raises(ValueError, match=message):
         settings = dataclasses.replace(SMALL, **changes)
-        finetune.finetune(run, settings, 0, tmp_path / "out", data_dir)
+        finetune_run.finetune(run, settings, 0, tmp_path / "out", data_dir)
     assert not (tmp_path / "out").exists()
 
 
@@ -246,11 +247,13 @@ def test_other_data_than_the_start_was_trained_on_are_refused(base, tmp_path):
         found = data.load("fashion_mnist", part, data_dir)
         write_images(tmp_path / f"fashion_mnist_{part}.npz", 255 - found.images, found.labels)
     with pytest.raises(RunError, match="is not what .* was trained with"):
-        finetune.finetune(run, SMALL, 0, tmp_path / "out", tmp_path)
+        finetune_run.finetune(run, SMALL, 0, tmp_path / "out", tmp_path)
 
 
 def test_other_settings_in_the_same_folder_are_refused(base, tmp_path):
     run, data_dir = base
-    finetune.finetune(run, SMALL, 0, tmp_path / "out", data_dir)
+    finetune_run.finetune(run, SMALL, 0, tmp_path / "out", data_dir)
     with pytest.raises(RunError, match="um: 0.0 there, 0.3 now"):
-        finetune.finetune(run, dataclasses.replace(SMALL, um=0.3), 0, tmp_path / "out", data_dir)
+        finetune_run.finetune(
+            run, dataclasses.replace(SMALL, um=0.3), 0, tmp_path / "out", data_dir
+        )

@@ -26,10 +26,9 @@ class KerasClassifier:
     Attributes:
         network: keras.Model, float32 (n, *image_shape), 0..255 -> {"features", "logits",
             "layer_features/<name>"}, all float32.
-        head_kernel (d, c), head_bias (c,): of the last Dense layer, or None where it does not make
-            the logits of the features.
+        head: {"head_kernel": (d, c), "head_bias": (c,)} of the last Dense layer, empty where it
+            does not make the logits of the features.
         image_shape: (height, width, channels).
-        compiled: {key: function}, what perturbations keep from one data set to the next.
 
     Raises:
         ValueError: a model without such a layer; an unknown layer, with the candidates.
@@ -54,8 +53,7 @@ class KerasClassifier:
         self.network = keras.Model(inputs, pooled)
         kernel, bias = (ops.convert_to_numpy(ops.cast(v, "float32")) for v in _weights(head))
         makes_logits = self._makes_logits(kernel, bias)
-        self.head_kernel, self.head_bias = (kernel, bias) if makes_logits else (None, None)
-        self.compiled = {}
+        self.head = {"head_kernel": kernel, "head_bias": bias} if makes_logits else {}
 
     def outputs(self, images, labels=None, batch_size=100):
         """Outputs of images (n, height, width, channels) in memory, 0..255; `extract` is for more.
@@ -69,8 +67,7 @@ class KerasClassifier:
             labels=None if labels is None else np.asarray(labels),
             logits=found["logits"],
             features=found["features"],
-            head_kernel=self.head_kernel,
-            head_bias=self.head_bias,
+            **self.head,
             layer_features=layers_ or None,
         )
 

@@ -61,7 +61,7 @@ def test_features_and_logits(name, images):
     nodes = [len(layer._inbound_nodes) for layer in model.layers]
     view = KerasClassifier(model)
     found = view.network.predict(images, verbose=0)
-    again = found["features"] @ view.head_kernel + view.head_bias
+    again = found["features"] @ view.head["head_kernel"] + view.head["head_bias"]
     np.testing.assert_allclose(again, found["logits"], rtol=1e-5, atol=1e-6)
     plain = model.predict(images, verbose=0)
     ours = found["logits"]
@@ -80,10 +80,10 @@ def test_any_layer_can_be_the_features(images):
     view = KerasClassifier(model, features_layer="maps", inner_layers=("maps", "pool"))
     found = view.network.predict(images, verbose=0)
     np.testing.assert_allclose(found["features"], maps.mean((1, 2)), rtol=1e-5, atol=1e-6)
-    assert view.head_kernel is not None  # their mean is what the head sees
+    assert view.head  # their mean is what the head sees
     assert set(found) == {"features", "logits", "layer_features/maps", "layer_features/pool"}
     other = KerasClassifier(models.build("convnet", (6, 6, 1), 3), features_layer="stage1_bn1")
-    assert other.head_kernel is None and other.head_bias is None
+    assert other.head == {}
     with pytest.raises(ValueError, match=r"no layer 'pol'. Candidates: .*maps \(4, 4, 5\), pool"):
         KerasClassifier(model, features_layer="pol")
 

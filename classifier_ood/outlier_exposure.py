@@ -10,12 +10,11 @@ import math
 import numpy as np
 from absl import logging
 
-from classifier_ood import extract
 from classifier_ood.classifier_model import PAD
 from ood_suite import data
 from ood_suite.data.streams import TfdsImages
 from ood_suite.data.transforms import to_shape
-from ood_suite.runs.extraction import example_hashes
+from ood_suite.files import example_hashes
 from ood_suite.training import fit
 
 MAX_TFDS_BYTES = 2**32  # TFDS has no access by index: such a set is read into memory
@@ -100,21 +99,21 @@ def load(name, data_dir, image_shape, seed):
     raise missing
 
 
-def keep_apart(outliers, settings, data_dir):
+def keep_apart(outliers, run, data_dir):
     """Takes ID images and images of OOD test sets out of the outliers.
 
     Args:
-        settings: of the run, whose data sets are meant.
+        run: whose data sets are meant.
 
     Returns:
         {role: OOD sets of the run that are left}: without the set that is trained on.
     """
-    kept = {role: list(settings[role]) for role in ("ood_near", "ood_far", "ood_validation")}
+    kept = {role: list(run.settings[role]) for role in ("ood_near", "ood_far", "ood_validation")}
     before = len(outliers)
-    for names, split in extract.data_sets(settings).values():
-        for name in names:
+    for part in run.roles.values():
+        for name in part.names:
             try:
-                found = data.load(name, split, data_dir, outliers.shape)
+                found = data.load(name, part.split, data_dir, outliers.shape)
             except FileNotFoundError:
                 continue
             if found.fingerprint != outliers.source.fingerprint:
@@ -122,7 +121,7 @@ def keep_apart(outliers, settings, data_dir):
                 continue
             roles = [role for role, members in kept.items() if name in members]
             if not roles:
-                raise ValueError(f"The outliers are ID data: {name} ({split}).")
+                raise ValueError(f"The outliers are ID data: {name} ({part.split}).")
             logging.warning("%s is trained on, and no longer one of %s.", name, ", ".join(roles))
             kept = {role: [n for n in members if n != name] for role, members in kept.items()}
     if len(outliers) < before:

@@ -10,6 +10,7 @@ import numpy as np
 from absl import logging
 
 from ood_suite.files import atomic_path, load_npz
+from ood_suite.progress import progress
 
 CHUNK = 1000  # images that pass through the network between two moves of the progress bar
 POOL_PER_CHOSEN = 8  # images in the pool for each that is chosen, at least: 400,000 for 50,000
@@ -133,10 +134,8 @@ class Poem:
             yield self._of(self.id_images[start : start + CHUNK])
 
     def _features(self, epoch, rows, title):
-        from tqdm.auto import tqdm
-
         starts = range(0, len(rows), CHUNK)
-        for start in tqdm(starts, desc=title, unit="thousand", mininterval=2, leave=False):
+        for start in progress(starts, desc=title, unit="thousand", leave=False):
             yield self._of(self.outliers.crops(epoch, rows[start : start + CHUNK]))
 
     def _of(self, images):

@@ -13,6 +13,8 @@ import pickle
 import zipfile
 
 import numpy as np
+import safetensors
+from safetensors.numpy import load_file
 
 STORAGES = {
     "BoolStorage": "?",
@@ -83,9 +85,6 @@ def _is_state(content):
 
 
 def _read_safetensors(path):
-    import safetensors
-    from safetensors.numpy import load_file
-
     try:
         return load_file(path)
     except safetensors.SafetensorError as error:

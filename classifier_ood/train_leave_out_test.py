@@ -12,16 +12,18 @@ import numpy as np
 import pytest
 from scipy.special import softmax
 
-from classifier_ood import ablate_leave_out, configs, ensemble, train_leave_out
-from classifier_ood.train_leave_out import LeaveOut, train_ensemble
+from classifier_ood import ablation, configs, ensemble, leave_out_run
+from classifier_ood.configs import LeaveOut
+from classifier_ood.leave_out_run import train_ensemble
 from ood_suite import data, scores
 from ood_suite.evaluation.evaluate import classifier_figures, evaluate
 from ood_suite.files import RunError, read_csv
+from ood_suite.runs.extraction import Parts
 from ood_suite.runs.run import Run
 from tests.support import ROOT, assert_same_run, command
 
 SMALL = dataclasses.replace(
-    configs.get("fashion"), options={"width": 2, "dropout": 0.2}, epochs=2, batch_size=8
+    configs.EXPERIMENTS["fashion"], options={"width": 2, "dropout": 0.2}, epochs=2, batch_size=8
 )
 FLAGS = ("--exp=fashion", "--options=width=2,dropout=0.2", "--epochs=2", "--batch_size=8")
 
@@ -31,7 +33,7 @@ def trained(tmp_path_factory, write_small_data):
     """(ensemble of three, its data_dir)."""
     folder = tmp_path_factory.mktemp("leave_out")
     data_dir = write_small_data(folder / "data")
-    return train_ensemble(SMALL, LeaveOut(splits=3), "fashion", folder, data_dir), data_dir
+    return train_ensemble(SMALL, LeaveOut(splits=3), "fashion", folder, data_dir=data_dir), data_dir
 
 
 def test_members_are_runs_of_their_own(trained):
@@ -57,7 +59,11 @@ def test_outputs_of_the_ensemble(trained):
     run, data_dir = trained
     step = (1000.0, 0.01)
     found = ensemble.extract(
-        run, ("mnist",), "test", data_dir, [(*step, "entropy"), (1.0, 0.0, "entropy")]
+        run,
+        ("mnist",),
+        "test",
+        data_dir=data_dir,
+        parts=Parts(perturbations=((*step, "entropy"), (1.0, 0.0, "entropy"))),
     )
     assert found.logits.shape == (20, 10) and found.features is None
     assert set(found.member_logits) == {
@@ -73,7 +79,13 @@ def test_outputs_of_the_ensemble(trained):
             p = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
             entropies.append(-(p * np.log(p)).sum(1).mean())
         assert entropies[1] < entropies[0]  # the step descends the entropy
-    other = ensemble.extract(run, ("mnist",), "test", data_dir, [(*step, "cross_entropy")])
+    other = ensemble.extract(
+        run,
+        ("mnist",),
+        "test",
+        data_dir=data_dir,
+        parts=Parts(perturbations=((*step, "cross_entropy"),)),
+    )
     key = "0,{},T=1000,epsilon=0.01"
     assert np.any(
         other.member_logits[key.format("cross_entropy")]
@@ -99,18 +111,24 @@ def test_evaluation_and_tuning(trained):
 
 def test_ablation(trained):
     run, data_dir = trained
-    rows = ablate_leave_out.ablate(run, 10.0, 0.002, data_dir, ["mnist"])
+    rows = ablation.ablate(run, 10.0, 0.002, data_dir, ["mnist"])
     assert [row["variant"] for row in rows] == [
         "leave_out", "with ODIN's rule", "without perturbation", "confidence only", "entropy only",
         "1 of 3 members", "2 of 3 members", "MSP of the mean",
     ]  # fmt: skip
     pair = [
-        ensemble.extract(run, (name,), "test", data_dir, [(10.0, 0.002, "entropy")]).member_logits
+        ensemble.extract(
+            run,
+            (name,),
+            "test",
+            data_dir=data_dir,
+            parts=Parts(perturbations=((10.0, 0.002, "entropy"),)),
+        ).member_logits
         for name in ("fashion_mnist", "mnist")
     ]
     own, other = (scores.get("leave_out").fn(arrays, 10.0, 0.002) for arrays in pair)
     assert rows[0]["auroc"] == pytest.approx(np.mean(other[:, None] > own))
-    assert "mnist" in ablate_leave_out.table(rows) and "fpr95_id_positive" in rows[0]
+    assert "mnist" in ablation.table(rows) and "fpr95_id_positive" in rows[0]
     assert (rows[0]["temperature"], rows[0]["epsilon"], rows[0]["checkpoint"]) == (
         10.0,
         0.002,
@@ -122,7 +140,9 @@ def test_ablation(trained):
 
 def test_a_missing_or_unfinished_member_is_an_error(trained, tmp_path):
     run, data_dir = trained
-    partly = train_ensemble(SMALL, LeaveOut(splits=3), "fashion", tmp_path, data_dir, members=[1])
+    partly = train_ensemble(
+        SMALL, LeaveOut(splits=3), "fashion", tmp_path, data_dir=data_dir, members=[1]
+    )
     with pytest.raises(RunError, match="has no member 0. Its training command continues it"):
         ensemble.members(partly)
     Run.open(partly.folder / "member0", {}, "classifier_ood.extract", {})
@@ -135,7 +155,9 @@ def test_a_missing_or_unfinished_member_is_an_error(trained, tmp_path):
     with pytest.raises(RunError, match="member1 is not finished"):
         ensemble.members(Run.load(tmp_path / "cut", "best"))
     with pytest.raises(ValueError, match=r"--members must lie in 0..2. Received: \[3\]"):
-        train_ensemble(SMALL, LeaveOut(splits=3), "fashion", tmp_path, data_dir, members=[3])
+        train_ensemble(
+            SMALL, LeaveOut(splits=3), "fashion", tmp_path, data_dir=data_dir, members=[3]
+        )
 
 
 def test_a_killed_member_ends_bit_identical(trained, tmp_path):
@@ -143,7 +165,9 @@ def test_a_killed_member_ends_bit_identical(trained, tmp_path):
     arguments = (*FLAGS, f"--data_dir={data_dir}", f"--out_dir={tmp_path}", "--splits=3")
     cut = command("classifier_ood.train_leave_out", *arguments, kill_at=("savez", 2))
     assert cut.returncode == -signal.SIGKILL, cut.stderr
-    again = train_ensemble(SMALL, LeaveOut(splits=3), "fashion", tmp_path, data_dir, members=[0])
+    again = train_ensemble(
+        SMALL, LeaveOut(splits=3), "fashion", tmp_path, data_dir=data_dir, members=[0]
+    )
     assert_same_run(again.folder / "member0", run.folder / "member0")
 
 
@@ -161,7 +185,7 @@ def test_a_killed_member_ends_bit_identical(trained, tmp_path):
 def test_refusals(small_data, tmp_path, changes, message):
     settings = dataclasses.replace(LeaveOut(), **changes)
     with pytest.raises(ValueError, match=message):
-        train_ensemble(SMALL, settings, "fashion", tmp_path / "out", small_data)
+        train_ensemble(SMALL, settings, "fashion", tmp_path / "out", data_dir=small_data)
     assert not (tmp_path / "out").exists()
 
 
@@ -179,19 +203,19 @@ def test_refusals(small_data, tmp_path, changes, message):
 def test_a_typing_error_leaves_no_folder_behind(small_data, tmp_path, changes, message):
     experiment = dataclasses.replace(SMALL, **changes)
     with pytest.raises(ValueError, match=message):
-        train_ensemble(experiment, LeaveOut(), "fashion", tmp_path / "out", small_data)
+        train_ensemble(experiment, LeaveOut(), "fashion", tmp_path / "out", data_dir=small_data)
     assert not (tmp_path / "out").exists()
 
 
 def test_labels_are_the_arg_max_of_scattered_softmax_sums(trained):
     run, data_dir = trained
-    found = ensemble.extract(run, ("fashion_mnist",), "test", data_dir)
+    found = ensemble.extract(run, ("fashion_mnist",), "test", data_dir=data_dir)
     sums = np.zeros((24, 10))
     for number in range(3):
         settings = json.loads((run.folder / f"member{number}/config.json").read_text())["settings"]
         known = [c for c in range(10) if c not in settings["left_out"][settings["member"]]]
         network = keras.saving.load_model(run.folder / f"member{number}/model.keras", compile=False)
-        images = data.load("fashion_mnist", "test", data_dir).images
+        images = data.load("fashion_mnist", "test", data_dir=data_dir).images
         logits = network.predict(images, verbose=0)["logits"].astype(np.float64)
         for row, values in enumerate(logits):
             for column, label in enumerate(known):
@@ -227,7 +251,7 @@ def test_training_sees_no_test_image_and_the_right_classes(small_data, tmp_path,
     weights, original_load = [], data.load
     monkeypatch.setattr(data, "load", load)
     monkeypatch.setattr("ood_suite.training.fit.fit", fit)
-    train_ensemble(SMALL, LeaveOut(splits=3), "fashion", tmp_path, small_data)
+    train_ensemble(SMALL, LeaveOut(splits=3), "fashion", tmp_path, data_dir=small_data)
     assert set(read) == {("fashion_mnist", "train"), ("fashion_mnist", "val"), ("notmnist", "test")}
     truth = {i.tobytes(): k for i, k in zip(*training_rows(original_load, small_data), strict=True)}
     for left_out, (images, labels) in batches:
@@ -252,8 +276,8 @@ def test_the_best_checkpoint_is_that_of_the_validation_ood_set(trained):
         best = keras.saving.load_model(member.folder / "checkpoints/best.keras", compile=False)
         sets = [data.load("fashion_mnist", part, data_dir) for part in ("train", "val")]
         left_out = member.settings["left_out"][member.settings["member"]]
-        sets.append(data.load("notmnist", "test", data_dir))
-        images, labels = train_leave_out._validation(sets, left_out, 10)
+        sets.append(data.load("notmnist", "test", data_dir=data_dir))
+        images, labels = leave_out_run._validation(sets, left_out, 10)
         confidence = softmax(best.predict(images, verbose=0)["logits"], axis=1).max(axis=1)
         own, other = confidence[labels >= 0], confidence[labels == -2]
         wins = np.mean(own[:, None] > other) + 0.5 * np.mean(own[:, None] == other)
@@ -263,7 +287,7 @@ def test_the_best_checkpoint_is_that_of_the_validation_ood_set(trained):
 def test_checkpoints_of_members(trained):
     run, data_dir = trained
     found = [
-        ensemble.extract(Run.load(run.folder, name), ("mnist",), "test", data_dir).logits
+        ensemble.extract(Run.load(run.folder, name), ("mnist",), "test", data_dir=data_dir).logits
         for name in ("first", "last")
     ]
     assert not np.allclose(*found)
@@ -278,7 +302,7 @@ def test_members_side_by_side(small_data, tmp_path):
     both = [subprocess.Popen(start, cwd=ROOT, stderr=subprocess.PIPE, text=True) for _ in range(2)]
     texts = [process.communicate()[1] for process in both]
     assert [process.returncode for process in both] == [0, 0], texts
-    again = train_ensemble(SMALL, LeaveOut(splits=2), "fashion", tmp_path, small_data)
+    again = train_ensemble(SMALL, LeaveOut(splits=2), "fashion", tmp_path, data_dir=small_data)
     assert again.is_finished and len(ensemble.members(again)) == 2
 
 
@@ -293,12 +317,12 @@ def test_what_an_ensemble_is_not(trained):
     with pytest.raises(ValueError, match="is a member of an ensemble"):
         evaluate(run.folder / "member0", data_dir)
     with pytest.raises(ValueError, match="was used in training"):
-        ablate_leave_out.ablate(run, 10.0, 0.0, data_dir, ["notmnist"])
+        ablation.ablate(run, 10.0, 0.0, data_dir, ["notmnist"])
     with pytest.raises(ValueError, match="Two test sets have the same name"):
-        ablate_leave_out.ablate(run, 10.0, 0.0, data_dir, ["fashion_mnist"])
+        ablation.ablate(run, 10.0, 0.0, data_dir, ["fashion_mnist"])
     for step in ((10.0, float("nan")), (10.0, -0.1), (0.0, 0.1)):
         with pytest.raises(ValueError, match="`temperature`|`epsilon`"):
-            ablate_leave_out.ablate(run, *step, data_dir, ["mnist"])
+            ablation.ablate(run, *step, data_dir, ["mnist"])
 
 
 def test_repeats_are_evaluated_together(trained, tmp_path):
@@ -314,7 +338,7 @@ def test_repeats_are_evaluated_together(trained, tmp_path):
 def test_validation_has_three_kinds_of_labels(small_data):
     sets = [data.load("fashion_mnist", part, small_data) for part in ("train", "val")]
     sets.append(data.load("notmnist", "test", small_data))
-    images, labels = train_leave_out._validation(sets, (2, 5), 10)
+    images, labels = leave_out_run._validation(sets, (2, 5), 10)
     assert images.shape == (24 + 20, 8, 8, 1)
     assert (labels[24:] == -2).all() and (labels[:24] == -1).sum() == np.isin(
         sets[1].labels, (2, 5)

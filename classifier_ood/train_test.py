@@ -8,11 +8,10 @@ import keras
 import numpy as np
 import pytest
 
-from classifier_ood import configs
-from classifier_ood import train as train_module
-from classifier_ood.train import parse_options
+from classifier_ood import classifier_run, configs
 from ood_suite.data.npz import write_images
 from ood_suite.files import load_npz, read_csv
+from ood_suite.runs import cli
 from tests.support import assert_same_run, command
 
 TINY = (
@@ -110,9 +109,9 @@ def test_training_learns(tmp_path, rng):
     ],
 )
 def test_refusals(small_data, tmp_path, changes, message):
-    experiment = dataclasses.replace(configs.get("fashion"), **changes)
+    experiment = dataclasses.replace(configs.EXPERIMENTS["fashion"], **changes)
     with pytest.raises(ValueError, match=message):
-        train_module.train(experiment, "fashion", tmp_path / "out", small_data)
+        classifier_run.train(experiment, "fashion", tmp_path / "out", small_data)
     assert not (tmp_path / "out").exists()
 
 
@@ -125,7 +124,9 @@ def test_labels_that_do_not_fit_are_refused(small_data, tmp_path):
     ):
         write_images(path, images, labels)
         with pytest.raises(ValueError, match=message):
-            train_module.train(configs.get("fashion"), "fashion", tmp_path / "out", small_data)
+            classifier_run.train(
+                configs.EXPERIMENTS["fashion"], "fashion", tmp_path / "out", small_data
+            )
 
 
 def test_typing_errors(small_data, tmp_path):
@@ -134,8 +135,8 @@ def test_typing_errors(small_data, tmp_path):
 
 
 def test_options():
-    assert parse_options(["depth=40", "affine=False", "application=ResNet50", "mean=0.5"]) == {
+    assert cli._options(["depth=40", "affine=False", "application=ResNet50", "mean=0.5"]) == {
         "depth": 40, "affine": False, "application": "ResNet50", "mean": 0.5,
     }  # fmt: skip
     with pytest.raises(ValueError, match="must be name=value pairs. Received: 'depth'"):
-        parse_options(["depth"])
+        cli._options(["depth"])

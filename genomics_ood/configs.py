@@ -7,6 +7,8 @@ whole grid, `python -m genomics_ood.train_classifier --exp=NAME` the motif class
 
 import dataclasses
 
+from ood_suite.runs.settings import DTYPE_HELP, DTYPES, STRATEGY_HELP, setting
+
 
 @dataclasses.dataclass(frozen=True)
 class Experiment:
@@ -15,55 +17,94 @@ class Experiment:
     Attributes:
         id_dataset: trained on; its "val" split validates, its "test" split is the ID of the result.
         ood_validation: data sets to choose a background model with; the first that is there is
-            taken.
-        ood_validation_split: which split of it.
+            taken, its split being `ood_validation_split`.
         ood_test: data sets of the result. They choose nothing.
         mutation_rates, reg_weights: the sweep's grid of background models.
-        background_steps: steps of a background model (mutation_rate or reg_weight not 0); 0 for
-            total_steps.
-        learning_rate_schedule: "constant" or "cosine" (to 2%).
-        eval_reads: validation reads per evaluation, spread evenly over the split; 0 for all.
-        filter_label: train on this class alone; -1 for all.
-        network ... reg_type: see density.ReadDensity.
-        strategy: None, or "mirrored" for all devices of the machine, see training.devices.
         classifier_steps, classifier_learning_rate, motifs, motif_length, hidden: of the motif
             classifier.
+    The others: see their help, and density.ReadDensity.
     """
 
-    id_dataset: str
-    ood_validation: tuple
-    ood_test: tuple
+    id_dataset: str = setting("", "Reads to train on, in place of the experiment's.")
+    ood_validation: tuple = setting((), "OOD sets to choose by; the first that is there is taken.")
+    ood_test: tuple = setting((), "OOD sets of the result.")
     ood_validation_split: str = "val"
-    batch_size: int = 100
-    total_steps: int = 100_000
-    background_steps: int = 0
-    eval_every: int = 1_000
-    eval_reads: int = 2_000
-    random_seed: int = 1234
-    learning_rate: float = 5e-4
-    learning_rate_schedule: str = "constant"
-    filter_label: int = -1
-    network: str = "conv"
-    units: int = 64
-    num_layers: int = 8
-    kernel_size: int = 3
-    embedding_dim: int = 0
-    layer_norm: bool = False
-    dropout_p: float = 0.0
-    reg_weight: float = 0.0
-    reg_type: str = "l2"
-    mutation_rate: float = 0.0
-    dtype: str = "float32"
-    strategy: str | None = None
-    classifier_steps: int = 20_000
-    classifier_learning_rate: float = 1e-4
-    motifs: int = 1_000
-    motif_length: int = 20
-    hidden: int = 200
-    classifier_dropout_p: float = 0.1
-    mutation_rates: tuple = (0.1, 0.2)
-    reg_weights: tuple = (0.0, 1e-4)
+    batch_size: int = setting(100, "Reads per step.", at_least=1)
+    total_steps: int = setting(100_000, "Optimiser steps.", at_least=1)
+    background_steps: int = setting(
+        0, "Steps of a background model; 0 for as many as the foreground.", at_least=0
+    )
+    eval_every: int = setting(
+        1_000, "Steps between evaluations, which are also the checkpoints.", at_least=1
+    )
+    eval_reads: int = setting(
+        2_000, "Validation reads per evaluation, spread over the split; 0 for all.", at_least=0
+    )
+    random_seed: int = setting(
+        1234, "Seed of weights, order and mutation; --repeat_id is added to it.", at_least=0
+    )
+    learning_rate: float = setting(5e-4, "Adam's step size at the start.", above=0)
+    learning_rate_schedule: str = setting(
+        "constant", "How it falls: not, or by a cosine to 2%.", choices=("constant", "cosine")
+    )
+    filter_label: int = setting(-1, "Train on this class alone; -1 for all.", at_least=-1)
+    network: str = setting(
+        "conv",
+        "Dilated convolutions, or the paper's LSTM.",
+        choices=("conv", "lstm"),
+        model=True,
+    )
+    units: int = setting(
+        64, "Of the LSTM, or channels of the convolutions.", at_least=1, model=True
+    )
+    num_layers: int = setting(
+        8, "Gated layers of the convolutional network.", at_least=1, model=True
+    )
+    kernel_size: int = setting(3, "Bases that each of them reads.", at_least=2, model=True)
+    embedding_dim: int = setting(
+        0, "Width of an embedding of the bases; 0 for one-hot.", at_least=0, model=True
+    )
+    layer_norm: bool = setting(False, "Layer normalisation.", model=True)
+    dropout_p: float = setting(0.0, "Dropout probability.", at_least=0, below=1, model=True)
+    reg_weight: float = setting(
+        0.0, "Penalty of the kernels, beside the mean nats per base.", at_least=0, model=True
+    )
+    reg_type: str = setting(
+        "l2",
+        "reg_weight * sum |w|, or reg_weight * 0.5 * sum w**2.",
+        choices=("l1", "l2"),
+        model=True,
+    )
+    mutation_rate: float = setting(
+        0.0,
+        "Probability that a base is replaced by another one in training.",
+        at_least=0,
+        at_most=1,
+        model=True,
+    )
+    dtype: str = setting("float32", DTYPE_HELP, choices=DTYPES)
+    strategy: str | None = setting(None, STRATEGY_HELP, choices=("mirrored",))
+    classifier_steps: int = setting(20_000, "Optimiser steps of the classifier.", at_least=1)
+    classifier_learning_rate: float = setting(
+        1e-4, "Adam's step size at the start, of the classifier.", above=0
+    )
+    motifs: int = setting(1_000, "Filters of the convolution.", at_least=1)
+    motif_length: int = setting(20, "Bases that each of them reads.", at_least=1)
+    hidden: int = setting(200, "Features of the classifier.", at_least=1)
+    classifier_dropout_p: float = setting(
+        0.1, "Dropout probability of the classifier.", at_least=0, below=1
+    )
+    mutation_rates: tuple = setting((0.1, 0.2), "Mutation rates of the background models.")
+    reg_weights: tuple = setting((0.0, 1e-4), "Penalties of the background models.")
 
+
+# Settings of the motif classifier, of the densities alone, and of their sweep alone.
+CLASSIFIER = (
+    "batch_size", "eval_every", "random_seed", "learning_rate_schedule", "classifier_steps",
+    "classifier_learning_rate", "motifs", "motif_length", "hidden", "classifier_dropout_p",
+)  # fmt: skip
+CLASSIFIER_ONLY = CLASSIFIER[4:]
+SWEEP_ONLY = ("mutation_rates", "reg_weights")
 
 _PAPER = {
     "network": "lstm",
@@ -130,10 +171,3 @@ EXPERIMENTS = {
     # 0.626, ratio 0.755. Not run by us.
     "genomics": Experiment(**_GENOMICS | _PAPER),
 }
-
-
-def get(name):
-    """The experiment of that name; ValueError lists the known names."""
-    if name not in EXPERIMENTS:
-        raise ValueError(f"Unknown experiment {name!r}. Known: {', '.join(EXPERIMENTS)}.")
-    return EXPERIMENTS[name]

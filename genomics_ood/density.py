@@ -15,10 +15,11 @@ import keras
 import numpy as np
 from keras import layers, ops
 
+from genomics_ood.configs import Experiment
+from ood_suite.runs.settings import check
 from ood_suite.training import devices
 from ood_suite.training.mutation import Mutation
 
-NETWORKS = ("conv", "lstm")
 NUM_BASES = 4
 
 
@@ -32,7 +33,7 @@ class ReadDensity(keras.Model):
     or reg_weight * sum |w| ("l1").
 
     Args:
-        network: one of NETWORKS.
+        network: "conv" or "lstm".
         units: of the LSTM (the paper: 2000), or channels of the convolutions.
         num_layers: gated layers of "conv"; layer i looks 2**(i mod 8) * (kernel_size - 1) back.
         kernel_size: of those.
@@ -80,7 +81,7 @@ class ReadDensity(keras.Model):
             "mutation_rate": mutation_rate,
             "seed": seed,
         }
-        check_options(self.options)
+        check(Experiment, self.options)
         self.mutation = Mutation(mutation_rate, NUM_BASES, smallest_offset=1, seed=seed)
         self.network = _build_network(self.options, self.dtype_policy)
         self.bits_tracker = keras.metrics.Mean(name="bits_per_base")
@@ -109,23 +110,6 @@ class ReadDensity(keras.Model):
 
     def get_config(self):
         return self.options | {"name": self.name, "dtype": self.dtype_policy.name}
-
-
-def check_options(options):
-    """ValueError for an option of ReadDensity out of range; see its arguments."""
-    if options["network"] not in NETWORKS:
-        raise ValueError(
-            f"--network must be one of {', '.join(NETWORKS)}. Received: {options['network']!r}."
-        )
-    if options["reg_type"] not in ("l1", "l2"):
-        raise ValueError(f"--reg_type must be l1 or l2. Received: {options['reg_type']!r}.")
-    for name, lowest in (
-        ("units", 1), ("num_layers", 1), ("kernel_size", 2), ("embedding_dim", 0), ("reg_weight", 0)
-    ):  # fmt: skip
-        if not lowest <= options[name] < float("inf"):
-            raise ValueError(f"--{name} must be at least {lowest}. Received: {options[name]}.")
-    if not 0.0 <= options["dropout_p"] < 1.0:
-        raise ValueError(f"--dropout_p must lie in [0, 1). Received: {options['dropout_p']}.")
 
 
 def _build_network(options, dtype):

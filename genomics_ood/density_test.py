@@ -8,7 +8,7 @@ import pytest
 from scipy.special import expit, log_softmax
 
 from genomics_ood.density import LayerNormLSTMCell, ReadDensity
-from genomics_ood.train import build_model
+from genomics_ood.density_run import build_model
 
 SMALL = [
     {"network": "conv", "units": 6, "num_layers": 3},
@@ -171,7 +171,7 @@ def test_a_period_is_learned(network, rng):
     bases = np.tile(rng.integers(0, 4, (64, 3)), (1, 10)).astype(np.uint8)
     small = {"network": network, "units": 16, "num_layers": 3, "total_steps": 150}
     model = build_model(
-        dataclasses.replace(configs.get("bacteria"), **small, learning_rate=1e-2), seed=0
+        dataclasses.replace(configs.EXPERIMENTS["bacteria"], **small, learning_rate=1e-2), seed=0
     )
     model.fit(bases, batch_size=64, epochs=150, verbose=0)
     track = -model.predict(bases, verbose=0) / np.log(2.0)

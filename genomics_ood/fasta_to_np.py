@@ -32,6 +32,7 @@ import numpy as np
 from absl import flags, logging
 
 from genomics_ood import reads, sequence_files
+from ood_suite.progress import progress
 from ood_suite.runs.cli import run_app
 
 FLAGS = flags.FLAGS
@@ -261,9 +262,7 @@ def _drop_repeated(result):
 
 def _all_records(sources, title):
     """Yields (source number, title, bases) of all records, with a progress bar."""
-    from tqdm.auto import tqdm
-
-    with tqdm(desc=title, unit="record", mininterval=2) as bar:
+    with progress(desc=title, unit="record") as bar:
         for number, source in enumerate(sources):
             for name, bases in sequence_files.records(source.path):
                 yield number, name, bases

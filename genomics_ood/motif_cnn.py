@@ -19,15 +19,10 @@ def build(length, num_classes, motifs=1000, motif_length=20, hidden=200, dropout
     "logits" (batch, num_classes)}; features are the input of the last layer.
 
     Raises:
-        ValueError: motifs longer than the reads, or an option out of range.
+        ValueError: motifs longer than the reads.
     """
-    for name, value in (("motifs", motifs), ("motif_length", motif_length), ("hidden", hidden)):
-        if value < 1:
-            raise ValueError(f"--{name} must be at least 1. Received: {value}.")
     if motif_length > length:
         raise ValueError(f"--motif_length must be at most {length}. Received: {motif_length}.")
-    if not 0.0 <= dropout_p < 1.0:
-        raise ValueError(f"--classifier_dropout_p must lie in [0, 1). Received: {dropout_p}.")
     inputs = keras.Input((length, NUM_BASES), name="one_hot")
     x = layers.Conv1D(motifs, motif_length, activation="relu", name="motifs")(inputs)
     x = layers.GlobalMaxPooling1D(name="best_match")(x)

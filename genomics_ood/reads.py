@@ -11,11 +11,12 @@ import pathlib
 
 import numpy as np
 
+from ood_suite import shipped
 from ood_suite.data import first_of
-from ood_suite.files import atomic_path, fingerprint, load_npz
+from ood_suite.files import atomic_path, example_hashes, fingerprint, load_npz
+from ood_suite.outputs import Outputs
 
-GENOMICS_DATA = pathlib.Path(__file__).parents[1] / "genomics_data"
-SAMPLES = GENOMICS_DATA / "samples"
+GENOMICS_DATA = pathlib.Path("genomics_data")  # in the current folder
 SPLITS = ("train", "val", "test")
 COMMANDS = {
     "bacteria": "python -m genomics_ood.fasta_to_np --table=TABLE --name=bacteria",
@@ -136,7 +137,7 @@ def load(name, split, data_dir=None):
     Args:
         name: such as "bacteria", or the path of an npz file, which is read whatever the split.
         split: "train", "val" or "test".
-        data_dir: folder; None is the project's `genomics_data`.
+        data_dir: folder; None is `genomics_data` in the current folder.
 
     Raises:
         ValueError: an unknown split, or a file that does not hold reads.
@@ -157,13 +158,20 @@ def load(name, split, data_dir=None):
         return ReadSet(name, split, **read_file(path))
     command = COMMANDS.get(name.removesuffix("_ood"), "see genomics_data/README.md")
     command = command.format(data_dir=data_dir)
-    sample = SAMPLES / path.name
+    sample = shipped.resource("genomics_data") / "samples" / path.name
     if not embedded or not sample.exists():
         beside = "no embedded sample of it" if embedded else "--data_dir is given"
         raise FileNotFoundError(f"There is no {path}, and {beside}. To make it: {command}.")
     found = read_file(sample)
     note = f"{name} ({split}) is the embedded sample of {len(found['bases'])} reads; "
     return ReadSet(name, split, **found, note=f"{note}the full set: {command}")
+
+
+def hashes(found):
+    """Outputs with nothing but labels and hashes of the reads, the same for both strands."""
+    meta = {"dataset": found.name, "split": found.split, "fingerprint": found.fingerprint}
+    marks = example_hashes(canonical(found.bases))
+    return Outputs(labels=found.labels, example_hashes=marks, meta=meta)
 
 
 def first_available(names, split, data_dir=None):

@@ -15,6 +15,7 @@ import numpy as np
 from absl import flags, logging
 
 from genomics_ood import reads, sequence_files
+from ood_suite.progress import progress
 from ood_suite.runs.cli import run_app
 
 FLAGS = flags.FLAGS
@@ -37,10 +38,8 @@ def collect(found, limit=0):
     Raises:
         ValueError: no read, or reads of different lengths.
     """
-    from tqdm.auto import tqdm
-
     rows, labels, origins = [], [], []
-    for bases, label, origin in tqdm(found, unit="read", mininterval=2):
+    for bases, label, origin in progress(found, unit="read"):
         if rows and len(bases) != len(rows[0]):
             raise ValueError(f"Reads of {len(rows[0])} and of {len(bases)} bases in one set.")
         rows.append(bases)

@@ -14,7 +14,7 @@ import zlib
 
 import numpy as np
 
-from ood_suite.runs.cli import optional
+from ood_suite.optional import optional
 
 BASES = "ACGT"
 UNKNOWN = 255
@@ -77,9 +77,7 @@ def records(path):
         ValueError: a file that is empty, truncated, or neither; a character that is no nucleotide.
         FileNotFoundError: no such file.
     """
-    from Bio.SeqIO.FastaIO import SimpleFastaParser
-    from Bio.SeqIO.QualityIO import FastqGeneralIterator
-
+    fasta, fastq = optional("Bio.SeqIO.FastaIO"), optional("Bio.SeqIO.QualityIO")
     name = "standard input" if str(path) == "-" else str(path)
     try:
         with _opened(path) as handle:
@@ -87,7 +85,7 @@ def records(path):
             if first not in (">", "@"):
                 got = f"{first!r} at its beginning" if first else "an empty file"
                 raise ValueError(f"it must begin with '>' (FASTA) or '@' (FASTQ), and has {got}")
-            parser = SimpleFastaParser if first == ">" else FastqGeneralIterator
+            parser = fasta.SimpleFastaParser if first == ">" else fastq.FastqGeneralIterator
             for title, sequence, *_ in parser(handle):
                 yield title, encode(sequence, f"record {title.split(' ')[0]!r}")
     except FileNotFoundError as error:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import genomics_ood.density  # noqa: F401 (registers the classes)
-from genomics_ood import configs, reads, screen, sequence_files, train, train_classifier
+from genomics_ood import classifier_run, configs, density_run, reads, screening, sequence_files
 from genomics_ood.extract import extract
 from ood_suite.evaluation.evaluate import evaluate
 from ood_suite.files import RunError, read_csv
@@ -75,12 +75,12 @@ def test_evaluation_of_a_sweep(sweep):
 def test_outputs_are_those_of_the_model(sweep):
     folder, data_dir = sweep
     run = Run.load(folder / "reg0_mr0")
-    outputs = extract(run, ("bacteria",), "test", data_dir)
+    outputs = extract(run, ("bacteria",), "test", data_dir=data_dir)
     assert outputs.log_prob_map.shape == (32, LENGTH) and outputs.bases.dtype == np.uint8
     np.testing.assert_allclose(outputs.log_prob, outputs.log_prob_map.sum(axis=1), rtol=1e-5)
     path = run.outputs_path("bacteria", "test")
     time = path.stat().st_mtime_ns
-    extract(run, ("bacteria",), "test", data_dir)
+    extract(run, ("bacteria",), "test", data_dir=data_dir)
     assert path.stat().st_mtime_ns == time
 
 
@@ -113,31 +113,31 @@ def tiny(**changes):
         "eval_reads": 8, "background_steps": 0, "classifier_steps": 4, "motifs": 6,
         "motif_length": 5, "hidden": 8,
     }  # fmt: skip
-    return dataclasses.replace(configs.get("bacteria"), **values | changes)
+    return dataclasses.replace(configs.EXPERIMENTS["bacteria"], **values | changes)
 
 
 def test_the_motif_classifier_and_its_scores(sweep, tmp_path):
     _, data_dir = sweep
-    run = train_classifier.train_classifier(tiny(), "tiny", tmp_path, data_dir)
+    run = classifier_run.train_classifier(tiny(), "tiny", tmp_path, data_dir)
     assert run.is_finished and run.folder.name == "motif_cnn"
     wanted = ("msp", "entropy", "odin", "mahalanobis", "energy")
     [report] = evaluate(run.folder, str(data_dir), wanted, resamples=20)
     assert set(report.values) == set(wanted) and "accuracy" in report.classifier
     assert "distance" in report.figures and "gc_content" not in report.figures
     with pytest.raises(ValueError, match="must be 0..classes - 1, at least two"):
-        train_classifier.train_classifier(tiny(filter_label=1), "x", tmp_path, data_dir)
+        classifier_run.train_classifier(tiny(filter_label=1), "x", tmp_path, data_dir)
 
 
 def test_one_class_alone(sweep, tmp_path):
     _, data_dir = sweep
-    run = train.train(tiny(filter_label=1), "tiny", tmp_path, data_dir)
+    run = density_run.train(tiny(filter_label=1), "tiny", tmp_path, data_dir)
     assert run.folder.name == "reg0_mr0_class1"
-    outputs = extract(run, ("bacteria",), "test", data_dir)
+    outputs = extract(run, ("bacteria",), "test", data_dir=data_dir)
     assert (outputs.labels == 1).all() and len(outputs) == 16
     [report] = evaluate(run.folder, str(data_dir), resamples=20)
     assert not any("not those of the training" in note for note in report.notes)
     with pytest.raises(ValueError, match="has no class 7"):
-        train.train(tiny(filter_label=7), "tiny", tmp_path, data_dir)
+        density_run.train(tiny(filter_label=7), "tiny", tmp_path, data_dir)
 
 
 @pytest.mark.parametrize(
@@ -152,7 +152,7 @@ def test_one_class_alone(sweep, tmp_path):
 )
 def test_bad_settings(sweep, tmp_path, changes, message):
     with pytest.raises(ValueError, match=message):
-        train.train(tiny(**changes), "tiny", tmp_path, sweep[1])
+        density_run.train(tiny(**changes), "tiny", tmp_path, sweep[1])
     assert not (tmp_path / "tiny").exists()
 
 
@@ -181,7 +181,7 @@ def test_screening(sweep, tmp_path):
     assert result.returncode == 0, result.stderr
     assert "32 reads, 32 scored, 0 with too few known bases" in result.stderr
     lines = [line.split("\t") for line in gzip.decompress(out.read_bytes()).decode().splitlines()]
-    assert tuple(lines[0]) == screen.COLUMNS and lines[1][:3] == ["r0", "24", "24"]
+    assert tuple(lines[0]) == screening.COLUMNS and lines[1][:3] == ["r0", "24", "24"]
     [report] = evaluate(folder, str(data_dir), ("likelihood_ratio",), resamples=20, out=tmp_path)
     scores = np.array([float(line[4]) for line in lines[1:]])
     expected = report.values["likelihood_ratio"][0] / LENGTH
@@ -192,35 +192,35 @@ def test_screening(sweep, tmp_path):
 
 
 @pytest.fixture(scope="module")
-def screening(sweep):
-    return screen.Screen.of(*sweep)
+def screen(sweep):
+    return screening.Screen.of(*sweep)
 
 
-def rows_of(screening, *sequences, min_length=5):
+def rows_of(screen, *sequences, min_length=5):
     records = [(f"r{i}", sequence_files.encode(s)) for i, s in enumerate(sequences)]
-    return list(screen.screened(screening, records, min_length))
+    return list(screening.screened(screen, records, min_length))
 
 
-def test_reads_of_any_length(screening, rng):
+def test_reads_of_any_length(screen, rng):
     text = sequence_files.decode(rng.integers(0, 4, 60).astype(np.uint8))
     whole, first, second, last, short, unknown, tiny_read, empty = rows_of(
-        screening, text, text[:24], text[24:48], text[36:], text[:9], "NN" + text[:9] + "NACGT",
+        screen, text, text[:24], text[24:48], text[36:], text[:9], "NN" + text[:9] + "NACGT",
         "ACG", "",
     )  # fmt: skip
     assert whole[4] == pytest.approx(np.mean([first[4], second[4], last[4]]))
     assert short[4] == pytest.approx(unknown[4]) and unknown[1:3] == (16, 9)
-    assert short[5] == pytest.approx(screening.thresholds[8] / 9)
+    assert short[5] == pytest.approx(screen.thresholds[8] / 9)
     assert tiny_read[3:] == (None,) * 4 == empty[3:]
     # Two windows and more: the means of validation reads spread less than single ones.
     assert whole[5] < first[5]
-    assert whole[5] == pytest.approx(screening.threshold(24, 3) / 24)
-    assert screen.text_of(empty).endswith("NA\tNA\tNA\tNA")
+    assert whole[5] == pytest.approx(screen.threshold(24, 3) / 24)
+    assert screening.text_of(empty).endswith("NA\tNA\tNA\tNA")
 
 
-def test_thresholds_accept_their_share_at_every_length(screening, sweep):
+def test_thresholds_accept_their_share_at_every_length(screen, sweep):
     held_out = reads.load("bacteria", "val", sweep[1]).bases
     for size in (6, 15, LENGTH):
-        rows = list(screen.screened(screening, [("r", read[:size]) for read in held_out], 5))
+        rows = list(screening.screened(screen, [("r", read[:size]) for read in held_out], 5))
         # The threshold is the score of one of the reads: at most one less than the share is OOD.
         # On JAX a read's score differs in its last digit with the reads beside it.
         slack = 0 if keras.backend.backend() == "tensorflow" else 1 / len(rows)
@@ -228,36 +228,36 @@ def test_thresholds_accept_their_share_at_every_length(screening, sweep):
         assert 0.05 - 1 / len(rows) - slack < share <= 0.05 + slack
 
 
-def test_the_order_and_the_number_of_reads_change_nothing(screening, rng, monkeypatch):
+def test_the_order_and_the_number_of_reads_change_nothing(screen, rng, monkeypatch):
     texts = [sequence_files.decode(row) for row in rng.integers(0, 4, (40, 30)).astype(np.uint8)]
-    expected = rows_of(screening, *texts)
-    monkeypatch.setattr(screen, "WINDOWS_AT_ONCE", 7)
-    for row, other in zip(rows_of(screening, *texts), expected, strict=True):
+    expected = rows_of(screen, *texts)
+    monkeypatch.setattr(screening, "WINDOWS_AT_ONCE", 7)
+    for row, other in zip(rows_of(screen, *texts), expected, strict=True):
         assert row[4] == pytest.approx(other[4], rel=1e-4, abs=1e-6)
 
 
-def test_the_threshold_of_long_reads_accepts_its_share(screening, rng):
+def test_the_threshold_of_long_reads_accepts_its_share(screen, rng):
     for windows in (2, 8):
         means = np.concatenate([
-            rng.choice(own, (2000, windows)).mean(axis=1) for own in screening.held_out.values()
+            rng.choice(own, (2000, windows)).mean(axis=1) for own in screen.held_out.values()
         ])  # fmt: skip
-        share = np.mean(means > screening.threshold(LENGTH, windows))
+        share = np.mean(means > screen.threshold(LENGTH, windows))
         assert share == pytest.approx(0.05, abs=0.015)
 
 
-def test_what_comes_before_an_error_is_scored(screening):
+def test_what_comes_before_an_error_is_scored(screen):
     def records():
         yield "good", sequence_files.encode("ACGTACGTAC")
         raise ValueError("cut")
 
-    rows = screen.screened(screening, records(), 5)
+    rows = screening.screened(screen, records(), 5)
     assert next(rows)[0] == "good"
     with pytest.raises(ValueError, match="cut"):
         next(rows)
 
 
 def test_the_summary():
-    summary = screen.Summary()
+    summary = screening.Summary()
     for row in (
         ("a", 24, 24, 0.5, 1.0, 0.9, 1), ("b", 30, 24, 0.2, 0.1, 0.9, 0),
         ("c", 60, 60, 0.4, 0.1, 0.9, 0), ("d", 9, 0, None, None, None, None),
@@ -279,11 +279,11 @@ def test_other_validation_reads_are_noticed(sweep, tmp_path, rng):
     bases = rng.integers(0, 4, (32, LENGTH)).astype(np.uint8)
     reads.write_file(tmp_path / "data" / "bacteria_val.npz", bases, np.arange(32) % 2, list("ab"))
     with pytest.raises(ValueError, match="are not those that .* was trained with"):
-        screen.Screen.of(folder, tmp_path / "data")
+        screening.Screen.of(folder, tmp_path / "data")
     [report] = evaluate(folder, str(tmp_path / "data"), resamples=20, out=tmp_path)
     assert any("not those of the training" in note for note in report.notes)
     with pytest.raises(ValueError, match="is a background model"):
-        screen.Screen.of(folder / "reg0_mr0.2", data_dir)
+        screening.Screen.of(folder / "reg0_mr0.2", data_dir)
 
 
 def test_validation_ood_reads_are_no_test_reads(sweep, tmp_path):
@@ -327,9 +327,9 @@ def test_a_sweep_checks_all_its_jobs_first(sweep, tmp_path):
 
 
 def test_background_steps(sweep, tmp_path):
-    run = train.train(tiny(background_steps=1, mutation_rate=0.1), "tiny", tmp_path, sweep[1])
+    run = density_run.train(tiny(background_steps=1, mutation_rate=0.1), "tiny", tmp_path, sweep[1])
     assert final_state(run.folder)[0] == "step_00000001.npz"
-    run = train.train(tiny(background_steps=1), "tiny", tmp_path, sweep[1])
+    run = density_run.train(tiny(background_steps=1), "tiny", tmp_path, sweep[1])
     assert final_state(run.folder)[0] == "step_00000002.npz"
 
 
@@ -344,4 +344,4 @@ def test_screening_refuses(sweep, tmp_path):
     )
     assert result.returncode == 1 and "an empty file" in result.stderr and not out.exists()
     with pytest.raises(RunError):
-        screen.Screen.of(tmp_path, data_dir)
+        screening.Screen.of(tmp_path, data_dir)

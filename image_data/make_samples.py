@@ -16,9 +16,10 @@ import numpy as np
 from absl import app, flags
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
-from ood_suite.data import SAMPLES, glyphs
+from ood_suite.data import glyphs
 
 FLAGS = flags.FLAGS
+SAMPLES = pathlib.Path(__file__).parent / "samples"
 
 
 def read_idx(path):

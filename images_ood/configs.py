@@ -7,6 +7,8 @@ grid. A flag overrides a single value.
 
 import dataclasses
 
+from ood_suite.runs.settings import DTYPE_HELP, DTYPES, STRATEGY_HELP, setting
+
 
 @dataclasses.dataclass(frozen=True)
 class Experiment:
@@ -15,54 +17,82 @@ class Experiment:
     Attributes:
         id_dataset: trained on; its "val" split validates, its "test" split is the ID of the result.
         ood_validation: data sets to choose a background model with; the first that is there is
-            taken.
-        ood_validation_split: which split of it.
+            taken, its split being `ood_validation_split`.
         ood_test: data sets of the result. They choose nothing.
-        mutation_rates, reg_weights: the sweep's grid of background models; reg_weight multiplies
-            the sum of squared kernel weights, beside the mean nats per image.
-        background_steps: steps of a background model (mutation_rate or reg_weight not 0); 0 for
-            total_steps.
-        learning_rate_schedule: "exponential" (learning_rate * learning_rate_decay ** step) or
-            "cosine" (to 2%).
-        ema: momentum of the average of the weights that is validated and shipped; 0 for none.
-        ema_overwrite_frequency: steps after which the weights are set to their average, again and
-            again; 0 for never.
-        eval_images: validation images per evaluation, spread evenly over the split; 0 for all.
-        strategy: None, or "mirrored" for all devices of the machine, see training.devices.
+        mutation_rates, reg_weights: the sweep's grid of background models.
+    The others: see their help.
     """
 
     id_dataset: str
     ood_validation: tuple
     ood_test: tuple
     ood_validation_split: str = "test"
-    batch_size: int = 32
-    total_steps: int = 50_000
-    background_steps: int = 0
-    eval_every: int = 1_000
-    eval_images: int = 1_000
-    random_seed: int = 1234
-    learning_rate: float = 1e-4
-    learning_rate_schedule: str = "exponential"
-    learning_rate_decay: float = 0.999995
-    momentum: float = 0.95
-    momentum2: float = 0.9995
-    ema: float = 0.999
-    ema_overwrite_frequency: int = 0
-    num_logistic_mix: int = 1
-    num_hierarchies: int = 1
-    num_resnet: int = 5
-    num_filters: int = 32
-    dropout_p: float = 0.0
-    reg_weight: float = 0.0
-    mutation_rate: float = 0.0
-    rescale_pixel_value: bool = False
-    use_weight_norm: bool = False
-    data_init: bool = False
-    class_conditional: bool = False
-    dtype: str = "float32"
-    strategy: str | None = None
-    mutation_rates: tuple = (0.1, 0.2, 0.3)
-    reg_weights: tuple = (0.0, 10.0, 100.0)
+    batch_size: int = setting(32, "Images per step.", at_least=1)
+    total_steps: int = setting(50_000, "Optimiser steps.", at_least=1)
+    background_steps: int = setting(
+        0, "Steps of a background model; 0 for as many as the foreground.", at_least=0
+    )
+    eval_every: int = setting(
+        1_000, "Steps between evaluations, which are also the checkpoints.", at_least=1
+    )
+    eval_images: int = setting(
+        1_000, "Validation images per evaluation, spread over the split; 0 for all.", at_least=0
+    )
+    random_seed: int = setting(
+        1234, "Seed of weights, order and mutation; --repeat_id is added to it.", at_least=0
+    )
+    learning_rate: float = setting(1e-4, "Adam's step size at the start.", above=0)
+    learning_rate_schedule: str = setting(
+        "exponential",
+        "How it falls: learning_rate * learning_rate_decay ** step, or by a cosine to 2%.",
+        choices=("exponential", "cosine"),
+    )
+    learning_rate_decay: float = setting(
+        0.999995, "Factor per step of the exponential schedule.", above=0, at_most=1
+    )
+    momentum: float = setting(0.95, "Adam's beta_1.", at_least=0, below=1)
+    momentum2: float = setting(0.9995, "Adam's beta_2.", at_least=0, below=1)
+    ema: float = setting(
+        0.999,
+        "Momentum of the average of the weights that is validated and shipped; 0 for none.",
+        at_least=0,
+        below=1,
+    )
+    ema_overwrite_frequency: int = setting(
+        0, "Steps after which weights become their average; 0 for never.", at_least=0
+    )
+    num_logistic_mix: int = setting(
+        1, "Components of the mixture per pixel.", at_least=1, model=True
+    )
+    num_hierarchies: int = setting(
+        1, "Blocks with stride-2 sampling in between.", at_least=1, at_most=3, model=True
+    )
+    num_resnet: int = setting(5, "Gated residual layers per block.", at_least=1, model=True)
+    num_filters: int = setting(32, "Channels of the residual layers.", at_least=1, model=True)
+    dropout_p: float = setting(0.0, "Dropout probability.", at_least=0, below=1, model=True)
+    reg_weight: float = setting(
+        0.0,
+        "L2: times the sum of squared kernel weights, beside the mean nats per image.",
+        at_least=0,
+        model=True,
+    )
+    mutation_rate: float = setting(
+        0.0,
+        "Probability that a pixel is replaced in training.",
+        at_least=0,
+        at_most=1,
+        model=True,
+    )
+    rescale_pixel_value: bool = setting(
+        False, "Feed the network [-1, 1] in place of 0..255.", model=True
+    )
+    use_weight_norm: bool = setting(False, "Weight normalisation.", model=True)
+    data_init: bool = setting(False, "Data-dependent start; needs --use_weight_norm.")
+    class_conditional: bool = setting(False, "Condition on the class label.")
+    dtype: str = setting("float32", DTYPE_HELP, choices=DTYPES)
+    strategy: str | None = setting(None, STRATEGY_HELP, choices=("mirrored",))
+    mutation_rates: tuple = setting((0.1, 0.2, 0.3), "Mutation rates of the background models.")
+    reg_weights: tuple = setting((0.0, 10.0, 100.0), "Penalties of the background models.")
 
 
 _FASHION = {
@@ -101,7 +131,7 @@ _HOURS = {
     "ema_overwrite_frequency": 500,
     "num_resnet": 2,
     "rescale_pixel_value": True,
-    "dtype": "mixed_bfloat16",
+    "dtype": "auto",
 }
 
 EXPERIMENTS = {
@@ -127,10 +157,3 @@ EXPERIMENTS = {
         **_FASHION | _SMALL, mutation_rates=(0.3,), reg_weights=(10.0, 100.0)
     ),
 }
-
-
-def get(name):
-    """The experiment of that name; ValueError lists the known names."""
-    if name not in EXPERIMENTS:
-        raise ValueError(f"Unknown experiment {name!r}. Known: {', '.join(EXPERIMENTS)}.")
-    return EXPERIMENTS[name]

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from keras import ops
 
-from ood_suite.runs.cli import optional
+from ood_suite.optional import optional
 
 MINIMUM_RESCALED_SCALE = float(np.exp(-7.0))  # in units of the rescaled input, [-1, 1]
 MINIMUM_RAW_SCALE = 0.25  # in pixels, 0..255

@@ -11,10 +11,12 @@ import tarfile
 
 import numpy as np
 from absl import flags, logging
+from PIL import Image, UnidentifiedImageError
 
 from ood_suite import data
 from ood_suite.data.glyphs import LETTERS
 from ood_suite.data.npz import write_images
+from ood_suite.progress import progress
 from ood_suite.runs.cli import run_app
 
 FLAGS = flags.FLAGS
@@ -59,11 +61,8 @@ def convert(source):
     The label is the name of the file's folder; files elsewhere and other suffixes than .png are
     ignored.
     """
-    from PIL import Image, UnidentifiedImageError
-    from tqdm.auto import tqdm
-
     images, unreadable = {}, []
-    for path, content in tqdm(entries(source), desc="notMNIST", unit="file", mininterval=2):
+    for path, content in progress(entries(source), desc="notMNIST", unit="file"):
         if path.suffix.lower() != ".png" or path.parent.name not in tuple(LETTERS):
             continue
         try:

@@ -22,6 +22,8 @@ import numpy as np
 from keras import layers, ops
 
 from images_ood import logistic_mixture
+from images_ood.configs import Experiment
+from ood_suite.runs.settings import check
 from ood_suite.training import devices
 from ood_suite.training.mutation import Mutation
 
@@ -91,7 +93,8 @@ class PixelCNN(keras.Model):
             "num_classes": num_classes,
             "seed": seed,
         }
-        check_options(self.options)
+        check(Experiment, self.options)
+        check_shape(self.options["image_shape"], num_hierarchies)
         self.mutation = Mutation(mutation_rate, num_symbols=256, smallest_offset=0, seed=seed)
         self.network = _build_network(self.options, self.dtype_policy)
         self.bits_tracker = keras.metrics.Mean(name="bits_per_dim")
@@ -210,28 +213,17 @@ def bits_per_dim(log_prob, image_shape):
     return -np.asarray(log_prob, np.float64) / (np.log(2.0) * np.prod(image_shape))
 
 
-def check_options(options):
-    """ValueError for an option of PixelCNN out of range; see its arguments."""
-    height, width, channels = options["image_shape"]
+def check_shape(image_shape, num_hierarchies):
+    """ValueError for images that the blocks cannot halve."""
+    height, width, channels = image_shape
     if min(height, width, channels) < 1:
-        raise ValueError(f"`image_shape` must be positive. Received: {options['image_shape']}.")
-    if options["num_hierarchies"] not in (1, 2, 3):
-        raise ValueError(
-            f"`num_hierarchies` must be 1, 2 or 3. Received: {options['num_hierarchies']}."
-        )
-    step = 2 ** (options["num_hierarchies"] - 1)
+        raise ValueError(f"`image_shape` must be positive. Received: {image_shape}.")
+    step = 2 ** (num_hierarchies - 1)
     if height % step or width % step:
         raise ValueError(
-            f"With num_hierarchies={options['num_hierarchies']}, height and width must be "
-            f"divisible by {step}. Received: image_shape={options['image_shape']}."
+            f"With num_hierarchies={num_hierarchies}, height and width must be "
+            f"divisible by {step}. Received: image_shape={image_shape}."
         )
-    for name in ("num_resnet", "num_filters", "num_logistic_mix"):
-        if options[name] < 1:
-            raise ValueError(f"`{name}` must be at least 1. Received: {options[name]}.")
-    if not 0.0 <= options["dropout_p"] < 1.0:
-        raise ValueError(f"`dropout_p` must lie in [0, 1). Received: {options['dropout_p']}.")
-    if not 0.0 <= options["reg_weight"] < np.inf:
-        raise ValueError(f"`reg_weight` must not be negative. Received: {options['reg_weight']}.")
 
 
 def _build_network(options, dtype):

@@ -11,54 +11,23 @@ import pathlib
 import numpy as np
 from absl import flags, logging
 
-from images_ood import logistic_mixture
-from images_ood.extract import load_model
 from ood_suite import data
+from ood_suite.data.pictures import save_image_grid
 from ood_suite.data.transforms import to_shape
-from ood_suite.evaluation import figures
-from ood_suite.files import RunError, atomic_path
-from ood_suite.runs.cli import optional, run_app
+from ood_suite.files import atomic_path
+from ood_suite.runs import cli
 from ood_suite.runs.run import Run
 
 FLAGS = flags.FLAGS
 
 
-def draw(model, count, seed, labels=None):
-    """Samples images pixel by pixel: one pass of the network per pixel, of all images at once.
-
-    Args:
-        model: PixelCNN. count: number of images. seed: int. labels: (count,) for a
-            class-conditional model.
-
-    Returns:
-        uint8 (count, height, width, channels).
-    """
-    import keras
-    from tqdm.auto import tqdm
-
-    if keras.backend.backend() != "tensorflow":  # TensorFlow Probability draws the pixels
-        raise RunError("Sampling needs TensorFlow: repeat with KERAS_BACKEND=tensorflow.")
-    tf = optional("tensorflow")
-    height, width, _ = model.options["image_shape"]
-    images = np.zeros((count, *model.options["image_shape"]), np.float32)
-
-    @tf.function(reduce_retracing=True)
-    def propose(images, stateless_seed):
-        mixture = model.mixture(images, labels)
-        return logistic_mixture.distribution(mixture).sample(seed=stateless_seed)
-
-    with tqdm(total=height * width, desc="sampling", unit="pixel", mininterval=2) as bar:
-        for pixel in range(height * width):
-            row, column = divmod(pixel, width)
-            proposal = propose(tf.constant(images), tf.constant([seed, pixel]))
-            images[:, row, column] = proposal[:, row, column]
-            bar.update()
-    return images.astype(np.uint8)
-
-
 def main(_):
-    run = Run.load(FLAGS.run)
+    run = Run.load(cli.run_folder())
     run.require_finished()
+    from images_ood import sampling  # load Keras and matplotlib, which --help need not wait for
+    from images_ood.extract import load_model
+    from ood_suite.evaluation import figures
+
     model = load_model(run)
     name = f"bits_{FLAGS.dataset}.png" if FLAGS.dataset else "samples.png"
     path = pathlib.Path(FLAGS.out) if FLAGS.out else run.folder / "report" / name
@@ -77,12 +46,12 @@ def main(_):
     else:
         classes = model.options["num_classes"]
         labels = np.arange(FLAGS.num_samples) % classes if classes else None
-        figures.save_image_grid(path, draw(model, FLAGS.num_samples, FLAGS.seed, labels))
+        save_image_grid(path, sampling.draw(model, FLAGS.num_samples, FLAGS.seed, labels))
     logging.info("Wrote %s.", path)
 
 
 if __name__ == "__main__":
-    flags.DEFINE_string("run", None, "Run folder of a finished training.")
+    cli.define_run("Run folder of a finished training.", checkpoint=False)
     flags.DEFINE_integer("num_samples", 16, "Images to draw.", lower_bound=1)
     flags.DEFINE_integer("seed", 0, "Seed of the samples.")
     flags.DEFINE_string(
@@ -90,7 +59,6 @@ if __name__ == "__main__":
     )
     flags.DEFINE_enum("split", "test", data.SPLITS, "Split of --dataset.")
     flags.DEFINE_integer("num_images", 8, "Images of --dataset to show.", lower_bound=1)
-    flags.DEFINE_string("data_dir", None, "Folder of the npz files; default: image_data.")
+    cli.define_data_dir("image_data")
     flags.DEFINE_string("out", None, "Path of the PNG; default: in the run's report/.")
-    flags.mark_flag_as_required("run")
-    run_app(main)
+    cli.run_app(main)

@@ -15,7 +15,9 @@ from absl import flags, logging
 
 from ood_suite import data
 from ood_suite.data.npz import write_images
-from ood_suite.runs.cli import optional, run_app
+from ood_suite.optional import optional
+from ood_suite.progress import progress
+from ood_suite.runs.cli import run_app
 
 FLAGS = flags.FLAGS
 NAMES = ("cifar10", "cifar100", "fashion_mnist", "mnist", "svhn_cropped")
@@ -25,13 +27,9 @@ def read(name, split, tfds_dir=None):
     """One official split in stored order: images uint8 (n, height, width, channels), labels int32
     (n,).
     """
-    from tqdm.auto import tqdm
-
     tfds = optional("tensorflow_datasets")
     dataset = tfds.load(name, split=split, data_dir=tfds_dir, shuffle_files=False)
-    examples = list(
-        tqdm(tfds.as_numpy(dataset), desc=f"{name} {split}", unit="image", mininterval=2)
-    )
+    examples = list(progress(tfds.as_numpy(dataset), desc=f"{name} {split}", unit="image"))
     images = np.stack([example["image"] for example in examples])
     return images, np.array([example["label"] for example in examples], np.int32)
 

@@ -11,6 +11,7 @@ import pytest
 
 from ood_suite.data.npz import write_images
 from ood_suite.files import read_csv
+from ood_suite.runs.extraction import Parts
 from tests.support import ROOT, assert_same_run, command, final_state
 
 TINY = (
@@ -61,18 +62,18 @@ def test_killed_runs_end_bit_identical(small_data, tmp_path):
 
 @pytest.fixture
 def run_in_process(small_data, tmp_path):
-    """Calls images_ood.train.train with a tiny experiment; returns the Run."""
+    """Calls density_run.train with a tiny experiment; returns the Run."""
     import dataclasses
 
     from images_ood import configs
-    from images_ood.train import train as train_function
+    from images_ood.density_run import train as train_function
 
     def call(data_dir=small_data, **overrides):
         tiny = {
             "num_filters": 4, "num_resnet": 1, "batch_size": 8, "total_steps": 4, "eval_every": 2,
             "eval_images": 8, "background_steps": 0,
         }  # fmt: skip
-        experiment = dataclasses.replace(configs.get("fashion_small"), **tiny | overrides)
+        experiment = dataclasses.replace(configs.EXPERIMENTS["fashion_small"], **tiny | overrides)
         return train_function(experiment, "tiny", tmp_path / "out", data_dir)
 
     return call
@@ -150,7 +151,7 @@ def test_a_class_condition_is_marginalised_when_scoring(run_in_process, small_da
     from images_ood.extract import extract, load_model
 
     run = run_in_process(class_conditional=True, total_steps=30, learning_rate=0.01)
-    outputs = extract(run, ("mnist",), "test", small_data, maps=True)
+    outputs = extract(run, ("mnist",), "test", data_dir=small_data, parts=Parts(maps=True))
     model = load_model(run)
     by_class = [
         model.predict([outputs.images, np.full(len(outputs), label)], verbose=0).sum((1, 2))
@@ -164,11 +165,13 @@ def test_a_class_condition_is_marginalised_when_scoring(run_in_process, small_da
 
 def test_explicit_steps_hold_for_a_background_too():
     from images_ood import configs
-    from images_ood.train import overridden
+    from ood_suite.runs.settings import replaced
 
-    found = overridden(configs.get("fashion_small"), {"total_steps": 7})
+    found = replaced(configs.EXPERIMENTS["fashion_small"], {"total_steps": 7})
     assert (found.total_steps, found.background_steps) == (7, 0)
-    found = overridden(configs.get("fashion_small"), {"total_steps": 7, "background_steps": 3})
+    found = replaced(
+        configs.EXPERIMENTS["fashion_small"], {"total_steps": 7, "background_steps": 3}
+    )
     assert (found.total_steps, found.background_steps) == (7, 3)
 
 

@@ -126,19 +126,19 @@ def test_extraction_survives_a_kill(sweep, tmp_path):
     shutil.copytree(out_dir / "fashion_small" / "reg0_mr0", run)
     shutil.rmtree(run / "outputs", ignore_errors=True)
     arguments = (f"--run={run}", f"--data_dir={data_dir}")
-    cut = command("images_ood.extract", *arguments, kill_at=("save", 2))
+    cut = command("ood_suite.extract", *arguments, kill_at=("save", 2))
     assert cut.returncode == -signal.SIGKILL
     finished = run / "outputs" / "fashion_mnist_val_maps.npz"
     before = finished.stat().st_mtime_ns
     assert not (run / "outputs" / "fashion_mnist_test_maps.npz").exists()
-    result = command("images_ood.extract", *arguments)
+    result = command("ood_suite.extract", *arguments)
     assert result.returncode == 0, result.stderr
     assert finished.stat().st_mtime_ns == before
     outputs = Outputs.load(run / "outputs" / "mnist_test_maps.npz")
     assert outputs.log_prob_map.shape == (20, 8, 8)
     np.testing.assert_allclose(outputs.log_prob_map.sum((1, 2)), outputs.log_prob, rtol=1e-5)
     finished.write_bytes(finished.read_bytes()[:300])
-    damaged = command("images_ood.extract", *arguments)
+    damaged = command("ood_suite.extract", *arguments)
     assert damaged.returncode == 1 and "fashion_mnist_val_maps.npz cannot be read" in damaged.stderr
 
 
@@ -150,13 +150,13 @@ def test_outputs_follow_the_data_and_the_model(sweep, tmp_path):
     shutil.copytree(out_dir / "fashion_small" / "reg0_mr0", folder)
     copied = shutil.copytree(data_dir, tmp_path / "data")
     run = Run.load(folder)
-    first = extract(run, ("mnist",), "test", copied)
+    first = extract(run, ("mnist",), "test", data_dir=copied)
     images = np.full((5, 8, 8, 1), 9, np.uint8)
     write_images(copied / "mnist_test.npz", images, np.zeros(5))
-    second = extract(run, ("mnist",), "test", copied)
+    second = extract(run, ("mnist",), "test", data_dir=copied)
     assert len(first) == 20 and len(second) == 5
     shutil.copy(out_dir / "fashion_small" / "reg0_mr0_repeat1" / "model.keras", run.model_path)
-    third = extract(run, ("mnist",), "test", copied)
+    third = extract(run, ("mnist",), "test", data_dir=copied)
     assert (third.log_prob != second.log_prob).all()
 
 
@@ -166,7 +166,7 @@ def test_a_damaged_model_and_an_unfinished_run_are_named(sweep, tmp_path):
     shutil.copytree(out_dir / "fashion_small" / "reg0_mr0", folder)
     shutil.rmtree(folder / "outputs", ignore_errors=True)
     (folder / "model.keras").write_bytes((folder / "model.keras").read_bytes()[:1000])
-    result = command("images_ood.extract", f"--run={folder}", f"--data_dir={data_dir}")
+    result = command("ood_suite.extract", f"--run={folder}", f"--data_dir={data_dir}")
     assert result.returncode == 1 and "model.keras cannot be read" in result.stderr
     (folder / "model.keras").unlink()
     result = evaluate(folder, data_dir)
@@ -215,7 +215,7 @@ def test_cifar_chooses_on_validation_images():
     from images_ood import configs
 
     for name in ("cifar", "cifar_small"):
-        assert configs.get(name).ood_validation_split == "val"
+        assert configs.EXPERIMENTS[name].ood_validation_split == "val"
 
 
 @pytest.mark.tensorflow

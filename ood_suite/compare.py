@@ -8,175 +8,24 @@ their mean and standard deviation. OOD sets that not all have are left out. Writ
 comparison.md and comparison.png.
 """
 
-import dataclasses
 import pathlib
 
-import numpy as np
 from absl import flags
 
-from ood_suite import intervals
-from ood_suite.evaluation import figures
-from ood_suite.files import RunError, atomic_path, load_npz, read_json, write_csv, write_text
-from ood_suite.runs.cli import run_app
+from ood_suite.runs import cli
 
 FLAGS = flags.FLAGS
-
-
-@dataclasses.dataclass
-class Entry:
-    """One score of one report.
-
-    Attributes:
-        name: of the run, with the checkpoint if it is not the last, and the score if there are
-            several. groups: the report's repeats. values: see report.values_by_name.
-    """
-
-    name: str
-    score: str
-    groups: list
-    values: dict
-
-    def rows(self, ood):
-        """The result rows of all repeats on one OOD set."""
-        every = [row for group in self.groups for row in group["rows"]]
-        return [row for row in every if (row["score"], row["ood"]) == (self.score, ood)]
-
-    def pair(self, ood, repeat_id):
-        """(ID values, OOD values) of a repeat, or of the first one if there is no such repeat."""
-        known = [group["repeat_id"] for group in self.groups]
-        start = f"{repeat_id if repeat_id in known else known[0]}/{self.score}"
-        return self.values[f"{start}/id"], self.values[f"{start}/ood/{ood}"]
-
-
-def read(folders, scores):
-    """(the Entries of report folders, the OOD sets that all of them have).
-
-    Raises:
-        RunError: a folder that holds no report, or one with other data under a test set's name.
-        ValueError: a score that a report has not.
-    """
-    folders = [pathlib.Path(folder) for folder in folders]
-    entries, tested = [], []
-    for folder, name in zip(folders, _names(folders), strict=True):
-        if not (folder / "results.json").exists() or not (folder / "values.npz").exists():
-            raise RunError(f"{folder} holds no report. `python -m ood_suite.eval` makes it.")
-        groups = read_json(folder / "results.json")["groups"]
-        tested.append(groups[0]["test_sets"])
-        for ood, mark in tested[-1].items():
-            if tested[0].get(ood, mark) != mark:
-                raise RunError(f"{folder} and {folders[0]} are about different test sets: {ood}.")
-        values = load_npz(folder / "values.npz")
-        known = list(dict.fromkeys(row["score"] for row in groups[0]["rows"]))
-        for score in scores:
-            if score not in known:
-                raise ValueError(f"{folder} has no score {score!r}. It has: {', '.join(known)}.")
-            title = f"{name}: {score}" if len(scores) > 1 else name
-            entries.append(Entry(title, score, groups, values))
-    common = [ood for ood in tested[0] if ood != "id" and all(ood in sets for sets in tested)]
-    if not common:
-        raise RunError("These reports have no OOD set in common.")
-    return entries, common
-
-
-def _names(folders):
-    """What tells the runs apart: the name of the run's folder, with its parents' as needed."""
-    paths = [folder.resolve() for folder in folders]
-    if len(set(paths)) < len(paths):
-        raise ValueError("A report is given twice.")
-    for depth in range(1, 6):
-        names = []
-        for path in paths:
-            checkpoint = path.name.removeprefix("report").removeprefix("_")
-            run = "/".join(path.parent.parts[-depth:])
-            names.append(f"{run} ({checkpoint})" if checkpoint else run)
-        if len(set(names)) == len(names):
-            break
-    return names
-
-
-def compare(entries, ood_sets):
-    """One dict per entry and OOD set: metrics (means over repeats, with their standard deviation),
-    interval of the AUROC, accuracy, and the difference to the first entry.
-    """
-    rows = []
-    for ood in ood_sets:
-        for entry in entries:
-            found = entry.rows(ood)
-            row = {"run": entry.name, "ood": ood, "repeats": len(found)}
-            for metric in ("auroc", "fpr95_id_positive", "aupr_in", "aupr_out", "oscr"):
-                values = [r[metric] for r in found if metric in r]
-                if values:
-                    row[metric] = float(np.mean(values))
-                if len(values) > 1:
-                    row[f"{metric}_std"] = float(np.std(values, ddof=1))
-            if len(found) == 1 and "auroc_low" in found[0]:
-                row |= {key: found[0][key] for key in ("auroc_low", "auroc_high")}
-            accuracies = [g["classifier"].get("accuracy") for g in entry.groups]
-            if None not in accuracies:
-                row["accuracy"] = float(np.mean(accuracies))
-            if entry is not entries[0]:
-                row |= _difference(entry, entries[0], ood)
-            rows.append(row)
-    return rows
-
-
-def _difference(entry, baseline, ood):
-    """The paired difference with its interval; over several repeats, each with the same repeat of
-    the baseline, mean and standard deviation.
-    """
-    found = [
-        intervals.paired_auroc_difference(entry.pair(ood, number), baseline.pair(ood, number))
-        for number in (group["repeat_id"] for group in entry.groups)
-    ]
-    if len(found) == 1:
-        return {f"versus_{key}": value for key, value in found[0].items()}
-    values = [row["difference"] for row in found]
-    return {
-        "versus_difference": float(np.mean(values)),
-        "versus_std": float(np.std(values, ddof=1)),
-    }
-
-
-def table(rows):
-    """The comparison as a table in Markdown."""
-    lines = [
-        "| run | OOD | AUROC | FPR95 ID+ | ID accuracy | AUROC minus the first's |",
-        "|---|---|---|---|---|---|",
-    ]
-    for row in rows:
-        cells = [row["run"], row["ood"], _cell(row, "auroc"), _cell(row, "fpr95_id_positive")]
-        cells.append(f"{row['accuracy']:.4f}" if "accuracy" in row else "")
-        if "versus_difference" in row:
-            cells.append(f"{row['versus_difference']:+.3f} {_spread(row, 'versus', '+')}")
-        else:
-            cells.append("")
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines) + "\n"
-
-
-def _cell(row, metric):
-    return f"{row[metric]:.3f} {_spread(row, metric)}".strip()
-
-
-def _spread(row, start, sign=""):
-    if f"{start}_std" in row:
-        return f"({row[f'{start}_std']:.3f})"
-    if f"{start}_low" in row:
-        return f"[{row[f'{start}_low']:{sign}.3f}, {row[f'{start}_high']:{sign}.3f}]"
-    return ""
 
 
 def main(_):
     if not FLAGS.scores:
         raise ValueError("--scores is empty.")
-    rows = compare(*read(FLAGS.reports, FLAGS.scores))
-    text, out = table(rows), pathlib.Path(FLAGS.out)
-    write_csv(out / "comparison.csv", rows)
-    write_text(out / "comparison.md", text)
-    with atomic_path(out / "comparison.png") as temporary:
-        figures.comparison(rows).savefig(temporary, format="png", bbox_inches="tight")
-    print(text)
-    print("[95% interval], or (standard deviation over repeats). " + f"Written to {out}.")
+    from ood_suite.evaluation import comparison  # loads matplotlib, which --help need not
+
+    rows = comparison.compare(*comparison.read(FLAGS.reports, FLAGS.scores))
+    comparison.write(pathlib.Path(FLAGS.out), rows)
+    print(comparison.table(rows))
+    print(f"[95% interval], or (standard deviation over repeats). Written to {FLAGS.out}.")
 
 
 if __name__ == "__main__":
@@ -184,4 +33,4 @@ if __name__ == "__main__":
     flags.DEFINE_list("scores", ["energy"], "Scores to compare.")
     flags.DEFINE_string("out", "output/comparison", "Folder of what is written.")
     flags.mark_flag_as_required("reports")
-    run_app(main)
+    cli.run_app(main)

@@ -8,18 +8,23 @@ array([False,  True])
 """
 
 import json
+import math
 import pathlib
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
 from ood_suite import metrics, scores
 from ood_suite.files import atomic_path, load_npz
+from ood_suite.outputs import Outputs
 from ood_suite.scores.checks import class_labels
-from ood_suite.scores.gaussian import TiedGaussian
-from ood_suite.scores.subspace import Residual
 
-PARTS = {"Residual": Residual, "TiedGaussian": TiedGaussian}  # that a learner may hold
 SOURCE = ("model_fingerprint", "features_layer")  # what must not change between fit and use
+# What a file says of a detector -> its type.
+SETTINGS = {
+    "name": str, "acceptance": float, "threshold": float, "parameters": dict, "source": dict,
+}  # fmt: skip
 
 
 class Detector:
@@ -35,14 +40,21 @@ class Detector:
         source_: model and layer that the fit saw, as far as its Outputs say.
     """
 
-    def __init__(self, name, acceptance=0.95, parameters=None):
+    def __init__(
+        self, name: str, acceptance: float = 0.95, parameters: Mapping[str, Any] | None = None
+    ):
         self.name = name
         self.acceptance = acceptance
         self.parameters = dict(parameters or {})
         self.entry = scores.get(name)
         self.learner = self.entry.make(self.parameters)
 
-    def fit(self, held_out, training=None, validation_ood=None):
+    def fit(
+        self,
+        held_out: Outputs,
+        training: Outputs | None = None,
+        validation_ood: Outputs | None = None,
+    ) -> "Detector":
         """Learns what the score learns, and the threshold.
 
         Args:
@@ -68,7 +80,10 @@ class Detector:
                 class_labels(labels, len(source), source.logits.shape[1])
             self.learner.fit(*source.require(self.entry.fit_needs, self.name))
         if getattr(self.learner, "judge_needs", ()):
-            source = held_out if self.learner.judge_on == "held_out" else training
+            if training is None or self.learner.judge_on == "held_out":
+                source = held_out
+            else:
+                source = training
             needs = list(self.entry.needs) + ["labels"] * ("labels" in self.learner.judge_needs)
             self.learner.fit_judge(*source.require(needs, self.name))
         if hasattr(self.learner, "fit_validation"):
@@ -80,7 +95,7 @@ class Detector:
         self.threshold_ = metrics.threshold_at(self.score(held_out), self.acceptance)
         return self
 
-    def score(self, outputs):
+    def score(self, outputs: Outputs) -> np.ndarray:
         """float64 (n,), higher = more OOD.
 
         Raises:
@@ -101,16 +116,18 @@ class Detector:
                     f"{outputs.meta[key]!r} ({outputs.meta.get('dataset', 'unnamed data')})."
                 )
 
-    def is_ood(self, outputs):
+    def is_ood(self, outputs: Outputs) -> np.ndarray:
         """bool (n,): score > threshold_."""
-        if not hasattr(self, "threshold_"):
-            raise ValueError("The detector has no threshold: call fit first.")
+        self._require_threshold()
         return self.score(outputs) > self.threshold_
 
-    def save(self, path):
-        """Writes name, threshold and everything learned as one npz, without pickle."""
+    def _require_threshold(self):
         if not hasattr(self, "threshold_"):
             raise ValueError("The detector has no threshold: call fit first.")
+
+    def save(self, path: str | pathlib.Path) -> None:
+        """Writes name, threshold and everything learned as one npz, without pickle."""
+        self._require_threshold()
         settings = {
             "name": self.name,
             "acceptance": float(self.acceptance),
@@ -118,47 +135,45 @@ class Detector:
             "parameters": {name: np.asarray(v).item() for name, v in self.parameters.items()},
             "source": self.source_,
         }
-        arrays = dict(_learned(self.learner, "learned")) if self.entry.learns else {}
+        arrays = self.learner.get_arrays() if self.entry.learns else {}
+        named: dict[str, Any] = {f"learned/{name}": array for name, array in arrays.items()}
         with atomic_path(pathlib.Path(path)) as temporary, open(temporary, "wb") as file:
-            np.savez(file, detector=json.dumps(settings), **arrays)
+            np.savez(file, detector=np.array(json.dumps(settings)), **named)
 
     @classmethod
-    def load(cls, path):
-        """Reads what `save` wrote; it scores identically."""
+    def load(cls, path: str | pathlib.Path) -> "Detector":
+        """Reads what `save` wrote; it scores identically.
+
+        Raises:
+            ValueError: a file that holds no detector, or not the arrays of its score.
+        """
         arrays = load_npz(path, mapped=True)
         if "detector" not in arrays:
             raise ValueError(f"{path} holds no detector. Received: {sorted(arrays)}.")
-        settings = json.loads(str(arrays.pop("detector")))
+        settings = _settings(path, str(arrays.pop("detector")))
         detector = cls(settings["name"], settings["acceptance"], settings["parameters"])
         detector.threshold_, detector.source_ = settings["threshold"], settings["source"]
+        learned = {name.removeprefix("learned/"): array for name, array in arrays.items()}
+        try:
+            if detector.entry.learns:
+                detector.learner.set_arrays(learned)
+            elif learned:
+                raise ValueError(f"{detector.name} learns nothing. Received: {sorted(learned)}.")
+        except ValueError as error:
+            raise ValueError(f"{path} is not a whole detector: {error}") from error
         detector._fitted = True
-        for name, array in arrays.items():
-            _put(detector.learner, name.split("/")[1:], array[()])
         return detector
 
 
-def _learned(learner, prefix):
-    """(path, array) of all that a learner and the learners within it know."""
-    for name, value in vars(learner).items():
-        if name in ("shapers", "judge"):
-            inner = value if name == "shapers" else {"judge": value}
-            for key, part in inner.items():
-                if hasattr(part, "fit"):
-                    yield from _learned(part, f"{prefix}/{key}")
-        elif type(value).__name__ in PARTS:
-            yield from _learned(value, f"{prefix}/{name}:{type(value).__name__}")
-        elif name.endswith("_"):
-            yield f"{prefix}/{name}", value
-
-
-def _put(learner, path, value):
-    """Sets what `_learned` named."""
-    for step in path[:-1]:
-        name, _, kind = step.partition(":")
-        if kind:
-            if not hasattr(learner, name):
-                setattr(learner, name, PARTS[kind]())
-            learner = getattr(learner, name)
-        else:
-            learner = learner.judge if name == "judge" else learner.shapers[name]
-    setattr(learner, path[-1], value)
+def _settings(path, text):
+    """What a file says of its detector, checked."""
+    try:
+        settings = json.loads(text)
+        wrong = [n for n, kind in SETTINGS.items() if not isinstance(settings[n], kind)]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"{path} holds no detector: its description is damaged ({error})."
+        ) from error
+    if wrong or not math.isfinite(settings["threshold"]):
+        raise ValueError(f"{path} holds no detector: `{(wrong or ['threshold'])[0]}` is damaged.")
+    return settings

@@ -15,25 +15,34 @@ RUN/report/.
 from absl import flags
 
 from ood_suite import scores
-from ood_suite.evaluation.evaluate import evaluate
-from ood_suite.runs.cli import run_app
+from ood_suite.runs import cli
 
 FLAGS = flags.FLAGS
 
 
 def main(_):
+    from ood_suite.evaluation.evaluate import evaluate  # loads matplotlib, which --help need not
+
     evaluate(
-        FLAGS.run, FLAGS.data_dir, FLAGS.scores, FLAGS.tune, FLAGS.checkpoint, FLAGS.inner_layers,
-        FLAGS.ood_near, FLAGS.ood_far, FLAGS.baseline, FLAGS.repeats, FLAGS.allow_overlap,
-        FLAGS.resamples, FLAGS.out,
-    )  # fmt: skip
+        cli.run_folder(),
+        data_dir=FLAGS.data_dir,
+        wanted=FLAGS.scores,
+        tuning=FLAGS.tune,
+        checkpoint=FLAGS.checkpoint,
+        inner_layers=FLAGS.inner_layers,
+        near=FLAGS.ood_near,
+        far=FLAGS.ood_far,
+        baseline=FLAGS.baseline,
+        repeats=FLAGS.repeats,
+        allow_overlap=FLAGS.allow_overlap,
+        resamples=FLAGS.resamples,
+        out=FLAGS.out,
+    )
 
 
 if __name__ == "__main__":
-    flags.DEFINE_string("run", None, "A run folder, or a folder of runs (an experiment's).")
-    flags.DEFINE_string(
-        "data_dir", None, "Folder of the npz files; default: image_data or genomics_data."
-    )
+    cli.define_run("A run folder, or a folder of runs (an experiment's).")
+    cli.define_data_dir("image_data or genomics_data")
     flags.DEFINE_list(
         "scores",
         ["all"],
@@ -41,7 +50,6 @@ if __name__ == "__main__":
         f"react+energy, of the shapers {', '.join(scores.SHAPERS)}.",
     )
     flags.DEFINE_bool("tune", False, "Search each score's grid on validation OOD (classifiers).")
-    flags.DEFINE_string("checkpoint", "last", "Model of the run: last, best, first, epoch_<n>.")
     flags.DEFINE_list("inner_layers", [], "Layers of a classifier for mahalanobis_layers.")
     flags.DEFINE_list("ood_near", [], "OOD test sets near to the ID set, in place of the run's.")
     flags.DEFINE_list("ood_far", [], "OOD test sets far from the ID set, in place of the run's.")
@@ -58,5 +66,4 @@ if __name__ == "__main__":
         "resamples", 1000, "Bootstrap resamples behind the intervals.", lower_bound=10
     )
     flags.DEFINE_string("out", None, "Folder of the report; default: RUN/report.")
-    flags.mark_flag_as_required("run")
-    run_app(main)
+    cli.run_app(main)

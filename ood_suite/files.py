@@ -29,6 +29,10 @@ class BusyError(RunError):
     """Another process writes to the folder."""
 
 
+# Errors whose message says what to mend; any other one shows where it came from.
+MENDABLE = (ValueError, RunError, OSError, FloatingPointError)
+
+
 @contextlib.contextmanager
 def atomic_path(path):
     """Yields a temporary path beside `path`, which replaces `path` in one step when the block ends
@@ -103,8 +107,14 @@ def fingerprint(*arrays):
     for array in arrays:
         array = np.ascontiguousarray(array)
         digest.update(f"{array.dtype.str}{array.shape}".encode())
-        digest.update(memoryview(array).cast("B") if array.size else b"")
+        digest.update(memoryview(array.data).cast("B") if array.size else b"")
     return digest.hexdigest()[:16]
+
+
+def example_hashes(examples):
+    """uint64 (n,), of the bytes of each example."""
+    digests = [hashlib.blake2b(example.tobytes(), digest_size=8).digest() for example in examples]
+    return np.frombuffer(b"".join(digests), np.uint64)
 
 
 @contextlib.contextmanager
@@ -181,8 +191,7 @@ def _mapped_members(path):
             shape, fortran, dtype = read_header(file)
             if dtype.hasobject:
                 raise ValueError("it holds Python objects")
-            order = "F" if fortran else "C"
             maps[member.filename.removesuffix(".npy")] = np.memmap(
-                path, dtype, "r", file.tell(), shape, order
+                path, dtype, "r", file.tell(), shape, "F" if fortran else "C"
             )
     return maps

@@ -72,9 +72,9 @@ class Outputs:
     features: np.ndarray | None = None
     head_kernel: np.ndarray | None = None
     head_bias: np.ndarray | None = None
-    logits_perturbed: dict | None = None
-    layer_features: dict | None = None
-    member_logits: dict | None = None
+    logits_perturbed: dict[str, np.ndarray] | None = None
+    layer_features: dict[str, np.ndarray] | None = None
+    member_logits: dict[str, np.ndarray] | None = None
     log_prob: np.ndarray | None = None
     log_prob_map: np.ndarray | None = None
     background_log_prob: np.ndarray | None = None
@@ -87,7 +87,7 @@ class Outputs:
     meta: dict = dataclasses.field(default_factory=dict)
 
     def __post_init__(self):
-        sizes = {}
+        sizes: dict[str, tuple[int, str]] = {}
         for name, array in self.arrays().items():
             shape = SHAPES[name] if name in SHAPES else MAPPINGS[name.split("/")[0]]
             _check(name, array, shape, sizes)
@@ -107,11 +107,14 @@ class Outputs:
 
     def _check_head(self):
         """ValueError if features @ head_kernel + head_bias is not logits, on the first rows."""
-        parts = (self.features, self.logits, self.head_kernel, self.head_bias)
-        if any(part is None for part in parts) or not len(self):
+        if self.features is None or self.logits is None or not len(self):
             return
-        features, logits = (np.asarray(part[:HEAD_ROWS], np.float64) for part in parts[:2])
-        kernel, bias = (np.asarray(part, np.float64) for part in parts[2:])
+        if self.head_kernel is None or self.head_bias is None:
+            return
+        features, logits = (
+            np.asarray(part[:HEAD_ROWS], np.float64) for part in (self.features, self.logits)
+        )
+        kernel, bias = (np.asarray(x, np.float64) for x in (self.head_kernel, self.head_bias))
         difference = np.abs(features @ kernel + bias - logits).max()
         if difference > HEAD_TOLERANCE * max(1.0, np.abs(logits).max()):
             raise ValueError(

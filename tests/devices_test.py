@@ -26,32 +26,32 @@ branch, folder, data_dir, strategy, batch_size, random, kill = sys.argv[1:]
 common = {"batch_size": int(batch_size), "strategy": None if strategy == "one" else strategy}
 if branch == "images":
     from images_ood import configs
-    from images_ood.train import train
+    from images_ood.density_run import train
     experiment = dataclasses.replace(
-        configs.get("fashion_small"), num_filters=4, num_resnet=1, dropout_p=float(random),
+        configs.EXPERIMENTS["fashion_small"], num_filters=4, num_resnet=1, dropout_p=float(random),
         mutation_rate=float(random), reg_weight=0.1, total_steps=4, eval_every=2,
         background_steps=0, **common,
     )
 if branch == "reads":
     from genomics_ood import configs
-    from genomics_ood.train import train
+    from genomics_ood.density_run import train
     experiment = dataclasses.replace(
-        configs.get("bacteria"), units=8, num_layers=2, dropout_p=0.0, reg_weight=0.1,
+        configs.EXPERIMENTS["bacteria"], units=8, num_layers=2, dropout_p=0.0, reg_weight=0.1,
         total_steps=4, eval_every=2, eval_reads=31, background_steps=0, **common,
     )
     data_dir = None
 if branch == "classifier":
     from classifier_ood import configs
-    from classifier_ood.train import train
+    from classifier_ood.classifier_run import train
     experiment = dataclasses.replace(
-        configs.get("fashion"), options={"width": 4, "dropout": 0.0}, augmentation="none",
+        configs.EXPERIMENTS["fashion"], options={"width": 4, "dropout": 0.0}, augmentation="none",
         learning_rate=0.01, epochs=1, **common,
     )
 if kill == "kill":
     import os, signal
-    from ood_suite import training
-    plain = training.save
-    training.save = lambda *args: (plain(*args), os.kill(os.getpid(), signal.SIGKILL))
+    from ood_suite.training import fit
+    plain = fit.save
+    fit.save = lambda *args: (plain(*args), os.kill(os.getpid(), signal.SIGKILL))
 train(experiment, "exp", folder, data_dir)
 """
 

@@ -223,7 +223,7 @@ def test_shards_on_the_cluster(cluster, data_dir, expected, tmp_path):
         ("local", ("--cpus_per_job=1",)),
         ("ray", ("--engine=ray", "--shards=3", f"--address={cluster.address}")),
     ):
-        done = command("images_ood.extract", *arguments, *more)
+        done = command("ood_suite.extract", *arguments, *more)
         assert done.returncode == 0, done.stderr
         outputs = run / "outputs"
         assert not list(outputs.glob("*.shards"))

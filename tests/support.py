@@ -67,3 +67,11 @@ def assert_same_run(folder, expected):
         models = [keras.saving.load_model(f / name, compile=False) for f in (folder, expected)]
         for ours, theirs in zip(*(model.get_weights() for model in models), strict=True):
             np.testing.assert_array_equal(ours, theirs, err_msg=name)
+
+
+def opening(settings, fingerprints=()):
+    """Arguments of Run.open beside the folder, of a classifier."""
+    return {
+        "kind": "classifier", "extractor": "classifier_ood.extract", "settings": settings,
+        "fingerprints": dict(fingerprints),
+    }  # fmt: skip

@@ -1,4 +1,5 @@
-"""BACKBONES: the catalogue of classifiers. Adding one is one file and one line here.
+"""BACKBONES: the catalogue of classifiers. Adding one is one file and one line here; from outside,
+an entry point (see ood_suite.plugins).
 
 `build(input_shape, num_classes, **options) -> keras.Model` takes pixels 0..255 (any size, any
 number of channels), normalises them in its first layer, and returns {"features": (n, d), "logits":
@@ -10,7 +11,9 @@ import inspect
 import math
 
 from classifier_ood.models import applications, convnet, densenet, resnet_cifar, wide_resnet
+from ood_suite.plugins import added, installed
 
+GROUP = "ood_suite.backbones"  # of entry points
 BACKBONES = {
     "applications": applications.build,
     "convnet": convnet.build,
@@ -22,17 +25,19 @@ BACKBONES = {
 
 def build(name, input_shape, num_classes, options=None):
     """The backbone of that name; ValueError lists the known names, or the known options of one."""
-    if name not in BACKBONES:
-        raise ValueError(f"Unknown backbone {name!r}. Known: {', '.join(BACKBONES)}.")
+    make = BACKBONES.get(name) or added(GROUP, name)
+    if make is None:
+        known = ", ".join([*BACKBONES, *installed(GROUP)])
+        raise ValueError(f"Unknown backbone {name!r}. Known: {known}.")
     if num_classes < 2:
         raise ValueError(f"`num_classes` must be at least 2. Received: {num_classes}.")
-    known = list(inspect.signature(BACKBONES[name]).parameters)[2:]
+    known = list(inspect.signature(make).parameters)[2:]
     unknown = sorted(set(options or {}) - set(known))
     if unknown:
         raise ValueError(
             f"Unknown option {unknown[0]!r} of the backbone {name}. Known: {', '.join(known)}."
         )
-    return BACKBONES[name](tuple(input_shape), num_classes, **(options or {}))
+    return make(tuple(input_shape), num_classes, **(options or {}))
 
 
 def count_parameters(model):

@@ -15,14 +15,15 @@ import re
 
 import numpy as np
 
+from ood_suite import shipped
 from ood_suite.data import synthetic
 from ood_suite.data.npz import UNLABELLED, read_images
 from ood_suite.data.streams import FolderImages, TfdsImages
-from ood_suite.data.transforms import to_grey_rgb
-from ood_suite.files import fingerprint
+from ood_suite.data.transforms import to_grey_rgb, to_shape
+from ood_suite.files import example_hashes, fingerprint
+from ood_suite.outputs import Outputs
 
-IMAGE_DATA = pathlib.Path(__file__).parents[2] / "image_data"
-SAMPLES = IMAGE_DATA / "samples"
+IMAGE_DATA = pathlib.Path("image_data")  # in the current folder, unless --data_dir says otherwise
 TRAIN_SHARE = 0.8  # of the official training rows, in their order; the rest is "val"
 SPLITS = ("train", "val", "test")
 
@@ -101,7 +102,7 @@ def load(name, split, data_dir=None, image_shape=None):
     Args:
         name: a name of DATASETS, any `<name>` whose npz lies in `data_dir`, a path, or "tfds:NAME".
         split: "train", "val" or "test".
-        data_dir: folder; None is the project's `image_data`.
+        data_dir: folder; None is `image_data` in the current folder.
         image_shape: (height, width, channels) of the model's images, which noise is generated in
             and image folders are cut to.
 
@@ -111,6 +112,8 @@ def load(name, split, data_dir=None, image_shape=None):
     """
     if split not in SPLITS:
         raise ValueError(f"`split` must be one of {', '.join(SPLITS)}. Received: {split!r}.")
+    if data_dir and not pathlib.Path(data_dir).is_dir():
+        raise FileNotFoundError(f"There is no folder {data_dir} (--data_dir).")
     data_dir = pathlib.Path(data_dir or IMAGE_DATA)
     known = DATASETS.get(name)
     if known is None and (name.startswith("tfds:") or "/" in name or name.endswith(".npz")):
@@ -125,7 +128,7 @@ def load(name, split, data_dir=None, image_shape=None):
     if found is not None:
         return ImageSet(name, split, *found)
     command = known.command.format(data_dir=data_dir) if known else "see image_data/README.md"
-    found = _read(SAMPLES, name, split)
+    found = _read(shipped.resource("image_data") / "samples", name, split)
     if found is None:
         hint = "" if known else f" Known data sets: {', '.join(DATASETS)}."
         raise FileNotFoundError(
@@ -173,6 +176,17 @@ def first_available(names, split, data_dir=None, image_shape=None):
     choice.
     """
     return first_of(names, lambda name: load(name, split, data_dir, image_shape))
+
+
+def hashes(source, image_shape):
+    """Outputs with nothing but labels and hashes of the images as a model of `image_shape` sees
+    them; None for images that are files, because all would have to be read.
+    """
+    if not isinstance(source.images, np.ndarray):
+        return None
+    images, _ = to_shape(source.images, image_shape)
+    meta = {"dataset": source.name, "split": source.split, "fingerprint": source.fingerprint}
+    return Outputs(labels=source.labels, example_hashes=example_hashes(images), meta=meta)
 
 
 def first_of(names, load_one):

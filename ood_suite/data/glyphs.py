@@ -3,6 +3,7 @@
 import pathlib
 
 import numpy as np
+from PIL import Image, ImageDraw, ImageFont
 
 LETTERS = "ABCDEFGHIJ"
 FONTS = (
@@ -18,8 +19,7 @@ def render(count, seed=0, size=28):
     Returns:
         images uint8 (count, size, size, 1) and labels int32 (count,), 0..9 for A..J, balanced.
     """
-    import matplotlib
-    from PIL import Image, ImageDraw, ImageFont
+    import matplotlib  # slow to start, and only its fonts are needed
 
     folder = pathlib.Path(matplotlib.get_data_path()) / "fonts" / "ttf"
     fonts = [ImageFont.truetype(str(folder / f"{name}.ttf"), 4 * size) for name in FONTS]

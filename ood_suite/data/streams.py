@@ -9,10 +9,11 @@ import itertools
 import pathlib
 
 import numpy as np
+from PIL import Image, UnidentifiedImageError
 
 from ood_suite.data.npz import UNLABELLED
 from ood_suite.files import fingerprint
-from ood_suite.runs.cli import optional
+from ood_suite.optional import optional
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".ppm", ".tif", ".tiff"}
 
@@ -67,8 +68,6 @@ class FolderImages:
         return fingerprint(np.frombuffer(text.encode(), np.uint8))
 
     def _read(self, path):
-        from PIL import Image, UnidentifiedImageError
-
         height, width, channels = self.shape[1:]
         try:
             with Image.open(path) as file:

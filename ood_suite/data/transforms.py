@@ -1,6 +1,7 @@
 """What happens to OOD images before a model of other images sees them."""
 
 import numpy as np
+from PIL import Image
 
 LUMINANCE = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601, as tf.image.rgb_to_grayscale
 
@@ -42,8 +43,6 @@ def to_shape(images, image_shape):
 
 
 def _resized(images, height, width):
-    from PIL import Image
-
     resized = np.empty((len(images), height, width, images.shape[-1]), np.uint8)
     for i, image in enumerate(images):
         for channel in range(images.shape[-1]):

@@ -5,89 +5,101 @@ import dataclasses
 import numpy as np
 
 from ood_suite import metrics, scores
+from ood_suite.evaluation.material import Material, Tests
+from ood_suite.files import RunError
+from ood_suite.runs.extraction import Parts, extractor_of
+
+STRANGE = (
+    "the held-out ID examples, which set thresholds and choose the background, are not those of "
+    "the training: give its --data_dir"
+)
 
 
-class Densities:
-    """What a group of density models says of the data sets of its experiment.
-
-    Attributes:
-        held_out, validation_ood: Outputs, on which the background is chosen. training: at most
-            hashes, no score of a density model learns from it.
-        strange: whether the held-out ID set is another one than the training had.
-        selection: the validation OOD set too, which the test sets must not share examples with.
-        choice: one dict per background model. chosen: the chosen Run or None.
+def density(group, *, data_dir=None) -> Material:
+    """The Material of a foreground model and its backgrounds, of which one is chosen by the AUROC
+    of the likelihood ratio on validation data (ID and OOD).
     """
+    run, extractor = group.foreground, extractor_of(group.foreground)
+    roles = run.roles
 
-    baseline = "likelihood"
-    near = ()
-    all_scores = scores.ALL
+    def of(role, chosen=None, maps=False):
+        if role not in roles:
+            raise RunError(f"{run.folder} names no {role} data: the background cannot be chosen.")
+        return joined(group, roles[role], data_dir, chosen=chosen, maps=maps)
 
-    def __init__(self, group, extractor, data_dir):
-        self.group, self.extractor, self.data_dir = group, extractor, data_dir
-        settings = group.foreground.settings
-        self.fingerprints = group.foreground.config["fingerprints"]
-        self.id_names = (settings["id_dataset"],)
-        self.ood_names = tuple(settings["ood_test"])
-        validation = tuple(settings["ood_validation"]), settings["ood_validation_split"]
-        self.chosen, self.choice, self.validation_ood = None, [], None
-        if group.backgrounds:
-            self.validation_ood = self._joined(*validation)
-            self.chosen, self.choice = self._choose()
-            self.validation_ood = self._joined(*validation)
-        self.held_out = self._joined(self.id_names, "val")
-        self.selection = self.validation_ood
-        known = self.fingerprints.get(f"{self.held_out.meta['dataset']}_val")
-        self.strange = known not in (None, self.held_out.meta["fingerprint"])
-        self.training = None
-        if hasattr(extractor, "hashes"):
-            self.training = extractor.hashes(group.foreground, self.id_names, "train", data_dir)
+    held_out, validation_ood, chosen, choice = of("held_out"), None, None, []
+    if group.backgrounds:
+        chosen, choice = choose(group, held_out, of("validation_ood"))
+        held_out, validation_ood = of("held_out", chosen), of("validation_ood", chosen)
+    known = run.config["fingerprints"].get(f"{held_out.meta['dataset']}_val")
+    is_known = known in (None, held_out.meta["fingerprint"])
+    try:
+        names, split = roles["training"].names, roles["training"].split
+        training = extractor.hashes(run, names, split, data_dir=data_dir)
+    except FileNotFoundError:
+        training = None  # it was there when the run was made
 
-    def tests(self, parameters):
-        """(Outputs of the ID test set, {data set: Outputs} of the OOD test sets), with maps."""
-        return self._joined(self.id_names, "test", maps=True), {
-            name: self._joined((name,), "test", maps=True) for name in self.ood_names
-        }
-
-    def _of(self, run, names, split, maps=False):
-        return self.extractor.extract(run, names, split, self.data_dir, maps)
-
-    def _joined(self, names, split, maps=False):
-        """The foreground's Outputs with those of the backgrounds beside them; the chosen one is the
-        ratio's.
-        """
-        outputs = self._of(self.group.foreground, names, split, maps)
-        if not self.group.backgrounds:
-            return outputs
-        backgrounds = [
-            self._of(run, names, split, maps and run is self.chosen)
-            for run in self.group.backgrounds
-        ]
-        ratio = backgrounds[self.group.backgrounds.index(self.chosen)] if self.chosen else None
-        return dataclasses.replace(
-            outputs,
-            background_log_probs=np.stack([b.log_prob for b in backgrounds], axis=1),
-            background_log_prob=ratio.log_prob if ratio else None,
-            background_log_prob_map=ratio.log_prob_map if ratio else None,
+    def tests(parameters):
+        ood = [role for role in roles if role.startswith("ood:")]
+        return Tests(
+            of("id_test", chosen, maps=True),
+            {role.removeprefix("ood:"): of(role, chosen, maps=True) for role in ood},
         )
 
-    def _choose(self):
-        """(chosen run, rows): validation AUROC of the likelihood ratio for every background."""
-        id_outputs = self._joined(self.id_names, "val")
-        ratio = scores.get("likelihood_ratio").fn
-        rows = []
-        for column, run in enumerate(self.group.backgrounds):
-            counts = metrics.Counts.of(
-                *(
-                    ratio(o.log_prob, o.background_log_probs[:, column])
-                    for o in (id_outputs, self.validation_ood)
-                )
+    return Material(
+        held_out=held_out,
+        training=training,
+        validation_ood=validation_ood,
+        selection=validation_ood,
+        tests=tests,
+        fingerprints=run.config["fingerprints"],
+        baseline="likelihood",
+        scores=extractor.SCORES,
+        choice=choice,
+        chosen=chosen,
+        notes=[] if is_known else [STRANGE],
+    )
+
+
+def joined(group, role, data_dir, *, chosen, maps):
+    """The foreground's Outputs with those of the backgrounds beside them; the chosen one is the
+    ratio's.
+    """
+
+    def of(run, with_maps):
+        return extractor_of(run).extract(
+            run, role.names, role.split, data_dir=data_dir, parts=Parts(maps=with_maps)
+        )
+
+    outputs = of(group.foreground, maps)
+    if not group.backgrounds:
+        return outputs
+    backgrounds = [of(run, maps and run is chosen) for run in group.backgrounds]
+    ratio = backgrounds[group.backgrounds.index(chosen)] if chosen else None
+    return dataclasses.replace(
+        outputs,
+        background_log_probs=np.stack([b.log_prob for b in backgrounds], axis=1),
+        background_log_prob=ratio.log_prob if ratio else None,
+        background_log_prob_map=ratio.log_prob_map if ratio else None,
+    )
+
+
+def choose(group, held_out, validation_ood):
+    """(chosen run, rows): validation AUROC of the likelihood ratio for every background."""
+    ratio, rows = scores.get("likelihood_ratio").fn, []
+    for column, run in enumerate(group.backgrounds):
+        counts = metrics.Counts.of(
+            *(
+                ratio(o.log_prob, o.background_log_probs[:, column])
+                for o in (held_out, validation_ood)
             )
-            rows.append({
-                "background": run.folder.name,
-                "mutation_rate": run.settings["mutation_rate"],
-                "reg_weight": run.settings["reg_weight"],
-                "validation_ood": self.validation_ood.meta["dataset"],
-                "validation_auroc": metrics.auroc(counts),
-            })  # fmt: skip
-        best = int(np.argmax([row["validation_auroc"] for row in rows]))
-        return self.group.backgrounds[best], rows
+        )
+        rows.append({
+            "background": run.folder.name,
+            "mutation_rate": run.settings["mutation_rate"],
+            "reg_weight": run.settings["reg_weight"],
+            "validation_ood": validation_ood.meta["dataset"],
+            "validation_auroc": metrics.auroc(counts),
+        })  # fmt: skip
+    best = int(np.argmax([row["validation_auroc"] for row in rows]))
+    return group.backgrounds[best], rows

@@ -1,6 +1,5 @@
 """The evaluation of a run, or of a folder of runs: scores, intervals, figures, report."""
 
-import importlib
 import pathlib
 
 import numpy as np
@@ -9,46 +8,113 @@ from absl import logging
 from ood_suite import intervals, metrics, scores
 from ood_suite.detector import Detector
 from ood_suite.evaluation import figures, read_figures, report
-from ood_suite.evaluation.classifier import Classifier
-from ood_suite.evaluation.densities import Densities
+from ood_suite.evaluation.classifier import classifier
+from ood_suite.evaluation.densities import density
 from ood_suite.evaluation.groups import find_groups
 from ood_suite.evaluation.overlap import is_labelled, refuse_overlap, trained_on_held_out
 from ood_suite.evaluation.tuning import tune
 from ood_suite.files import read_csv
+from ood_suite.progress import progress
+from ood_suite.runs.extraction import extractor_of
 
 DRAWN_CURVES, DRAWN_HISTOGRAMS = 8, 8  # scores beyond which a figure would not be read
+FEW = 10  # scores that need no progress bar
 
 
-def gather(group, data_dir, wanted, tuning, inner_layers, near, far):
-    """The material of a group: Densities or a Classifier, by what its run is."""
-    extractor = importlib.import_module(group.foreground.config["extractor"])
-    if "ood_near" not in group.foreground.settings:
+def evaluate(
+    folder,
+    *,
+    data_dir=None,
+    wanted=("all",),
+    tuning=False,
+    checkpoint="last",
+    inner_layers=(),
+    near=(),
+    far=(),
+    baseline=None,
+    repeats=False,
+    allow_overlap=False,
+    resamples=1000,
+    out=None,
+):
+    """Evaluates a run or a folder of runs, prints the table and writes the report; what the flags
+    say. Returns the list of report.GroupReport.
+    """
+    folder, wanted = pathlib.Path(folder), list(wanted)
+    if baseline:
+        scores.get(baseline)
+    groups = find_groups(folder, checkpoint)
+    if not repeats:
+        if len(groups) > 1:
+            logging.info(
+                "Only repeat %d of %d; --repeats takes all.", groups[0].repeat_id, len(groups)
+            )
+        groups = groups[:1]
+    reports = []
+    for group in groups:
+        asked = wanted if wanted == ["all"] or not baseline else [*wanted, baseline]
+        material = gather(
+            group, data_dir=data_dir, wanted=asked, tuning=tuning, inner_layers=inner_layers,
+            near=near, far=far,
+        )  # fmt: skip
+        reports.append(
+            evaluate_group(
+                group,
+                material,
+                wanted,
+                tuning=tuning,
+                baseline=baseline,
+                resamples=resamples,
+                allow_overlap=allow_overlap,
+            )  # fmt: skip
+        )
+    suffix = "" if checkpoint == "last" else f"_{checkpoint}"
+    target = pathlib.Path(out or folder / f"report{suffix}")
+    report.write(target, groups[0].foreground.config, reports)
+    print(report.terminal_table(reports))
+    logging.info("Wrote results.csv, results.json and report.html to %s.", target)
+    return reports
+
+
+def gather(
+    group, *, data_dir=None, wanted=("all",), tuning=False, inner_layers=(), near=(), far=()
+):
+    """The Material of a group, by the kind of its run.
+
+    Raises:
+        ValueError: what is asked for is not for such a run, or a score is unknown.
+    """
+    run = group.foreground
+    if run.kind == "density":
         if tuning or near or far:
             raise ValueError("--tune, --ood_near and --ood_far are for classifiers.")
-        return Densities(group, extractor, data_dir)
-    run, known = group.foreground, getattr(extractor, "SCORES", scores.ALL)
-    if "member" in run.settings:
+        return density(group, data_dir=data_dir)
+    if run.kind == "member":
         raise ValueError(
             f"{run.folder} is a member of an ensemble, and knows only some of the classes. "
             f"Evaluate the ensemble: --run={run.folder.parent}."
         )
-    names = known if wanted == ["all"] else wanted
+    own = extractor_of(run).SCORES
+    names = list(own or scores.names()) if list(wanted) == ["all"] else wanted
     for name in names:
         scores.get(name)
-        if known is not scores.ALL and name not in known:
-            raise ValueError(f"{run.folder} has the scores {', '.join(known)}. Received: {name}.")
-    return Classifier(group, extractor, data_dir, names, tuning, inner_layers, near, far)
+        if own and name not in own:
+            raise ValueError(f"{run.folder} has the scores {', '.join(own)}. Received: {name}.")
+    return classifier(
+        group, data_dir=data_dir, wanted=names, tuning=tuning, inner_layers=inner_layers,
+        near=near, far=far,
+    )  # fmt: skip
 
 
 def applicable_scores(material, wanted):
     """Names of scores whose arrays are there; a score asked for by name must be."""
     if not wanted:
-        raise ValueError(f"--scores is empty. Known: all, {', '.join(scores.ALL)}.")
+        raise ValueError(f"--scores is empty. Known: all, {', '.join(scores.names())}.")
     if wanted != ["all"]:
         for name in wanted:
             material.held_out.require(scores.get(name).needs, name)
         return wanted
-    return [name for name in material.all_scores if _applies(scores.get(name), material)]
+    return [name for name in material.scores if _applies(scores.get(name), material)]
 
 
 def _applies(entry, material):
@@ -63,14 +129,12 @@ def _applies(entry, material):
     )
 
 
-def evaluate_group(group, material, wanted, tuning, baseline, resamples, allow_overlap=False):
+def evaluate_group(
+    group, material, wanted, *, tuning=False, baseline=None, resamples=1000, allow_overlap=False
+):
     """All scores of one repeat on all test sets: a report.GroupReport with its figures."""
-    names = applicable_scores(material, wanted)
-    if baseline and baseline not in applicable_scores(material, ["all"]):
-        raise ValueError(f"--baseline={baseline} has not the outputs that it needs.")
-    baseline = baseline or material.baseline
-    if baseline not in names and baseline in applicable_scores(material, ["all"]):
-        names = [baseline, *names]
+    # Stage 1: which scores, with which parameters. Validation data alone decide.
+    names, baseline = _names(material, wanted, baseline)
     parameters, tuned, tried = {}, [], {}
     if tuning:
         if material.validation_ood is None:
@@ -78,52 +142,49 @@ def evaluate_group(group, material, wanted, tuning, baseline, resamples, allow_o
         parameters, tuned, tried = tune(
             names, material.held_out, material.training, material.validation_ood
         )
-    id_test, ood_tests = material.tests(parameters)
+
+    # Stage 2: the test sets, which must share nothing with what was trained on or chosen by.
+    id_test, ood_tests, near = material.tests(parameters)
     warned = refuse_overlap(material, id_test, ood_tests, allow_overlap)
-    warned += trained_on_held_out(material, id_test)
-    if getattr(material, "strange", False):
-        warned.append(
-            "the held-out ID examples, which set thresholds and choose the background, are not "
-            "those of the training: give its --data_dir"
-        )
+    warned += trained_on_held_out(material, id_test) + material.notes
+
+    # Stage 3: scores and thresholds of every example.
     detectors, left_out = fit(names, parameters, material, strict=wanted != ["all"])
     warned += left_out
-    names = list(detectors)
     values = {
-        name: (
-            detectors[name].score(id_test),
-            {ood: detectors[name].score(outputs) for ood, outputs in ood_tests.items()},
-        )
-        for name in progress(names, "scoring")
+        name: (detector.score(id_test), {n: detector.score(o) for n, o in ood_tests.items()})
+        for name, detector in _shown(detectors, "scoring")
     }
+
+    # Stage 4: metrics with their intervals, one row per score and OOD set.
     correct = id_test.logits.argmax(axis=1) == id_test.labels if is_labelled(id_test) else None
     rows = []
-    for name in progress(names, "intervals"):
-        threshold = detectors[name].threshold_
-        accepted = float(np.mean(values[name][0] <= threshold))
-        common = {"repeat": group.repeat_id, "threshold": threshold, "accepted": accepted}
-        rows += [
-            result_row(name, ood, values, baseline, resamples, correct) | common
-            for ood in ood_tests
-        ]
+    for name, detector in _shown(detectors, "intervals"):
+        accepted = float(np.mean(values[name][0] <= detector.threshold_))
+        common = {"threshold": detector.threshold_, "accepted": accepted}
+        for ood in ood_tests:
+            row = result_row(name, ood, values, baseline, resamples, correct)
+            rows.append(row | {"repeat": group.repeat_id} | common)
     by_class = []
     if id_test.bases is not None:
         warned += read_figures.correlations(values, id_test)
         by_class = read_figures.class_rows(values, id_test, ood_tests)
+
+    # Stage 5: what the report is made of.
+    grids = {
+        f"tuning_{name}": figures.tuning(name, found)
+        for name, found in tried.items()
+        if len(found[0][1]) == 2
+    }
     return report.GroupReport(
         repeat_id=group.repeat_id,
-        rows=rows + group_means(rows, material.near),
+        rows=rows + group_means(rows, near),
         choice=material.choice,
         chosen=material.chosen and material.chosen.folder.name,
         tuned=tuned,
         classifier=classifier_figures(id_test),
         notes=data_notes([id_test, *ood_tests.values(), material.validation_ood]) + warned,
-        figures=draw_figures(group, values, detectors, id_test, ood_tests, by_class)
-        | {
-            f"tuning_{name}": figures.tuning(name, found)
-            for name, found in tried.items()
-            if len(found[0][1]) == 2
-        },
+        figures=draw_figures(group, values, detectors, id_test, ood_tests, by_class) | grids,
         values=values,
         test_sets={k: o.meta["fingerprint"] for k, o in {"id": id_test, **ood_tests}.items()},
         baseline=baseline,
@@ -131,12 +192,28 @@ def evaluate_group(group, material, wanted, tuning, baseline, resamples, allow_o
     )
 
 
+def _names(material, wanted, baseline):
+    """(scores to evaluate, the baseline, which is among them if it can be)."""
+    names, possible = applicable_scores(material, wanted), applicable_scores(material, ["all"])
+    if baseline and baseline not in possible:
+        raise ValueError(f"--baseline={baseline} has not the outputs that it needs.")
+    baseline = baseline or material.baseline
+    if baseline not in names and baseline in possible:
+        names = [baseline, *names]
+    return names, baseline
+
+
+def _shown(mapping, title):
+    """The items of a mapping of scores, with a progress bar where there are many."""
+    return progress(mapping.items(), desc=title, unit="score", disable=len(mapping) < FEW)
+
+
 def fit(names, parameters, material, strict):
     """({score: fitted Detector}, notes): a score that cannot be fitted to these data is left out
     with a note, or, if `strict`, a ValueError.
     """
     detectors, notes = {}, []
-    for name in progress(names, "fitting"):
+    for name in progress(names, desc="fitting", unit="score", disable=len(names) < FEW):
         try:
             detectors[name] = Detector(name, parameters=parameters.get(name)).fit(
                 material.held_out, material.training, material.validation_ood
@@ -147,13 +224,6 @@ def fit(names, parameters, material, strict):
             notes.append(f"{name} is left out: {str(error).rstrip('.')}")
             logging.warning("%s.", notes[-1])
     return detectors, notes
-
-
-def progress(names, title):
-    """The names, with a progress bar where there are many."""
-    from tqdm.auto import tqdm
-
-    return tqdm(names, desc=title, unit="score", mininterval=2, disable=len(names) < 10)
 
 
 def result_row(name, ood_name, values, baseline, resamples, correct=None):
@@ -257,35 +327,3 @@ def draw_figures(group, values, detectors, id_outputs, ood_outputs, by_class=())
     if histories:
         drawn["training"] = figures.training_curves(histories)
     return drawn
-
-
-def evaluate(
-    folder, data_dir=None, wanted=("all",), tuning=False, checkpoint="last", inner_layers=(),
-    near=(), far=(), baseline=None, repeats=False, allow_overlap=False, resamples=1000, out=None,
-):  # fmt: skip
-    """Evaluates a run or a folder of runs, prints the table and writes the report; what the flags
-    say. Returns the list of report.GroupReport.
-    """
-    folder, wanted = pathlib.Path(folder), list(wanted)
-    if baseline:
-        scores.get(baseline)
-    groups = find_groups(folder, checkpoint)
-    if not repeats:
-        if len(groups) > 1:
-            logging.info(
-                "Only repeat %d of %d; --repeats takes all.", groups[0].repeat_id, len(groups)
-            )
-        groups = groups[:1]
-    reports = []
-    for group in groups:
-        asked = wanted if wanted == ["all"] or not baseline else [*wanted, baseline]
-        material = gather(group, data_dir, asked, tuning, inner_layers, near, far)
-        reports.append(
-            evaluate_group(group, material, wanted, tuning, baseline, resamples, allow_overlap)
-        )
-    suffix = "" if checkpoint == "last" else f"_{checkpoint}"
-    target = pathlib.Path(out or folder / f"report{suffix}")
-    report.write(target, groups[0].foreground.config, reports)
-    print(report.terminal_table(reports))
-    logging.info("Wrote results.csv, results.json and report.html to %s.", target)
-    return reports

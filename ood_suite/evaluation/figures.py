@@ -265,28 +265,6 @@ def training_curves(histories):
     return figure
 
 
-def save_image_grid(path, images):
-    """Writes images (n, height, width, channels), 0..255, as one PNG, about as wide as high,
-    magnified if small.
-    """
-    from PIL import Image
-
-    images = np.clip(np.rint(images), 0, 255).astype(np.uint8)
-    count, height, width, channels = images.shape
-    columns = int(np.ceil(np.sqrt(count)))
-    lines = -(-count // columns)
-    canvas = np.full((lines * (height + 2), columns * (width + 2), channels), 128, np.uint8)
-    for i, image in enumerate(images):
-        top, left = (i // columns) * (height + 2) + 1, (i % columns) * (width + 2) + 1
-        canvas[top : top + height, left : left + width] = image
-    picture = Image.fromarray(canvas[..., 0] if channels == 1 else canvas)
-    scale = max(1, 600 // max(picture.size))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    picture.resize((picture.width * scale, picture.height * scale), Image.Resampling.NEAREST).save(
-        path
-    )
-
-
 def pixel_maps(images, bits, title):
     """Images above their bits per pixel, with a colour bar of the true range.
 

@@ -45,7 +45,7 @@ def find_groups(folder, checkpoint="last"):
     unfinished = [run.folder.name for run in runs if run not in finished]
     if unfinished:
         logging.warning("Left out, because not finished: %s.", ", ".join(unfinished))
-    groups = {}
+    groups: dict[int, list[Run]] = {}
     for run in finished:
         groups.setdefault(run.settings["repeat_id"], []).append(run)
     found = []

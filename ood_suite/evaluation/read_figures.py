@@ -4,6 +4,7 @@ classes one by one, with their taxonomic distance from the ID classes.
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from scipy.stats import pearsonr, spearmanr
 
 from ood_suite import intervals, metrics
@@ -171,6 +172,6 @@ def distance_figure(rows):
                           textcoords="offset points")  # fmt: skip
     axes.axhline(0.5, color="grey", linestyle=":", linewidth=1)
     axes.set(xlabel="ranks up to an ancestor shared with an ID class", ylabel="AUROC")
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.legend(frameon=False, fontsize=7)
     return figure

@@ -5,6 +5,7 @@ from absl import logging
 
 from ood_suite import metrics, scores
 from ood_suite.detector import Detector
+from ood_suite.progress import progress
 
 
 def tune(names, held_out, training, validation_ood):
@@ -18,11 +19,9 @@ def tune(names, held_out, training, validation_ood):
         whether the best value of a parameter is the first or last of its grid; and {score: list of
         (AUROC, parameters)} of all that was tried.
     """
-    from tqdm.auto import tqdm
-
     chosen, rows, tried = {}, [], {}
     jobs = [name for name in names if scores.get(name).grid]
-    for name in tqdm(jobs, desc="tuning", unit="score", mininterval=2):
+    for name in progress(jobs, desc="tuning", unit="score"):
         entry, found = scores.get(name), []
         for setting in entry.settings:
             try:

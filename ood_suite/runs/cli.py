@@ -1,41 +1,36 @@
-"""How every binary starts: absl flags, and errors that are the user's to mend as one line."""
+"""How every binary starts: absl flags, log lines above progress bars, and errors that are the
+user's to mend as one line. The flags that several binaries share are defined and read here.
+"""
 
+import ast
 import dataclasses
-import importlib
 import os
+import shlex
 import sys
+from collections.abc import Callable
+from typing import Any
 
 from absl import app, flags, logging
 
-from ood_suite.files import RunError
+from ood_suite import shipped
+from ood_suite.files import MENDABLE
+from ood_suite.progress import AboveBars
+from ood_suite.runs import jobs
+from ood_suite.runs.settings import declared, kind_of, known_experiment, replaced
 
-# TensorFlow's variable and value for one operation after another. Side by side, which of them ends
-# first decides the order of some sums, and now and then a training differs in its last bits
-# (benchmarks/repeatability.py counts how often).
-ONE_AT_A_TIME = ("TF_NUM_INTEROP_THREADS", "1")
-# Errors whose message says what to mend; any other one shows where it came from.
-MENDABLE = (ValueError, RunError, OSError, FloatingPointError)
+FLAGS = flags.FLAGS
 flags.disclaim_key_flags()  # what is defined here belongs to the binary, also in --help
-
-
-def optional(module):
-    """A module that not every installation has; RunError that says how to get it."""
-    try:
-        return importlib.import_module(module)
-    except ModuleNotFoundError as error:
-        package = module.partition(".")[0].replace("_", "-")
-        raise RunError(
-            f"This needs {package}, which is not installed: pip install {package}."
-        ) from error
+TENSORFLOW_ERRORS_ONLY = ("TF_CPP_MIN_LOG_LEVEL", "3")
 
 
 def run_app(main, positional=False):
     """Parses the flags and calls main(argv); exit code 1 and one line for an error that the user
     can mend.
     """
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    os.environ.setdefault(*ONE_AT_A_TIME)
+    for name, value in (TENSORFLOW_ERRORS_ONLY, jobs.ONE_AT_A_TIME):
+        os.environ.setdefault(name, value)
     logging.set_verbosity(logging.INFO)
+    logging.get_absl_handler().python_handler.stream = AboveBars()
 
     def guarded(argv):
         try:
@@ -45,33 +40,145 @@ def run_app(main, positional=False):
         except BrokenPipeError as error:  # the reader of our output, such as head, has enough
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise SystemExit(141) from error
+        except KeyboardInterrupt as error:
+            print(f"\nInterrupted. This command continues: {_own_command()}", file=sys.stderr)
+            raise SystemExit(130) from error
         except MENDABLE as error:
             raise SystemExit(f"Error: {error}") from error
 
     app.run(guarded)
 
 
-def define_setting_flags(settings, help_texts, choices=None, without=()):
-    """One flag for every field of a dataclass that has a help text; None keeps the field's value.
+def _own_command():
+    spec = sys.modules["__main__"].__spec__
+    start = ["python", "-m", spec.name] if spec else sys.argv[:1]
+    return shlex.join([*start, *sys.argv[1:]])
+
+
+def run_folder():
+    """The folder of --run. A shipped run that is not below this folder is copied to output/."""
+    return shipped.run_folder(FLAGS.run)
+
+
+def define_run(help, checkpoint=True):
+    """--run, and --checkpoint where a run's other models can be taken."""
+    flags.DEFINE_string("run", None, help)
+    flags.mark_flag_as_required("run")
+    if checkpoint:
+        flags.DEFINE_string("checkpoint", "last", "Its model: last, best, first, epoch_<n>.")
+
+
+def define_data_dir(default):
+    flags.DEFINE_string("data_dir", None, f"Folder of the npz files; default: {default}.")
+
+
+def define_experiment(experiments, exp, out_dir, data_dir, settings, without=()):
+    """--exp, --out_dir, --data_dir, and one flag for every declared setting of an experiment."""
+    flags.DEFINE_string("exp", exp, f"Experiment: {', '.join(experiments)}.")
+    flags.DEFINE_string("out_dir", out_dir, "Where the experiments' folders go.")
+    define_data_dir(data_dir)
+    define_settings(settings, without)
+
+
+def define_settings(settings, without=()):
+    """One flag for every declared field of a dataclass; a flag that is not given keeps the value
+    of the experiment.
 
     Args:
-        help_texts: {field: text}. choices: {field: (values, text)}. without: fields to leave out.
+        without: fields to leave out.
     """
-    define = {bool: flags.DEFINE_bool, float: flags.DEFINE_float, int: flags.DEFINE_integer}
-    for field in dataclasses.fields(settings):
-        if field.name in without:
+    define: dict[type, Callable] = {
+        bool: flags.DEFINE_bool,
+        dict: flags.DEFINE_list,
+        float: flags.DEFINE_float,
+        int: flags.DEFINE_integer,
+        str: flags.DEFINE_string,
+        tuple: flags.DEFINE_list,
+    }
+    for name, (field, known) in declared(settings).items():
+        if name in without:
             continue
-        if field.name in help_texts:
-            make = define.get(field.type, flags.DEFINE_float)  # a float that may be None
-            make(field.name, None, help_texts[field.name])
-        elif field.name in (choices or {}):
-            flags.DEFINE_enum(field.name, None, *choices[field.name])
+        kind = kind_of(field)
+        limits = known.limits(kind is int)
+        text = known.help + (f" Must {limits}." if limits and not known.choices else "")
+        if field.default is not dataclasses.MISSING and field.default not in (None, ""):
+            text += f" Default: {_text(field.default)}, or the experiment's own."
+        if known.choices:
+            flags.DEFINE_enum(name, None, [str(choice) for choice in known.choices], text)
+        else:
+            define[kind](name, None, text)
 
 
-def flag_overrides(experiment):
-    """{field: value} of the flags that carry the name of a field of the experiment and are set."""
+def _text(value):
+    return ",".join(map(str, value)) if isinstance(value, tuple) else f"{value}"
+
+
+def overrides(settings):
+    """{field: value} of the flags that carry the name of a declared field and were given."""
     found = {}
-    for field in dataclasses.fields(experiment):
-        if field.name in flags.FLAGS and flags.FLAGS[field.name].value is not None:
-            found[field.name] = flags.FLAGS[field.name].value
+    for name, (field, _) in declared(settings).items():
+        if name in FLAGS and FLAGS[name].value is not None:
+            value: Any = FLAGS[name].value
+            if kind_of(field) is dict:
+                value = _options(value)
+            elif kind_of(field) is tuple:
+                default: Any = field.default
+                value = _numbers(name, value) if default else tuple(value)  # of texts: ()
+            found[name] = value
     return found
+
+
+def _numbers(name, texts):
+    try:
+        return tuple(dict.fromkeys(float(text) for text in texts))
+    except ValueError as error:
+        raise ValueError(f"--{name} must be numbers. Received: {','.join(texts)}.") from error
+
+
+def _options(pairs):
+    """{"depth": 40, "affine": False} of ["depth=40", "affine=False"]."""
+    options = {}
+    for pair in pairs:
+        name, equals, text = pair.partition("=")
+        if not equals:
+            raise ValueError(f"--options must be name=value pairs. Received: {pair!r}.")
+        try:
+            options[name.strip()] = ast.literal_eval(text.strip())
+        except (ValueError, SyntaxError):
+            options[name.strip()] = text.strip()
+    return options
+
+
+def experiment(experiments, replace=replaced):
+    """The experiment named by --exp, with the values of the flags that were given.
+
+    Args:
+        replace: function(experiment, overrides).
+    """
+    found = known_experiment(experiments, FLAGS.exp)
+    return replace(found, overrides(found))
+
+
+def define_repeat_id():
+    flags.DEFINE_integer("repeat_id", 0, "Number of the independent repeat.", lower_bound=0)
+
+
+def define_engine():
+    """The flags of jobs.Engine."""
+    flags.DEFINE_enum("engine", "local", jobs.ENGINES, "Where jobs run: here in turn, or on Ray.")
+    flags.DEFINE_string("address", "auto", "Of the Ray cluster; local: one on this machine.")
+    flags.DEFINE_integer("cpus_per_job", None, "Cores and threads of a job; default: all, Ray: 1.")
+    flags.DEFINE_float("gpus_per_job", 0.0, "GPUs of a job under Ray; 0.5: two jobs share one.")
+
+
+def engine():
+    """The Engine of the flags, and this process made ready for it, before TensorFlow starts."""
+    found = jobs.Engine(FLAGS.engine, FLAGS.address, FLAGS.cpus_per_job, FLAGS.gpus_per_job)
+    jobs.prepare(found)
+    return found
+
+
+def define_sweep():
+    """The flags of a sweep beside those of its experiment."""
+    flags.DEFINE_integer("repeats", 1, "Independent repeats of everything.", lower_bound=1)
+    define_engine()

@@ -8,23 +8,116 @@ own; who asks for the whole set once all are there joins them into the same sing
 import contextlib
 import dataclasses
 import hashlib
+import importlib
 import pathlib
 import re
 import shutil
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from typing import Any, Protocol, cast
 
 import numpy as np
-from absl import flags
 
 from ood_suite.files import RunError, fingerprint, locked
 from ood_suite.outputs import Outputs, OutputsWriter
+from ood_suite.progress import progress
 from ood_suite.runs import jobs
 from ood_suite.runs.run import Run
 
-CHUNK_BYTES = 2**24  # of examples between two moves of the progress bar
-FLUSH_EVERY = 20  # chunks between two points where a killed extraction can go on
-FLAGS = flags.FLAGS
-flags.disclaim_key_flags()  # what is defined here belongs to the binary, also in --help
+# Who speaks for a run: the names that a config.json may hold. No other module is ever imported.
+EXTRACTORS = (
+    "classifier_ood.ensemble",
+    "classifier_ood.extract",
+    "genomics_ood.extract",
+    "genomics_ood.extract_features",
+    "images_ood.extract",
+)
+CHUNK_BYTES = 2**20  # of examples between two moves of the progress bar
+FLUSH_EVERY_S = 10.0  # between two points where a killed extraction can go on
+KEPT = 64
+_KEPT: dict[Hashable, Any] = {}  # evaluation asks for several data sets of several runs in turn
+
+
+@dataclasses.dataclass(frozen=True)
+class Parts:
+    """What is extracted beside the main arrays.
+
+    Attributes:
+        maps: per-pixel maps and images, of a density of images.
+        perturbations: triples (temperature, epsilon, rule) for perturbed logits, see
+            training.input_gradients.odin.
+        inner_layers: names of layers for `layer_features`.
+        epsilons: of `layer_features` at inputs moved towards a smaller Mahalanobis distance.
+    """
+
+    maps: bool = False
+    perturbations: tuple[tuple[float, float, str], ...] = ()
+    inner_layers: tuple[str, ...] = ()
+    epsilons: tuple[float, ...] = ()
+
+
+class Extractor(Protocol):
+    """What a branch's extraction module offers, the same in all branches.
+
+    Attributes:
+        SCORES: names of the scores that make sense for its runs; empty: the whole catalogue.
+        PERTURBED: {score that needs perturbed logits: the rule of the perturbation}.
+    """
+
+    SCORES: tuple[str, ...]
+    PERTURBED: dict[str, str]
+
+    def extract(
+        self,
+        run: Run,
+        names: Sequence[str],
+        split: str,
+        *,
+        data_dir: str | None = None,
+        parts: Parts = Parts(),
+        batch_size: int = 100,
+        shard: tuple[int, int] | None = None,
+    ) -> Outputs:
+        """Outputs of a finished run on the first of these data sets that is there; what is on file
+        of the same model and data is not computed again.
+
+        Args:
+            shard: (number from 0, how many), to compute this part of the rows alone.
+
+        Raises:
+            RunError: an unfinished run, or a model file that cannot be read.
+            ValueError: parts that such a run does not have.
+        """
+        ...
+
+    def hashes(
+        self, run: Run, names: Sequence[str], split: str, *, data_dir: str | None = None
+    ) -> Outputs | None:
+        """Outputs with nothing but labels and hashes of the examples, without running the model;
+        None where every file would have to be read.
+        """
+        ...
+
+
+def extractor_of(run: Run) -> Extractor:
+    """The module that speaks for a run; RunError if its config.json names none of ours."""
+    name = run.config.get("extractor")
+    if name not in EXTRACTORS:
+        raise RunError(
+            f"{run.folder} names the extractor {name!r}, which is none of ours "
+            f"({', '.join(EXTRACTORS)}). Nothing of it was imported."
+        )
+    return cast(Extractor, importlib.import_module(name))
+
+
+def kept(run: Run, key: Hashable, make: Callable[[], Any]) -> Any:
+    """make(), once for a model file and a key: a loaded model, a compiled gradient."""
+    known = (str(run.model_path), run.model_path.stat().st_mtime_ns, key)
+    if known not in _KEPT:
+        while len(_KEPT) >= KEPT:
+            del _KEPT[next(iter(_KEPT))]
+        _KEPT[known] = make()
+    return _KEPT[known]
 
 
 @dataclasses.dataclass
@@ -33,30 +126,26 @@ class Extraction:
 
     Attributes:
         run: Run whose training is finished.
-        found: the data set: `name`, `labels`, `note`, `fingerprint`.
+        source: the data set: `name`, `labels`, `note`, `fingerprint`.
         split: of it.
         examples: its arrays, or a stream that gives slices.
-        command: what makes the outputs, for messages.
         identity: further meta that must agree with a file's for it to be taken.
         extra: meta that is recorded besides.
         prepare: function(chunk) -> (what the model takes, notes on what was done to it).
         unit: of the progress bar.
-        chunk_bytes: of examples that are handed over at once; None is CHUNK_BYTES.
         batch_size: of the model. Chunks and shards are whole batches, so that the same examples
             pass the model together however the set is cut.
         shard: (number from 0, how many), to compute this shard alone; None for the whole set.
     """
 
     run: Run
-    found: object
+    source: Any
     split: str
-    examples: object
-    command: str
+    examples: Any
     identity: dict = dataclasses.field(default_factory=dict)
     extra: dict = dataclasses.field(default_factory=dict)
     prepare: Callable = lambda chunk: (chunk, [])
     unit: str = "image"
-    chunk_bytes: int | None = None
     batch_size: int = 100
     shard: tuple | None = None
 
@@ -66,11 +155,11 @@ class Extraction:
             raise ValueError(f"`shard` must be (number, how many). Received: {self.shard}.")
         model = self.run.model_path.read_bytes()
         self.meta = self.identity | {
-            "dataset": self.found.name,
+            "dataset": self.source.name,
             "split": self.split,
-            "fingerprint": self.found.fingerprint,
+            "fingerprint": self.source.fingerprint,
             "model_fingerprint": fingerprint(np.frombuffer(model, np.uint8)),
-            "source_note": self.found.note,
+            "source_note": self.source.note,
         }
 
     def on_file(self, name, depends_on=None):
@@ -107,7 +196,7 @@ class Extraction:
         return Outputs.load(path)
 
     def _path(self, name):
-        return self.run.outputs_path(self.found.name, self.split, name)
+        return self.run.outputs_path(self.source.name, self.split, name)
 
     def _load(self, path, meta):
         if not path.exists():
@@ -121,37 +210,38 @@ class Extraction:
         return range(first, min(last, len(self.examples)))
 
     def _compute(self, path, meta, rows, function, constants):
-        from tqdm.auto import tqdm
-
         writer, steps = OutputsWriter(path, len(rows), meta), []
         size = int(np.prod(self.examples.shape[1:]))
-        at_once = max(1, (self.chunk_bytes or CHUNK_BYTES) // size // self.batch_size)
+        at_once = max(1, CHUNK_BYTES // size // self.batch_size)
         starts = rows[writer.done :: at_once * self.batch_size]
         part = path.parent.name if self.shard else path.stem.split(self.split)[-1]
-        title = f"{self.run.folder.name} on {self.found.name} {part}"
-        bar = tqdm(total=len(rows), initial=writer.done, desc=title, unit=self.unit, mininterval=2)
+        title = f"{self.run.folder.name} on {self.source.name} {part}"
+        safe_at = time.monotonic()
+        bar = progress(total=len(rows), initial=writer.done, desc=title, unit=self.unit)
         with bar:
-            for chunk, start in enumerate(starts, 1):
+            for start in starts:
                 taken = slice(start, min(start + at_once * self.batch_size, rows.stop))
                 prepared, steps = self.prepare(self.examples[taken])
                 arrays = function(prepared)
-                writer.add(arrays | {"labels": self.found.labels[taken]})
-                if chunk % FLUSH_EVERY == 0:
+                writer.add(arrays | {"labels": self.source.labels[taken]})
+                if time.monotonic() - safe_at >= FLUSH_EVERY_S:
                     writer.flush()
+                    safe_at = time.monotonic()
                 bar.update(len(prepared))
-        notes = [self.found.note, *(f"{self.found.name}: {step}" for step in steps)]
+        notes = [self.source.note, *(f"{self.source.name}: {step}" for step in steps)]
         writer.finish(constants, meta | self.extra | {
             "note": "; ".join(filter(None, notes)),
             "run": str(self.run.folder),
-            "command": self.command,
+            "command": f"python -m ood_suite.extract --run={self.run.folder}",
         })  # fmt: skip
 
     def _join(self, path, meta, constants):
         """Makes the file of the whole set out of its shards; False if some are missing."""
         folder = path.with_suffix(".shards")
-        found = [(int(p.parent.name.rpartition("-of-")[2]), p) for p in folder.glob("*/shard.npz")]
-        for count in sorted({count for count, _ in found}):
-            shards = [self._load(file, meta) for number, file in found if number == count]
+        files = folder.glob("*/shard.npz")
+        present = [(int(path.parent.name.rpartition("-of-")[2]), path) for path in files]
+        for count in sorted({count for count, _ in present}):
+            shards = [self._load(file, meta) for number, file in present if number == count]
             shards = sorted((o for o in shards if o), key=lambda o: o.meta["rows"])
             starts, stops = ([shard.meta["rows"][end] for shard in shards] for end in (0, 1))
             if [0, *stops] == [*starts, len(self.examples)]:
@@ -179,9 +269,30 @@ def _shard_path(path, number, count):
     return path.with_suffix(".shards") / f"{number:05d}-of-{count:05d}" / "shard.npz"
 
 
+def perturbed_parts(job, perturbations, make):
+    """Yields Outputs of perturbed logits, those of one rule and temperature in a file.
+
+    Args:
+        job: Extraction. perturbations: see Parts.
+        make: function(temperature, epsilons, rule) -> function(chunk) -> {odin_key: logits}.
+    """
+    groups: dict[tuple[float, str], set[float]] = {}
+    for temperature, epsilon, rule in perturbations:
+        groups.setdefault((temperature, rule), set()).add(epsilon)
+    for (temperature, rule), epsilons in groups.items():
+        ordered = tuple(sorted(epsilons))
+        name = f"odin_T{temperature:g}_{short(ordered)}"
+        name += "" if rule == "cross_entropy" else f"_{rule}"
+        yield job.part(name, _named("logits_perturbed", make(temperature, ordered, rule)))
+
+
+def _named(field, function):
+    return lambda chunk: {f"{field}/{key}": array for key, array in function(chunk).items()}
+
+
 def joined(parts):
     """The first part with the mappings of all the others."""
-    mappings = {}
+    mappings: dict[str, dict] = {}
     for part in parts[1:]:
         for field in ("logits_perturbed", "layer_features"):
             if getattr(part, field):
@@ -189,51 +300,42 @@ def joined(parts):
     return dataclasses.replace(parts[0], **mappings)
 
 
-def example_hashes(examples):
-    """uint64 (n,), of the bytes of each example."""
-    found = [hashlib.blake2b(example.tobytes(), digest_size=8).digest() for example in examples]
-    return np.frombuffer(b"".join(found), np.uint64)
-
-
 def short(values):
     """A few characters for a file name that stand for a list of values."""
     return hashlib.sha256(repr(list(values)).encode()).hexdigest()[:8]
 
 
-def define_flags():
-    """Those of a binary that extracts by `compute`."""
-    flags.DEFINE_integer("shards", 1, "Jobs that a data set is cut into.", lower_bound=1)
-    jobs.define_flags()
-    flags.adopt_module_key_flags(jobs)
-
-
-def compute(function, run, wanted):
-    """Outputs of several data sets, their shards as jobs on the engine of the flags.
+def compute(
+    run: Run,
+    wanted: Sequence[dict[str, Any]],
+    *,
+    engine: jobs.Engine = jobs.Engine(),
+    shards: int = 1,
+) -> Iterator[Outputs]:
+    """Outputs of a run on several data sets, their shards as jobs on an engine.
 
     Args:
-        function: "package.module:extract", which takes run, names, split, shard and the like.
-        wanted: list of its further arguments, {"names": ..., "split": ..., ...}.
-
-    Yields:
-        what the function returns for each of them.
+        wanted: arguments of Extractor.extract, {"names": ..., "split": ..., ...}.
+        shards: jobs that each data set is cut into.
     """
-    engine, listed, count = jobs.engine_from_flags(), [], FLAGS.shards
-    in_jobs = count > 1 or engine.name == "ray"  # a shard has a folder and a lock of its own
+    extractor_of(run)
+    function, listed = f"{run.config['extractor']}:extract", []
+    in_jobs = shards > 1 or engine.name == "ray"  # a shard has a folder and a lock of its own
     for position, arguments in enumerate(wanted if in_jobs else ()):
         own = pathlib.Path(arguments["names"][0]).name[-60:]
         name = re.sub(r"\W+", "_", f"{position}_{own}_{arguments['split']}")
         listed += [
             jobs.Job(
-                f"{name}_{number:05d}-of-{count:05d}",
+                f"{name}_{number:05d}-of-{shards:05d}",
                 function,
-                {"run": run} | arguments | {"shard": (number, count)},
+                {"run": run} | arguments | {"shard": (number, shards)},
             )
-            for number in range(count)
+            for number in range(shards)
         ]
     busy = jobs.run(listed, run.outputs_path("", "").parent, engine) if in_jobs else []
     if busy:
         raise RunError(
-            f"{len(busy)} shards are in the hands of other processes. Repeat the command when they "
+            f"Other processes are still computing {len(busy)} shards. Repeat the command when they "
             "are done: it joins what is there."
         )
     for arguments in wanted:

@@ -21,7 +21,7 @@ def make(tmp_path, rng):
         (tmp_path / folder / "model.keras").write_bytes(model)
         run = Run(tmp_path / folder, {"settings": {}})
         found = ImageSet("set", "test", images, np.arange(37) % 3)
-        job = Extraction(run, found, "test", images, "command", **{"batch_size": 4} | options)
+        job = Extraction(run, found, "test", images, **{"batch_size": 4} | options)
         calls = []
 
         def function(chunk):

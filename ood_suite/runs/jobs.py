@@ -19,18 +19,21 @@ import sys
 import time
 
 import threadpoolctl
-from absl import flags, logging
+from absl import logging
 
-from ood_suite.files import BusyError, RunError, make_folder, read_json, write_json
-from ood_suite.runs.cli import MENDABLE, ONE_AT_A_TIME, optional
+from ood_suite.files import MENDABLE, BusyError, RunError, make_folder, read_json, write_json
+from ood_suite.optional import optional
+from ood_suite.progress import progress
 
-FLAGS = flags.FLAGS
-flags.disclaim_key_flags()  # what is defined here belongs to the binary, also in --help
 ENGINES = ("local", "ray")
 RETRIES = 10  # of a job whose worker or machine was lost
 PATIENCE_S = 120.0  # for the lock of a folder: a lost machine's may live on for a while
 LOOK_EVERY_S = 1.0
 CONNECT_S = 5.0  # for a first sign of life of a cluster; Ray itself tries for minutes
+# TensorFlow's variable and value for one operation after another. Side by side, which of them ends
+# first decides the order of some sums, and now and then a training differs in its last bits
+# (benchmarks/repeatability.py counts how often).
+ONE_AT_A_TIME = ("TF_NUM_INTEROP_THREADS", "1")
 # From this process to those of the jobs.
 INHERITED = ("KERAS_BACKEND", "TF_CPP_MIN_LOG_LEVEL", ONE_AT_A_TIME[0])
 THREADS = ("TF_NUM_INTRAOP_THREADS", "OMP_NUM_THREADS")
@@ -84,21 +87,12 @@ class Engine:
             )
 
 
-def define_flags():
-    flags.DEFINE_enum("engine", "local", ENGINES, "Where jobs run: here in turn, or on Ray.")
-    flags.DEFINE_string("address", "auto", "Of the Ray cluster; local: one on this machine.")
-    flags.DEFINE_integer("cpus_per_job", None, "Cores and threads of a job; default: all, Ray: 1.")
-    flags.DEFINE_float("gpus_per_job", 0.0, "GPUs of a job under Ray; 0.5: two jobs share one.")
-
-
-def engine_from_flags():
-    """The Engine, and this process made ready for it; TensorFlow must not have started yet."""
-    engine = Engine(FLAGS.engine, FLAGS.address, FLAGS.cpus_per_job, FLAGS.gpus_per_job)
+def prepare(engine):
+    """Makes this process ready for an Engine; TensorFlow must not have started yet."""
     if engine.name == "local":
         _limit_threads(_environment(engine))
     else:  # what this process does with a GPU is little, the jobs need it
         os.environ.update(SHARED_GPU)
-    return engine
 
 
 def run(jobs, folder, engine=Engine()):
@@ -126,7 +120,7 @@ def run(jobs, folder, engine=Engine()):
     failed = {name: text for name, (state, text) in outcomes.items() if state == "failed"}
     for name, (state, text) in outcomes.items():
         if state == "busy":
-            logging.warning("%s is left to the process that is at it: %s", name, text)
+            logging.warning("Another process is at work on %s, which is left to it: %s", name, text)
     if failed:
         raise RunError(
             f"{len(failed)} of {len(jobs)} jobs failed: {', '.join(failed)}. The first error: "
@@ -173,7 +167,7 @@ def _in_turn(jobs, folder, engine):
 
 def _environment(engine):
     """Variables that decide how a job computes."""
-    variables = {}
+    variables: dict[str, str] = {}
     cpus = engine.cpus_per_job or (1 if engine.name == "ray" else None)
     if cpus:
         variables |= {name: str(cpus) for name in THREADS}
@@ -191,8 +185,6 @@ def _limit_threads(environment):
 
 def _on_ray(jobs, folder, engine):
     """{name: outcome}, with live progress."""
-    from tqdm.auto import tqdm
-
     ray = _connected_ray(engine.address)
     need = {"CPU": engine.cpus_per_job or 1, "GPU": engine.gpus_per_job}
     offers = [node["Resources"] for node in ray.nodes() if node["Alive"]]
@@ -213,7 +205,7 @@ def _on_ray(jobs, folder, engine):
     pending = {remote.options(name=j.name).remote(j, folder, here, environment): j for j in jobs}
     outcomes, shown = {}, ""
     logging.info("%d jobs on Ray; what each says is in %s.", len(jobs), folder)
-    with tqdm(total=len(jobs), desc="jobs", unit="job") as bar:
+    with progress(total=len(jobs), desc="jobs", unit="job") as bar:
         while pending:
             finished, _ = ray.wait(list(pending), timeout=LOOK_EVERY_S)
             for reference in finished:
@@ -238,7 +230,7 @@ def _outcome(ray, reference):
 
 def _summary(folder, jobs, alive):
     """Such as "2 running: a, b; 1 waiting"; what ran on a lost node waits again."""
-    states = {}
+    states: dict[str, list[str]] = {}
     for job in jobs:
         with contextlib.suppress(RunError):
             known = read_json(folder / f"{job.name}.json")

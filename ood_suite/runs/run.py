@@ -1,47 +1,108 @@
-"""Run folders: settings on record before the first step, one writer, atomic files, clean
-resumption.
+"""Run folders: settings on record before the first step, one writer, clean resumption.
 
-    output/<branch>/<experiment>/<run>/
-        config.json       settings, extractor, versions, git commit, data fingerprints
-        checkpoints/      state of an interrupted training
-        logs/             history.csv and TensorBoard events
-        model.keras       the finished model
-        outputs/          what the model says of each data set (see ood_suite.outputs)
-        report/           what the evaluator wrote
-
-Standard library and NumPy only.
+output/<branch>/<experiment>/<run>/
+    config.json       kind, roles, settings, extractor, versions, git commit, data fingerprints
+    checkpoints/      state of an interrupted training
+    logs/             history.csv and TensorBoard events
+    model.keras       the finished model
+    outputs/          what the model says of each data set (see ood_suite.outputs)
+    report/           what the evaluator wrote
 """
 
 import contextlib
+import dataclasses
 import importlib.metadata
 import json
 import os
 import pathlib
 import platform
 import subprocess
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
-from ood_suite.files import RunError, make_folder, read_json, write_json
+from absl import logging
 
+from ood_suite.files import RunError, locked, make_folder, read_json, write_json
+
+KINDS = ("classifier", "density", "ensemble", "member")
 PACKAGES = ("numpy", "scipy", "keras", "tensorflow", "tensorflow-probability", "jax")
+# Extractors of density models: of runs that were made before `kind` was on record.
+_DENSITIES = ("images_ood.extract", "genomics_ood.extract")
 
 
-def versions():
+@dataclasses.dataclass(frozen=True)
+class Role:
+    """Data that play a part in a run.
+
+    Attributes:
+        names: data sets in order of preference; the first that is there is taken.
+        split: "train", "val" or "test".
+        near: of an OOD test set, whether it is near to the ID set.
+    """
+
+    names: tuple[str, ...]
+    split: str
+    near: bool = False
+
+
+def roles_from(settings: Mapping[str, Any]) -> dict[str, Role]:
+    """{role: Role} of a run's settings: "training", "held_out", "id_test", "validation_ood" (each
+    may be absent), and "ood:<name>" for each OOD test set.
+    """
+    own, roles = settings.get("id_dataset"), {}
+    for role, key, split in (
+        ("training", "id_train", "train"),
+        ("held_out", "id_val", "val"),
+        ("id_test", "id_test", "test"),
+    ):
+        if name := settings.get(key) or own:
+            roles[role] = Role((name,), split)
+    if names := settings.get("ood_validation"):
+        roles["validation_ood"] = Role(tuple(names), settings["ood_validation_split"])
+    for key in ("ood_near", "ood_far", "ood_test"):
+        for name in settings.get(key) or ():
+            roles[f"ood:{name}"] = Role((name,), "test", near=key == "ood_near")
+    return roles
+
+
+def _completed(config: Any, path: pathlib.Path) -> dict[str, Any]:
+    """The config.json of a run, with the fields that runs made by version 0.1 lack."""
+    parts = ("settings", "fingerprints", "versions")
+    if not isinstance(config, dict) or not all(isinstance(config.get(p), dict) for p in parts):
+        raise RunError(f"{path} is not that of a run: it must hold {', '.join(parts)}.")
+    settings = config["settings"]
+    if "kind" not in config:
+        kind = "density" if config.get("extractor") in _DENSITIES else "classifier"
+        kind = "ensemble" if "parts" in settings else "member" if "member" in settings else kind
+        config |= {"kind": kind, "roles": _as_json(roles_from(settings))}
+    if config["kind"] not in KINDS:
+        raise RunError(f"{path}: kind must be one of {KINDS}. Received: {config['kind']!r}.")
+    return config
+
+
+def _as_json(roles: Mapping[str, Role]) -> dict[str, Any]:
+    return json.loads(json.dumps({name: dataclasses.asdict(role) for name, role in roles.items()}))
+
+
+def versions() -> dict[str, str]:
     """Python, platform, TensorFlow's threads and the packages that numbers depend on."""
     found = {"python": platform.python_version(), "platform": platform.platform()}
     found["threads"] = os.environ.get("TF_NUM_INTRAOP_THREADS", str(os.cpu_count()))
-    for package in PACKAGES:
+    for package in (*PACKAGES, "ood-suite"):
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             found[package] = importlib.metadata.version(package)
     return found
 
 
-def git_commit():
+def git_commit() -> str | None:
     """The commit of the source tree, with "+changes" if it has any; None outside a checkout."""
-    folder = pathlib.Path(__file__).parent
+    root = pathlib.Path(__file__).parents[2]
+    if not (root / ".git").exists():  # installed: a checkout around it is not ours
+        return None
 
     def git(*arguments):
         return subprocess.run(
-            ["git", *arguments], cwd=folder, capture_output=True, text=True, check=True
+            ["git", *arguments], cwd=root, capture_output=True, text=True, check=True
         ).stdout.strip()
 
     try:
@@ -50,40 +111,82 @@ def git_commit():
         return None
 
 
+@contextlib.contextmanager
+def opened(
+    folder: str | pathlib.Path,
+    *,
+    kind: str,
+    extractor: str,
+    settings: Mapping[str, Any],
+    fingerprints: Mapping[str, str],
+    notes: Sequence[str] = (),
+) -> Iterator["Run"]:
+    """Holds a run folder's lock while it is trained: yields the Run, which may be finished already.
+
+    Args:
+        notes: on the data, logged before the training begins.
+        The others are those of `Run.open`.
+    """
+    with locked(folder):
+        run = Run.open(
+            folder, kind=kind, extractor=extractor, settings=settings, fingerprints=fingerprints
+        )
+        if run.is_finished:
+            logging.info("%s is finished: nothing to do.", folder)
+        for note in () if run.is_finished else filter(None, notes):
+            logging.info("Data: %s.", note)
+        yield run
+        if run.is_finished and kind != "member":
+            whole = run.folder.parent if kind == "density" else run.folder
+            logging.info("The run is in %s. Next: python -m ood_suite.eval --run=%s", folder, whole)
+
+
 class Run:
-    """One run folder. `Run.open` makes or continues it; `Run.load` reads a finished or unfinished
-    one.
+    """One run folder. `Run.open` makes or continues it, `Run.load` reads what is there.
+
+    Attributes:
+        folder: its path. config: what config.json holds.
+        checkpoint: which of its models is meant, see `Run.load`.
     """
 
-    def __init__(self, folder, config, checkpoint="last"):
-        self.folder = pathlib.Path(folder)
+    def __init__(self, folder: pathlib.Path, config: dict[str, Any], checkpoint: str = "last"):
+        self.folder = folder
         self.config = config
         self.checkpoint = checkpoint
 
     @classmethod
-    def open(cls, folder, settings, extractor, fingerprints):
+    def open(
+        cls,
+        folder: str | pathlib.Path,
+        *,
+        kind: str,
+        extractor: str,
+        settings: Mapping[str, Any],
+        fingerprints: Mapping[str, str],
+    ) -> "Run":
         """Makes the folder and its config.json, or continues a run with the very same settings and
         data.
 
         Args:
             folder: path of the run.
-            settings: dict of JSON values that decide the result.
-            extractor: name of the module whose `extract` makes this run's Outputs.
-            fingerprints: dict, data set -> fingerprint.
+            kind: one of KINDS. extractor: a name of extraction.EXTRACTORS.
+            settings: JSON values that decide the result; they name the data sets, see `roles_from`.
+            fingerprints: data set -> fingerprint.
 
         Raises:
             RunError: the folder holds a run with other settings or data; the message shows the
                 difference.
         """
         folder = pathlib.Path(folder)
+        path = folder / "config.json"
         wanted = json.loads(json.dumps({"settings": settings, "fingerprints": fingerprints}))
-        if (folder / "config.json").exists():
-            config = read_json(folder / "config.json")
+        if path.exists():
+            config = _completed(read_json(path), path)
             differences = [
-                f"  {key}: {config.get(part, {}).get(key)!r} there, {wanted[part].get(key)!r} now"
+                f"  {key}: {config[part].get(key)!r} there, {wanted[part].get(key)!r} now"
                 for part in wanted
-                for key in sorted({*wanted[part], *config.get(part, {})})
-                if config.get(part, {}).get(key) != wanted[part].get(key)
+                for key in sorted({*wanted[part], *config[part]})
+                if config[part].get(key) != wanted[part].get(key)
             ]
             if differences:
                 raise RunError(
@@ -93,16 +196,18 @@ class Run:
                 )
             return cls(folder, config)
         config = wanted | {
+            "kind": kind,
+            "roles": _as_json(roles_from(settings)),
             "extractor": extractor,
             "versions": versions(),
             "git_commit": git_commit(),
         }
         make_folder(folder)
-        write_json(folder / "config.json", config)
+        write_json(path, config)
         return cls(folder, config)
 
     @classmethod
-    def load(cls, folder, checkpoint="last"):
+    def load(cls, folder: str | pathlib.Path, checkpoint: str = "last") -> "Run":
         """Reads an existing run; RunError if `folder` is none, or has no such checkpoint.
 
         Args:
@@ -110,20 +215,38 @@ class Run:
                 on the way: "first", "best", "epoch_10".
         """
         folder = pathlib.Path(folder)
-        if not (folder / "config.json").exists():
+        path = folder / "config.json"
+        if not path.exists():
             raise RunError(f"{folder} is not a run folder: it has no config.json.")
-        run = cls(folder, read_json(folder / "config.json"), checkpoint)
+        run = cls(folder, _completed(read_json(path), path), checkpoint)
         kept = run.checkpoints()
         if checkpoint not in kept:
             raise RunError(f"{folder} has no checkpoint {checkpoint!r}. It has: {', '.join(kept)}.")
         return run
 
     @property
-    def parts(self):
-        """Folders of the runs that this one is made of, such as the members of an ensemble."""
+    def kind(self) -> str:
+        """What the run is: one of KINDS."""
+        return self.config["kind"]
+
+    @property
+    def roles(self) -> dict[str, Role]:
+        """{role: data sets and split}, see `roles_from`."""
+        return {
+            name: Role(tuple(role["names"]), role["split"], role["near"])
+            for name, role in self.config["roles"].items()
+        }
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        return self.config["settings"]
+
+    @property
+    def parts(self) -> list[pathlib.Path]:
+        """Folders of the runs that this one is made of: the members of an ensemble."""
         return [self.folder / name for name in self.settings.get("parts", ())]
 
-    def checkpoints(self):
+    def checkpoints(self) -> list[str]:
         """Names of the models that are kept: "last", and those that all parts have."""
         kept = [
             {path.stem for path in (folder / "checkpoints").glob("*.keras")}
@@ -132,30 +255,26 @@ class Run:
         return ["last", *sorted(set.intersection(*kept))]
 
     @property
-    def settings(self):
-        return self.config["settings"]
-
-    @property
-    def model_path(self):
+    def model_path(self) -> pathlib.Path:
         if self.checkpoint == "last":
             return self.folder / "model.keras"
         return self.folder / "checkpoints" / f"{self.checkpoint}.keras"
 
     @property
-    def is_finished(self):
+    def is_finished(self) -> bool:
         """Whether the model is there; of a run made of parts (an ensemble), all of theirs."""
         if self.parts:
             return all((part / "model.keras").exists() for part in self.parts)
         return self.model_path.exists()
 
-    def require_finished(self):
+    def require_finished(self) -> None:
         """RunError if there is no model yet."""
         if not self.is_finished:
             raise RunError(
                 f"{self.folder} has no finished model yet. Its training command continues it."
             )
 
-    def outputs_path(self, dataset, split, part=None):
+    def outputs_path(self, dataset: str, split: str, part: str | None = None) -> pathlib.Path:
         """File of what the model says of a data set; `part` names a file beside the main one."""
         name = f"{dataset}_{split}_{part}" if part else f"{dataset}_{split}"
         suffix = "" if self.checkpoint == "last" else f"_{self.checkpoint}"

@@ -10,17 +10,18 @@ import pytest
 from ood_suite import files
 from ood_suite.files import RunError
 from ood_suite.runs.run import Run
+from tests.support import opening
 
 
 def test_open_continues_the_same_and_refuses_other_settings(tmp_path):
     settings = {"learning_rate": 0.1, "shape": (2, 3)}
-    Run.open(tmp_path / "run", settings, "some.module", {"train": "abc"})
-    run = Run.open(tmp_path / "run", settings, "some.module", {"train": "abc"})
+    Run.open(tmp_path / "run", **opening(settings, {"train": "abc"}))
+    run = Run.open(tmp_path / "run", **opening(settings, {"train": "abc"}))
     assert run.settings["learning_rate"] == 0.1 and run.config["versions"]["numpy"]
     with pytest.raises(RunError, match=r"learning_rate: 0\.1 there, 0\.2 now"):
-        Run.open(tmp_path / "run", settings | {"learning_rate": 0.2}, "some.module", {})
+        Run.open(tmp_path / "run", **opening(settings | {"learning_rate": 0.2}))
     with pytest.raises(RunError, match="train: 'abc' there, 'xyz' now"):
-        Run.open(tmp_path / "run", settings, "some.module", {"train": "xyz"})
+        Run.open(tmp_path / "run", **opening(settings, {"train": "xyz"}))
 
 
 def test_load_names_what_is_wrong(tmp_path):
@@ -52,7 +53,7 @@ def test_a_second_writer_is_refused(tmp_path):
 def test_an_unwritable_place_is_named(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(RunError, match=r"Cannot make the folder .*file/run.*--out_dir"):
-        Run.open(tmp_path / "file" / "run", {}, "some.module", {})
+        Run.open(tmp_path / "file" / "run", **opening({}))
 
 
 def test_a_failing_writer_leaves_the_old_file(tmp_path):

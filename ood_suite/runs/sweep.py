@@ -3,32 +3,9 @@
 import dataclasses
 import pathlib
 
-from absl import flags, logging
+from absl import logging
 
-from ood_suite.runs import jobs
-from ood_suite.runs.cli import run_app
-
-FLAGS = flags.FLAGS
-flags.disclaim_key_flags()  # what is defined here belongs to the binary, also in --help
-
-
-def run(branch):
-    """What the binary of a branch does.
-
-    Args:
-        branch: its module `train`, with `train(experiment, name, out_dir, data_dir, repeat_id)`,
-            `run_name(experiment, repeat_id)`, `check(experiment)`, `experiment_from_flags()` and
-            the definitions of its flags.
-    """
-    branch.define_common_flags()
-    branch.define_override_flags(without=("mutation_rate", "reg_weight"))
-    flags.adopt_module_key_flags(branch)  # so that --help shows them as this binary's
-    flags.DEFINE_list("mutation_rates", None, "Mutation rates of the background models.")
-    flags.DEFINE_list("reg_weights", None, "Penalties of the background models.")
-    flags.DEFINE_integer("repeats", 1, "Independent repeats of everything.", lower_bound=1)
-    jobs.define_flags()
-    flags.adopt_module_key_flags(jobs)
-    run_app(lambda _: sweep(branch, branch.experiment_from_flags(), jobs.engine_from_flags()))
+from ood_suite.runs import jobs, settings
 
 
 def trainings(experiment, repeats):
@@ -48,43 +25,32 @@ def trainings(experiment, repeats):
     ]
 
 
-def sweep(branch, experiment, engine):
-    """Trains all of an experiment, with the grid of the flags; one that fails does not stop the
-    others.
+def sweep(experiment, *, train, run_name, name, out_dir, data_dir, repeats, engine):
+    """Trains all of an experiment; one that fails does not stop the others.
+
+    Args:
+        experiment: with `mutation_rates` and `reg_weights`, the grid of backgrounds.
+        train: "package.module:function", see `jobs.Job`; it takes experiment, name, out_dir,
+            data_dir and repeat_id.
+        run_name: function(experiment, repeat_id) -> folder name.
+        name: of the experiment. engine: a jobs.Engine.
 
     Raises:
+        ValueError: a setting out of range, before anything is trained.
         RunError: some failed.
     """
-    grid = {
-        name: tuple(
-            dict.fromkeys(
-                _number(name, text) for text in FLAGS[name].value or getattr(experiment, name)
-            )
-        )
-        for name in ("mutation_rates", "reg_weights")
-    }
-    todo = trainings(dataclasses.replace(experiment, **grid), FLAGS.repeats)
+    todo = trainings(experiment, repeats)
     for training, _ in todo:
-        branch.check(training)
-    common = {"name": FLAGS.exp, "out_dir": FLAGS.out_dir, "data_dir": FLAGS.data_dir}
+        settings.check(training)
+    common = {"name": name, "out_dir": out_dir, "data_dir": data_dir}
     listed = [
         jobs.Job(
-            branch.run_name(training, repeat_id),
-            f"{branch.__name__}:train",
+            run_name(training, repeat_id),
+            train,
             common | {"experiment": training, "repeat_id": repeat_id},
         )
         for training, repeat_id in todo
     ]
-    folder = pathlib.Path(FLAGS.out_dir) / FLAGS.exp
+    folder = pathlib.Path(out_dir) / name
     if not jobs.run(listed, folder, engine):
-        logging.info("Next: python -m ood_suite.eval --run=%s", folder)
-
-
-def _number(name, text):
-    try:
-        value = float(text)
-    except ValueError as error:
-        raise ValueError(f"--{name} must be numbers. Received: {text!r}.") from error
-    if not 0.0 <= value < float("inf"):
-        raise ValueError(f"--{name} must be 0 or more, and finite. Received: {text}.")
-    return value
+        logging.info("All of %s is trained. Next: python -m ood_suite.eval --run=%s", name, folder)

@@ -1,4 +1,5 @@
-"""SCORES: the catalogue. Adding a score is one function (or class, if it learns) and one line here.
+"""SCORES: the catalogue. Adding a score is one function (or class, if it learns) and one line here;
+from outside, an entry point (see ood_suite.plugins).
 
 A plain function maps arrays to scores; a class has `fit(*arrays) -> self` and `score(*arrays)`, and
 what it learns ends in an underscore. `needs` and `fit_needs` name the fields of
@@ -15,6 +16,7 @@ import itertools
 from collections.abc import Callable
 from typing import NamedTuple
 
+from ood_suite.plugins import added, installed
 from ood_suite.scores import (
     activations,
     ensembles,
@@ -27,6 +29,7 @@ from ood_suite.scores import (
     subspace,
 )  # fmt: skip
 
+GROUP = "ood_suite.scores"  # of entry points
 _HEAD = ("head_kernel", "head_bias")
 
 
@@ -210,6 +213,11 @@ SCORES = {
 ALL = (*SCORES, *(f"{shaper}+energy" for shaper in SHAPERS))
 
 
+def names():
+    """ALL, and the scores that installed packages add."""
+    return (*ALL, *(name for name in installed(GROUP) if name not in SCORES))
+
+
 def get(name):
     """The score of that name, composed if it has a "+"; ValueError lists the known names."""
     if "+" not in name:
@@ -237,8 +245,12 @@ def get(name):
 
 
 def _known(catalogue, name, kind):
-    if name not in catalogue:
-        close = difflib.get_close_matches(name, catalogue, 1)
+    if name in catalogue:
+        return catalogue[name]
+    from_outside = added(GROUP, name, Score) if catalogue is SCORES else None
+    if from_outside is None:
+        known = [*catalogue, *(installed(GROUP) if catalogue is SCORES else ())]
+        close = difflib.get_close_matches(name, known, 1)
         hint = f" Did you mean {close[0]}?" if close else ""
-        raise ValueError(f"Unknown {kind} {name!r}.{hint} Known: {', '.join(catalogue)}.")
-    return catalogue[name]
+        raise ValueError(f"Unknown {kind} {name!r}.{hint} Known: {', '.join(known)}.")
+    return from_outside

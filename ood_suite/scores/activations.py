@@ -10,6 +10,7 @@ papers shape the maps before pooling.
 import numpy as np
 
 from ood_suite.scores import checks
+from ood_suite.scores.learner import Learner
 
 
 def _fraction(name, value):
@@ -36,7 +37,9 @@ def _kept(features, percentile):
     return kept
 
 
-def ash_p(features, head_kernel, head_bias, percentile=90.0):
+def ash_p(
+    features: np.ndarray, head_kernel: np.ndarray, head_bias: np.ndarray, percentile: float = 90.0
+) -> tuple:
     """Sets the smallest `percentile` percent of each example's features to zero.
 
     Reference: Djurisic et al., "Extremely Simple Activation Shaping for Out-of-Distribution
@@ -46,7 +49,9 @@ def ash_p(features, head_kernel, head_bias, percentile=90.0):
     return np.where(_kept(features, percentile), features, 0.0), head_kernel, head_bias
 
 
-def ash_b(features, head_kernel, head_bias, percentile=90.0):
+def ash_b(
+    features: np.ndarray, head_kernel: np.ndarray, head_bias: np.ndarray, percentile: float = 90.0
+) -> tuple:
     """As ash_p, then sets all that is left to (sum before) / (number left).
 
     Reference: Djurisic et al., ICLR 2023, algorithm 2 (ASH-B).
@@ -56,7 +61,9 @@ def ash_b(features, head_kernel, head_bias, percentile=90.0):
     return np.where(kept, value, 0.0), head_kernel, head_bias
 
 
-def ash_s(features, head_kernel, head_bias, percentile=90.0):
+def ash_s(
+    features: np.ndarray, head_kernel: np.ndarray, head_bias: np.ndarray, percentile: float = 90.0
+) -> tuple:
     """As ash_p, then multiplies by exp((sum before) / (sum after)).
 
     Reference: Djurisic et al., ICLR 2023, algorithm 3 (ASH-S).
@@ -65,7 +72,9 @@ def ash_s(features, head_kernel, head_bias, percentile=90.0):
     return pruned * np.exp(_ratio(features, pruned)), head_kernel, head_bias
 
 
-def scale(features, head_kernel, head_bias, percentile=85.0):
+def scale(
+    features: np.ndarray, head_kernel: np.ndarray, head_bias: np.ndarray, percentile: float = 85.0
+) -> tuple:
     """Multiplies all features by exp((sum of all) / (sum of the largest)), pruning none.
 
     Reference: Xu et al., "Scaling for Training Time and Post-hoc Out-of-distribution Detection
@@ -81,7 +90,7 @@ def _ratio(features, pruned):
     return np.divide(before, after, out=np.ones_like(before), where=after != 0.0)
 
 
-class ReAct:
+class ReAct(Learner):
     """Clips features from above: min(x, threshold).
 
     Args:
@@ -94,20 +103,22 @@ class ReAct:
         NeurIPS 2021, equation 1.
     """
 
-    def __init__(self, percentile=90.0):
+    LEARNED = {"threshold_": 0}
+
+    def __init__(self, percentile: float = 90.0) -> None:
         self.percentile = percentile
 
-    def fit(self, features, head_kernel):
+    def fit(self, features: np.ndarray, head_kernel: np.ndarray) -> "ReAct":
         """Learns from training features (n, d)."""
         share = _fraction("percentile", self.percentile) / 100.0
         self.threshold_ = np.float64(checks.quantile(features, share))
         return self
 
-    def shape(self, features, head_kernel, head_bias):
+    def shape(self, features: np.ndarray, head_kernel: np.ndarray, head_bias: np.ndarray) -> tuple:
         return np.minimum(features, self.threshold_), head_kernel, head_bias
 
 
-class VRA:
+class VRA(Learner):
     """Sets features below one quantile to zero, and clips them above another.
 
     Args:
@@ -120,11 +131,13 @@ class VRA:
         NeurIPS 2023, equation 9 (VRA-P).
     """
 
-    def __init__(self, low_percentile=60.0, high_percentile=95.0):
+    LEARNED = {"low_": 0, "high_": 0}
+
+    def __init__(self, low_percentile: float = 60.0, high_percentile: float = 95.0) -> None:
         self.low_percentile = low_percentile
         self.high_percentile = high_percentile
 
-    def fit(self, features, head_kernel):
+    def fit(self, features: np.ndarray, head_kernel: np.ndarray) -> "VRA":
         """Learns from training features (n, d)."""
         low, high = (
             _fraction(name, getattr(self, name)) for name in ("low_percentile", "high_percentile")
@@ -135,12 +148,12 @@ class VRA:
         self.high_ = np.float64(checks.quantile(features, high / 100.0))
         return self
 
-    def shape(self, features, head_kernel, head_bias):
+    def shape(self, features: np.ndarray, head_kernel: np.ndarray, head_bias: np.ndarray) -> tuple:
         kept = np.where(features < self.low_, 0.0, features)
         return np.minimum(kept, self.high_), head_kernel, head_bias
 
 
-class DICE:
+class DICE(Learner):
     """Keeps only the head's weights with the largest mean contribution: V = mean feature * W, kept
     where V > the `percentile`-th percentile of the whole matrix.
 
@@ -154,22 +167,24 @@ class DICE:
         2022, equation 3.
     """
 
-    def __init__(self, percentile=90.0):
+    LEARNED = {"mean_": 1}
+
+    def __init__(self, percentile: float = 90.0) -> None:
         self.percentile = percentile
 
-    def fit(self, features, head_kernel):
+    def fit(self, features: np.ndarray, head_kernel: np.ndarray) -> "DICE":
         """Learns from training features (n, d)."""
         total = sum(rows.sum(axis=0) for _, rows in checks.chunks("features", features))
         self.mean_ = total / len(features)
         return self
 
-    def shape(self, features, head_kernel, head_bias):
+    def shape(self, features: np.ndarray, head_kernel: np.ndarray, head_bias: np.ndarray) -> tuple:
         contribution = self.mean_[:, None] * head_kernel
         kept = contribution > np.percentile(contribution, _fraction("percentile", self.percentile))
         return features, head_kernel * kept, head_bias
 
 
-class Shaped:
+class Shaped(Learner):
     """A score of the logits that shaped features give: "react+energy".
 
     Shapers act in their order; each learns from training features as the shapers before it leave
@@ -182,13 +197,20 @@ class Shaped:
         judge_on: "training" or "held_out", the data that it learns from.
     """
 
-    def __init__(self, shapers, judge, judge_needs=(), judge_on="training"):
+    LEARNED = {"width_": 0}
+
+    def __init__(self, shapers, judge, judge_needs=(), judge_on="training") -> None:
         self.shapers = shapers
         self.judge = judge
         self.judge_needs = judge_needs
         self.judge_on = judge_on
 
-    def fit(self, features, head_kernel, head_bias):
+    def parts(self):
+        """The shapers and the judge, as far as they learn."""
+        named = self.shapers | {"judge": self.judge}
+        return {name: part for name, part in named.items() if isinstance(part, Learner)}
+
+    def fit(self, features: np.ndarray, head_kernel: np.ndarray, head_bias: np.ndarray) -> "Shaped":
         """The shapers learn from training features (n, d) and the head."""
         features = checks.matrix("features", features, what="features")
         kernel, bias = checks.head(features, head_kernel, head_bias)
@@ -199,7 +221,13 @@ class Shaped:
                 shaper.fit(_Lazily(features, before, kernel, bias), kernel)
         return self
 
-    def fit_judge(self, features, head_kernel, head_bias, labels=None):
+    def fit_judge(
+        self,
+        features: np.ndarray,
+        head_kernel: np.ndarray,
+        head_bias: np.ndarray,
+        labels: np.ndarray | None = None,
+    ) -> "Shaped":
         """The judge learns from the shaped logits of its data, and labels (n,) if it needs them."""
         kernel, bias = checks.head(features, head_kernel, head_bias)
         logits = np.concatenate([part for _, part in self._logits(features, kernel, bias)])
@@ -213,7 +241,9 @@ class Shaped:
             shaped = _through(self.shapers.values(), rows, kernel, bias)
             yield part, shaped[0] @ shaped[1] + shaped[2]
 
-    def score(self, features, head_kernel, head_bias):
+    def score(
+        self, features: np.ndarray, head_kernel: np.ndarray, head_bias: np.ndarray
+    ) -> np.ndarray:
         """float64 (n,)."""
         width = getattr(self, "width_", None)
         features = checks.matrix("features", features, width, "features")

@@ -1,9 +1,12 @@
 """The score of an ensemble of leave-out classifiers, from the logits of its members."""
 
+from collections.abc import Mapping
+
 import numpy as np
 from scipy.special import log_softmax
 
 from ood_suite.scores import checks
+from ood_suite.scores.gradients import odin_key
 
 RULES = ("cross_entropy", "entropy")
 TERMS = ("both", "confidence", "entropy")
@@ -17,7 +20,7 @@ def member_key(member, temperature, epsilon, rule="entropy"):
     """
     if not epsilon:
         return f"{member}"
-    return f"{member},{rule},T={temperature:g},epsilon={epsilon:g}"
+    return f"{member},{rule},{odin_key(temperature, epsilon)}"
 
 
 def check_step(temperature, epsilon):
@@ -44,8 +47,13 @@ def count_members(member_logits):
 
 
 def leave_out(
-    member_logits, temperature=1000.0, epsilon=0.002, rule="entropy", terms="both", members=0
-):
+    member_logits: Mapping[str, np.ndarray],
+    temperature: float = 1000.0,
+    epsilon: float = 0.002,
+    rule: str = "entropy",
+    terms: str = "both",
+    members: int = 0,
+) -> np.ndarray:
     """sum_k [ H(p_k) - max_c p_k,c ], p_k = softmax(z_k(x') / T) over the classes of member k.
 
     x' = x - epsilon * sign(gradient of H(p_k)) in each member, or of the cross entropy to the arg
@@ -72,7 +80,7 @@ def leave_out(
     count = count_members(member_logits)
     if not 0 <= members <= count:
         raise ValueError(f"`members` must lie in 0..{count}. Received: {members}.")
-    total = 0.0
+    total = np.zeros(1)
     for member in range(members or count):
         key = member_key(member, temperature, epsilon, rule)
         if key not in member_logits:
@@ -88,7 +96,9 @@ def leave_out(
     return total
 
 
-def leave_out_odin(member_logits, temperature=1000.0, epsilon=0.002):
+def leave_out_odin(
+    member_logits: Mapping[str, np.ndarray], temperature: float = 1000.0, epsilon: float = 0.002
+) -> np.ndarray:
     """leave_out at inputs that ODIN's rule moved: against the gradient of the cross entropy to each
     member's arg max.
 

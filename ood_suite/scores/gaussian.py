@@ -5,11 +5,14 @@ Fits are passes over the features, which may be memory maps; memory is that of a
 and of d x d matrices. Precisions are pseudo-inverses.
 """
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 import numpy as np
 from scipy import linalg
-from sklearn.linear_model import LogisticRegression
 
 from ood_suite.scores import checks
+from ood_suite.scores.learner import Learner
 
 
 def whitening(covariance):
@@ -31,14 +34,16 @@ def covariance(features, centres, labels=None):
     return total / len(features)
 
 
-class TiedGaussian:
+class TiedGaussian(Learner):
     """One Gaussian per class with a common covariance.
 
     Attributes:
         means_: float64 (classes, d). whitening_: float64 (d, rank).
     """
 
-    def fit(self, features, labels):
+    LEARNED = {"means_": 2, "whitening_": 2}
+
+    def fit(self, features: np.ndarray, labels: np.ndarray) -> "TiedGaussian":
         """Learns from features (n, d) and labels (n,), every class with an example."""
         features = checks.matrix("features", features, what="features")
         labels, classes = checks.class_labels(labels, len(features))
@@ -65,7 +70,7 @@ class Mahalanobis(TiedGaussian):
         Adversarial Attacks", NeurIPS 2018, equation 2 (negated), on one layer.
     """
 
-    def score(self, features):
+    def score(self, features: np.ndarray) -> np.ndarray:
         """float64 (n,)."""
         scores = np.empty(len(features))
         for part, distances in self.distances(features):
@@ -73,7 +78,7 @@ class Mahalanobis(TiedGaussian):
         return scores
 
 
-class RelativeMahalanobis:
+class RelativeMahalanobis(Learner):
     """min_c d_c(x) - d_0(x): the Mahalanobis distance less that to one Gaussian of all the data.
 
     Attributes:
@@ -83,7 +88,10 @@ class RelativeMahalanobis:
         2021, equation 2.
     """
 
-    def fit(self, features, labels):
+    LEARNED = {"mean_": 1, "whitening_": 2}
+    PARTS = {"classes_": TiedGaussian}
+
+    def fit(self, features: np.ndarray, labels: np.ndarray) -> "RelativeMahalanobis":
         """Learns from features (n, d) and labels (n,)."""
         features = checks.matrix("features", features, what="features")
         self.classes_ = TiedGaussian().fit(features, labels)
@@ -92,7 +100,7 @@ class RelativeMahalanobis:
         self.whitening_ = whitening(covariance(features, self.mean_))
         return self
 
-    def score(self, features):
+    def score(self, features: np.ndarray) -> np.ndarray:
         """float64 (n,)."""
         scores = np.empty(len(features))
         for part, distances in self.classes_.distances(features):
@@ -101,7 +109,7 @@ class RelativeMahalanobis:
         return scores
 
 
-class MahalanobisLayers:
+class MahalanobisLayers(Learner):
     """logit of a logistic regression on the Mahalanobis distances of several layers.
 
     The regression is fitted to validation ID and OOD data, on standardised distances, with equal
@@ -112,7 +120,7 @@ class MahalanobisLayers:
         epsilon: size of the perturbation in pixels / 255, one that was extracted; 0 for none.
 
     Attributes:
-        layers_: names of the layers, sorted. gaussian_<i>_: a fitted TiedGaussian per layer.
+        layers_: names of the layers, sorted. gaussians_: {layer: a fitted TiedGaussian}.
         centre_, spread_, weights_ (layers,), intercept_: of the regression.
 
     Reference: Lee et al., "A Simple Unified Framework for Detecting Out-of-Distribution Samples and
@@ -120,22 +128,47 @@ class MahalanobisLayers:
         regression on test images; here only validation data enter.
     """
 
-    def __init__(self, epsilon=0.0):
+    LEARNED = {"layers_": 1, "centre_": 1, "spread_": 1, "weights_": 1, "intercept_": 0}
+
+    def __init__(self, epsilon: float = 0.0) -> None:
         self.epsilon = epsilon
 
-    def fit(self, layer_features, labels):
+    def fit(
+        self, layer_features: Mapping[str, np.ndarray], labels: np.ndarray
+    ) -> "MahalanobisLayers":
         """Learns a TiedGaussian per layer.
 
         Args:
             layer_features: {layer: (n, d_l)}. labels: (n,).
         """
         self.layers_ = np.array(sorted(name for name in layer_features if ",epsilon" not in name))
-        for i, name in enumerate(self.layers_):
-            setattr(self, f"gaussian_{i}_", TiedGaussian().fit(layer_features[name], labels))
+        self.gaussians_ = {
+            str(name): TiedGaussian().fit(layer_features[name], labels) for name in self.layers_
+        }
         return self
 
-    def fit_validation(self, id_arrays, ood_arrays):
+    def get_arrays(self):
+        """As of every learner; the arrays of a layer are called by its number."""
+        arrays = super().get_arrays()
+        for i, gaussian in enumerate(self.gaussians_.values()):
+            arrays |= {f"{i}/{name}": array for name, array in gaussian.get_arrays().items()}
+        return arrays
+
+    def set_arrays(self, arrays):
+        """As of every learner."""
+        super().set_arrays({name: array for name, array in arrays.items() if "/" not in name})
+        self.gaussians_ = {}
+        for i, name in enumerate(self.layers_):
+            own = {k.partition("/")[2]: a for k, a in arrays.items() if k.startswith(f"{i}/")}
+            self.gaussians_[str(name)] = TiedGaussian().set_arrays(own)
+        return self
+
+    def fit_validation(
+        self, id_arrays: Sequence[Any], ood_arrays: Sequence[Any]
+    ) -> "MahalanobisLayers":
         """Learns the regression from what `score` takes, of validation ID and OOD data."""
+        from sklearn.linear_model import LogisticRegression  # half a second, for this score alone
+
         distances = [self._distances(*arrays) for arrays in (id_arrays, ood_arrays)]
         is_ood = np.repeat([0, 1], [len(part) for part in distances])
         stacked = np.concatenate(distances)
@@ -148,18 +181,18 @@ class MahalanobisLayers:
     def _distances(self, layer_features):
         """float64 (n, layers), the smallest distance in each layer."""
         columns = []
-        for i, name in enumerate(self.layers_):
-            key = f"{name},epsilon={self.epsilon:g}" if self.epsilon else str(name)
+        for name, gaussian in self.gaussians_.items():
+            key = f"{name},epsilon={self.epsilon:g}" if self.epsilon else name
             if key not in layer_features:
                 raise ValueError(
                     f"mahalanobis_layers needs the layer {key!r}. Received: "
                     f"{sorted(layer_features)}."
                 )
-            distances = getattr(self, f"gaussian_{i}_").distances(layer_features[key])
+            distances = gaussian.distances(layer_features[key])
             columns.append(np.concatenate([part.min(axis=1) for _, part in distances]))
         return np.stack(columns, axis=1)
 
-    def score(self, layer_features):
+    def score(self, layer_features: Mapping[str, np.ndarray]) -> np.ndarray:
         """float64 (n,); needs "layer,epsilon=..." of every layer if `epsilon` is not 0."""
         if not hasattr(self, "weights_"):
             raise ValueError("mahalanobis_layers needs validation OOD data at fit.")

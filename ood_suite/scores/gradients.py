@@ -2,6 +2,8 @@
 of the head's weights (GradNorm, in closed form).
 """
 
+from collections.abc import Mapping
+
 import numpy as np
 from scipy.special import softmax
 
@@ -9,7 +11,18 @@ from ood_suite.scores import checks
 from ood_suite.scores.logits import msp
 
 
-def odin(logits_perturbed, temperature=1000.0, epsilon=0.0014):
+def odin_key(temperature, epsilon):
+    """Name of an array in Outputs.logits_perturbed.
+
+    >>> odin_key(1000.0, 0.0014)
+    'T=1000,epsilon=0.0014'
+    """
+    return f"T={temperature:g},epsilon={epsilon:g}"
+
+
+def odin(
+    logits_perturbed: Mapping[str, np.ndarray], temperature: float = 1000.0, epsilon: float = 0.0014
+) -> np.ndarray:
     """1 - max_c softmax(z(x') / T)_c, with x' = x - epsilon * sign(gradient) (see the extractor).
 
     Computed in float64: at T = 1000 all values lie within a few thousandths of 1 - 1/classes.
@@ -22,7 +35,7 @@ def odin(logits_perturbed, temperature=1000.0, epsilon=0.0014):
         in Neural Networks", ICLR 2018, equations 1 and 2. Their epsilon 0.0014 holds for inputs in
         [0, 1] divided by the channels' standard deviation; here nothing is divided.
     """
-    key = f"T={temperature:g},epsilon={epsilon:g}"
+    key = odin_key(temperature, epsilon)
     if not isinstance(logits_perturbed, dict) or key not in logits_perturbed:
         have = sorted(logits_perturbed) if isinstance(logits_perturbed, dict) else "no mapping"
         raise ValueError(
@@ -33,7 +46,7 @@ def odin(logits_perturbed, temperature=1000.0, epsilon=0.0014):
     return msp(checks.logits_matrix(logits_perturbed[key]) / temperature)
 
 
-def gradnorm(features, logits, temperature=1.0):
+def gradnorm(features: np.ndarray, logits: np.ndarray, temperature: float = 1.0) -> np.ndarray:
     """-|x|_1 * sum_c |softmax(z / T)_c - 1/classes| / T.
 
     This is the L1 norm of the gradient of KL(uniform || softmax(z / T)) by the weights of the last

@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from ood_suite.scores.learner import Learner
+
 
 def _vector(name, values):
     values = np.asarray(values, np.float64)
@@ -20,7 +22,7 @@ def _same_length(first, second, names):
         )
 
 
-def likelihood(log_prob):
+def likelihood(log_prob: np.ndarray) -> np.ndarray:
     """-log p(x), in nats. Famous for failing: simple images are likely whatever they show.
 
     Args:
@@ -38,7 +40,7 @@ def likelihood(log_prob):
     return -_vector("log_prob", log_prob)
 
 
-def likelihood_ratio(log_prob, background_log_prob):
+def likelihood_ratio(log_prob: np.ndarray, background_log_prob: np.ndarray) -> np.ndarray:
     """-(log p(x) - log p_background(x)), in nats: what is unlikely beyond its background
     statistics.
 
@@ -61,7 +63,7 @@ def likelihood_ratio(log_prob, background_log_prob):
     return background - log_prob
 
 
-def background_mean(log_prob, background_log_probs):
+def background_mean(log_prob: np.ndarray, background_log_probs: np.ndarray) -> np.ndarray:
     """The likelihood ratio against the mean of log p_background over several background models, in
     nats.
 
@@ -86,7 +88,7 @@ def background_mean(log_prob, background_log_probs):
     return likelihood_ratio(log_prob, backgrounds.mean(axis=1))
 
 
-def input_complexity(log_prob, code_length):
+def input_complexity(log_prob: np.ndarray, code_length: np.ndarray) -> np.ndarray:
     """-log2 p(x) - L(x), in bits: the model's code length beyond that of a general lossless coder.
 
     Args:
@@ -108,7 +110,7 @@ def input_complexity(log_prob, code_length):
     return -log_prob / np.log(2.0) - code_length
 
 
-class Typicality:
+class Typicality(Learner):
     """|-log p(x) - H|, in nats, with H the mean of -log p over in-distribution data: too likely is
     suspect as well.
 
@@ -123,7 +125,9 @@ class Typicality:
     array([  0., 200.])
     """
 
-    def fit(self, log_prob):
+    LEARNED = {"entropy_": 0}
+
+    def fit(self, log_prob: np.ndarray) -> "Typicality":
         """Learns from (n,) log-probabilities of in-distribution examples, n >= 1."""
         log_prob = _vector("log_prob", log_prob)
         if log_prob.size == 0:
@@ -131,6 +135,6 @@ class Typicality:
         self.entropy_ = np.float64(-log_prob.mean())
         return self
 
-    def score(self, log_prob):
+    def score(self, log_prob: np.ndarray) -> np.ndarray:
         """float64 (n,)."""
         return np.abs(-_vector("log_prob", log_prob) - self.entropy_)

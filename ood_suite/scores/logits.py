@@ -7,11 +7,12 @@ from scipy import optimize
 from scipy.special import log_softmax, logsumexp, softmax
 
 from ood_suite.scores import checks
+from ood_suite.scores.learner import Learner
 
 WEIBULL_SHIFT = 10_000.0  # libMR's, see OpenMax
 
 
-def msp(logits):
+def msp(logits: np.ndarray) -> np.ndarray:
     """1 - max_c softmax(z)_c, in [0, 1 - 1/classes].
 
     Computed as the sum of the other probabilities: -max_c softmax(z)_c, as other libraries give it,
@@ -28,7 +29,7 @@ def msp(logits):
     return np.exp(log_p).sum(axis=1)
 
 
-def max_logit(logits):
+def max_logit(logits: np.ndarray) -> np.ndarray:
     """-max_c z_c.
 
     Reference: Hendrycks et al., "Scaling Out-of-Distribution Detection for Real-World Settings",
@@ -40,7 +41,7 @@ def max_logit(logits):
     return -checks.logits_matrix(logits).max(axis=1)
 
 
-def energy(logits, temperature=1.0):
+def energy(logits: np.ndarray, temperature: float = 1.0) -> np.ndarray:
     """-T log sum_c exp(z_c / T).
 
     Args:
@@ -56,7 +57,7 @@ def energy(logits, temperature=1.0):
     return -temperature * logsumexp(logits / temperature, axis=1)
 
 
-def entropy(logits):
+def entropy(logits: np.ndarray) -> np.ndarray:
     """-sum_c p_c log p_c of p = softmax(z), in nats, in [0, log(classes)].
 
     Reference: Chan, Rottmann, Gottschalk, "Entropy Maximization and Meta Classification for
@@ -69,7 +70,7 @@ def entropy(logits):
     return -(np.exp(log_p) * log_p).sum(axis=1)
 
 
-def gen(logits, gamma=0.1, top=100):
+def gen(logits: np.ndarray, gamma: float = 0.1, top: int = 100) -> np.ndarray:
     """sum over the `top` largest p_c of p_c**gamma (1 - p_c)**gamma, p = softmax(z).
 
     pytorch-ood gives the mean in place of the sum, and clamps p at 1e-7 as is not done here.
@@ -90,7 +91,7 @@ def gen(logits, gamma=0.1, top=100):
     return np.exp(gamma * (log_p + np.log(-np.expm1(np.minimum(log_p, -1e-300))))).sum(axis=1)
 
 
-class TemperatureScaling:
+class TemperatureScaling(Learner):
     """1 - max_c softmax(z / T)_c with the T that minimises the cross entropy of held-out ID data.
 
     Attributes:
@@ -103,7 +104,9 @@ class TemperatureScaling:
     2.885
     """
 
-    def fit(self, logits, labels):
+    LEARNED = {"temperature_": 0}
+
+    def fit(self, logits: np.ndarray, labels: np.ndarray) -> "TemperatureScaling":
         """Learns T from logits (n, classes) and labels (n,)."""
         logits = checks.logits_matrix(logits)
         labels = np.asarray(labels)
@@ -131,12 +134,12 @@ class TemperatureScaling:
         self.temperature_ = np.float64(np.exp(found.x))
         return self
 
-    def score(self, logits):
+    def score(self, logits: np.ndarray) -> np.ndarray:
         """float64 (n,)."""
         return msp(checks.logits_matrix(logits) / self.temperature_)
 
 
-class KLMatching:
+class KLMatching(Learner):
     """min_k KL(softmax(z) || d_k), in nats, with d_k the mean softmax of the held-out ID examples
     that are predicted as class k.
 
@@ -149,7 +152,9 @@ class KLMatching:
         ICML 2022, section 4.
     """
 
-    def fit(self, logits):
+    LEARNED = {"log_templates_": 2}
+
+    def fit(self, logits: np.ndarray) -> "KLMatching":
         """Learns the templates; labels are not needed."""
         logits = checks.logits_matrix(logits)
         if not len(logits):
@@ -162,7 +167,7 @@ class KLMatching:
         self.log_templates_ = np.log(np.maximum(templates, 1e-300))
         return self
 
-    def score(self, logits):
+    def score(self, logits: np.ndarray) -> np.ndarray:
         """float64 (n,)."""
         logits = checks.logits_matrix(logits, self.log_templates_.shape[1])
         log_p = log_softmax(logits, axis=1)
@@ -171,7 +176,7 @@ class KLMatching:
         return divergences.min(axis=1)
 
 
-class OpenMax:
+class OpenMax(Learner):
     """log(p / (1 - p)) of p = softmax(v)_unknown, the probability of the unknown class.
 
     The `alpha` largest logits are lowered by w_i = CDF_i(|z - mean_i|) * (alpha + 1 - i) / alpha,
@@ -193,11 +198,13 @@ class OpenMax:
     Reference: Bendale, Boult, "Towards Open Set Deep Networks", CVPR 2016, algorithms 1 and 2.
     """
 
-    def __init__(self, tail=20, alpha=3):
+    LEARNED = {"means_": 2, "starts_": 1, "shapes_": 1, "scales_": 1}
+
+    def __init__(self, tail: int = 20, alpha: int = 3) -> None:
         self.tail = tail
         self.alpha = alpha
 
-    def fit(self, logits, labels):
+    def fit(self, logits: np.ndarray, labels: np.ndarray) -> "OpenMax":
         """Learns from training logits (n, classes) and labels (n,), in two passes."""
         checks.above("tail", self.tail, 0)
         checks.above("alpha", self.alpha, 0)
@@ -214,7 +221,7 @@ class OpenMax:
             self.shapes_[c], self.scales_[c] = _weibull(tail - tail[0] + WEIBULL_SHIFT)
         return self
 
-    def score(self, logits):
+    def score(self, logits: np.ndarray) -> np.ndarray:
         """float64 (n,)."""
         logits = checks.logits_matrix(logits, len(self.means_))
         alpha = min(self.alpha, logits.shape[1])

@@ -9,6 +9,7 @@ import numpy as np
 from scipy.special import logsumexp
 
 from ood_suite.scores import checks
+from ood_suite.scores.learner import Learner
 
 QUERIES, BANK_ROWS = 1024, 4096  # a block of similarities: 16 MiB
 
@@ -80,7 +81,7 @@ def _bank(features, k):
     return features, norms
 
 
-class KNN:
+class KNN(Learner):
     """|x/|x| - y_k/|y_k||: the Euclidean distance to the k-th nearest training feature, all scaled
     to length 1, in [0, 2].
 
@@ -96,15 +97,17 @@ class KNN:
     Reference: Sun et al., "Out-of-Distribution Detection with Deep Nearest Neighbors", ICML 2022.
     """
 
-    def __init__(self, k=50):
+    LEARNED = {"bank_": 2, "norms_": 1}
+
+    def __init__(self, k: int = 50) -> None:
         self.k = k
 
-    def fit(self, features):
+    def fit(self, features: np.ndarray) -> "KNN":
         """Keeps training features (m, d)."""
         self.bank_, self.norms_ = _bank(features, self.k)
         return self
 
-    def score(self, features):
+    def score(self, features: np.ndarray) -> np.ndarray:
         """float64 (n,)."""
         features = checks.matrix("features", features, self.bank_.shape[1], "features")
         rows, similarities = nearest(features, self.bank_, self.norms_, self.k)
@@ -116,7 +119,7 @@ class KNN:
         return scores
 
 
-class NNGuide:
+class NNGuide(Learner):
     """-E(x) * mean of the k largest E(y) cos(x, y) over training examples y, with E = log sum exp
     of the logits.
 
@@ -130,10 +133,12 @@ class NNGuide:
         2023, equations 3 to 5.
     """
 
-    def __init__(self, k=10):
+    LEARNED = {"bank_": 2, "norms_": 1, "energies_": 1}
+
+    def __init__(self, k: int = 10) -> None:
         self.k = k
 
-    def fit(self, features, logits):
+    def fit(self, features: np.ndarray, logits: np.ndarray) -> "NNGuide":
         """Keeps training features (m, d), and the energies of their logits (m, classes)."""
         self.bank_, self.norms_ = _bank(features, self.k)
         logits = checks.matrix("logits", logits, what="classes")
@@ -143,7 +148,7 @@ class NNGuide:
             self.energies_[part] = logsumexp(rows, axis=1)
         return self
 
-    def score(self, features, logits):
+    def score(self, features: np.ndarray, logits: np.ndarray) -> np.ndarray:
         """float64 (n,)."""
         features = checks.matrix("features", features, self.bank_.shape[1], "features")
         energies = logsumexp(checks.logits_matrix(logits), axis=1)

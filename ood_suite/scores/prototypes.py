@@ -4,10 +4,11 @@ import numpy as np
 from scipy.special import logsumexp
 
 from ood_suite.scores import checks
+from ood_suite.scores.learner import Learner
 from ood_suite.scores.neighbors import lengths
 
 
-class SHE:
+class SHE(Learner):
     """-x . S_c, with S_c the mean of the correctly classified training features of the predicted
     class c.
 
@@ -18,7 +19,9 @@ class SHE:
         Memorization with Modern Hopfield Energy", ICLR 2023, equation 5 (simplified).
     """
 
-    def fit(self, features, labels, logits):
+    LEARNED = {"patterns_": 2}
+
+    def fit(self, features: np.ndarray, labels: np.ndarray, logits: np.ndarray) -> "SHE":
         """Learns from training features (n, d), labels (n,) and logits (n, classes)."""
         features = checks.matrix("features", features, what="features")
         logits = checks.matrix("logits", logits, what="classes")
@@ -26,7 +29,7 @@ class SHE:
         self.patterns_, _ = checks.correct_means(features, labels, logits)
         return self
 
-    def score(self, features, logits):
+    def score(self, features: np.ndarray, logits: np.ndarray) -> np.ndarray:
         """float64 (n,)."""
         features = checks.matrix("features", features, self.patterns_.shape[1], "features")
         predicted = checks.logits_matrix(logits, len(self.patterns_)).argmax(axis=1)
@@ -36,14 +39,16 @@ class SHE:
         return scores
 
 
-class MeanFeature:
+class MeanFeature(Learner):
     """What fDBD and NCI learn.
 
     Attributes:
         mean_: float64 (d,), of the training features.
     """
 
-    def fit(self, features):
+    LEARNED = {"mean_": 1}
+
+    def fit(self, features: np.ndarray) -> "MeanFeature":
         """Learns from training features (n, d)."""
         features = checks.matrix("features", features, what="features")
         if not len(features):
@@ -61,7 +66,9 @@ class FDBD(MeanFeature):
         equations 4 and 5.
     """
 
-    def score(self, features, logits, head_kernel):
+    def score(
+        self, features: np.ndarray, logits: np.ndarray, head_kernel: np.ndarray
+    ) -> np.ndarray:
         """float64 (n,)."""
         features = checks.matrix("features", features, len(self.mean_), "features")
         logits = checks.logits_matrix(logits)
@@ -89,10 +96,12 @@ class NCI(MeanFeature):
         2025, equations 5 and 7.
     """
 
-    def __init__(self, alpha=0.001):
+    def __init__(self, alpha: float = 0.001) -> None:
         self.alpha = alpha
 
-    def score(self, features, logits, head_kernel):
+    def score(
+        self, features: np.ndarray, logits: np.ndarray, head_kernel: np.ndarray
+    ) -> np.ndarray:
         """float64 (n,)."""
         features = checks.matrix("features", features, len(self.mean_), "features")
         logits = checks.logits_matrix(logits)
@@ -107,7 +116,7 @@ class NCI(MeanFeature):
         return scores
 
 
-class HIMPLoS:
+class HIMPLoS(Learner):
     """-log sum_k exp(s z'_k): the energy of logits of masked and clipped features, smoothed by the
     similarity to the predicted class's prototype.
 
@@ -137,13 +146,21 @@ class HIMPLoS:
         60, clip 1.6 (CIFAR, DenseNet), 30 and 0.8 (ImageNet, ResNet-50).
     """
 
-    def __init__(self, mask_percentile=60.0, clip=0.0, clip_percentile=98.0, smooth=True):
+    LEARNED = {"prototypes_": 2, "clip_": 0}
+
+    def __init__(
+        self,
+        mask_percentile: float = 60.0,
+        clip: float = 0.0,
+        clip_percentile: float = 98.0,
+        smooth: bool = True,
+    ) -> None:
         self.mask_percentile = mask_percentile
         self.clip = clip
         self.clip_percentile = clip_percentile
         self.smooth = smooth
 
-    def fit(self, features, labels):
+    def fit(self, features: np.ndarray, labels: np.ndarray) -> "HIMPLoS":
         """Learns from training features (n, d) and labels (n,)."""
         features = checks.matrix("features", features, what="features")
         labels, classes = checks.class_labels(labels, len(features))
@@ -158,7 +175,13 @@ class HIMPLoS:
             self.clip_ = np.float64(np.inf)
         return self
 
-    def score(self, features, logits, head_kernel, head_bias):
+    def score(
+        self,
+        features: np.ndarray,
+        logits: np.ndarray,
+        head_kernel: np.ndarray,
+        head_bias: np.ndarray,
+    ) -> np.ndarray:
         """float64 (n,)."""
         features = checks.matrix("features", features, self.prototypes_.shape[1], "features")
         logits = checks.logits_matrix(logits, len(self.prototypes_))
@@ -177,7 +200,7 @@ class HIMPLoS:
         return scores
 
 
-class LINe:
+class LINe(Learner):
     """-log sum_k exp(z_k), the energy of logits made by the neurons that matter to one class.
 
     Features are clipped, x <- min(x, clip); p is the class that the head predicts of them. With
@@ -200,12 +223,19 @@ class LINe:
         Neurons", CVPR 2023.
     """
 
-    def __init__(self, activation_percentile=10.0, weight_percentile=10.0, clip_percentile=98.0):
+    LEARNED = {"contributions_": 2, "clip_": 0}
+
+    def __init__(
+        self,
+        activation_percentile: float = 10.0,
+        weight_percentile: float = 10.0,
+        clip_percentile: float = 98.0,
+    ) -> None:
         self.activation_percentile = activation_percentile
         self.weight_percentile = weight_percentile
         self.clip_percentile = clip_percentile
 
-    def fit(self, features, labels, head_kernel):
+    def fit(self, features: np.ndarray, labels: np.ndarray, head_kernel: np.ndarray) -> "LINe":
         """Learns from training features (n, d), labels (n,) and the head."""
         features = checks.matrix("features", features, what="features")
         kernel, _ = checks.head(features, head_kernel)
@@ -216,7 +246,9 @@ class LINe:
         self.clip_ = np.float64(np.inf if whole else checks.quantile(features, share))
         return self
 
-    def score(self, features, head_kernel, head_bias):
+    def score(
+        self, features: np.ndarray, head_kernel: np.ndarray, head_bias: np.ndarray
+    ) -> np.ndarray:
         """float64 (n,)."""
         features = checks.matrix("features", features, self.contributions_.shape[1], "features")
         kernel, bias = checks.head(features, head_kernel, head_bias)

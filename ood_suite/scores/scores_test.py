@@ -11,7 +11,8 @@ from ood_suite.outputs import Outputs
 
 COMPOSED = ("dice+react+energy", "react+kl_matching", "ash_s+max_logit", "vra+openmax")
 NAMES = (*scores.ALL, *COMPOSED)
-# A value of each parameter that must change the scores, other than the default.
+# A value of each parameter that must change the scores of these small data, where the first other
+# one of its grid does not.
 OTHER = {
     "acceptance": 0.8, "activation_percentile": 60.0, "alpha": 2, "clip": 0.3, "dimension": 3,
     "clip_percentile": 70.0, "epsilon": 0.002, "gamma": 0.5, "high_percentile": 80.0, "k": 3,
@@ -101,13 +102,25 @@ def test_a_score_depends_on_its_example_alone(name):
     np.testing.assert_allclose(detector.score(Outputs(**arrays)), values[order], rtol=rtol)
 
 
+def other_value(name, parameter):
+    """A value that differs from the default, of OTHER or of the score's grid."""
+    entry, short = scores.get(name), parameter.split(".")[-1]
+    default = entry.parameters[parameter]
+    known = [OTHER[short]] if short in OTHER else list(entry.grid.get(parameter, ()))
+    found = [value for value in known if value != default] or [v / 2.0 for v in known]
+    if not found:
+        pytest.fail(
+            f"Which value of `{parameter}` changes {name}? Give the parameter a grid in "
+            "ood_suite/scores/__init__.py, or a value in OTHER in ood_suite/scores/scores_test.py."
+        )
+    return found[0]
+
+
 @pytest.mark.parametrize(
     "name, parameter", [(name, p) for name in scores.ALL for p in scores.get(name).parameters]
 )
 def test_every_parameter_matters(name, parameter):
-    other = {parameter: OTHER[parameter.split(".")[-1]]}
-    if other[parameter] == scores.get(name).parameters[parameter]:
-        other[parameter] /= 2.0
+    other = {parameter: other_value(name, parameter)}
     if parameter == "clip":
         assert fitted(name, {"clip": 0.0}).learner.clip_ != 0.3
     assert not np.array_equal(fitted(name, other).score(outputs(1)), fitted(name).score(outputs(1)))

@@ -5,9 +5,10 @@ from scipy import linalg
 from scipy.special import logsumexp
 
 from ood_suite.scores import checks
+from ood_suite.scores.learner import Learner
 
 
-class Residual:
+class Residual(Learner):
     """|R^T (x - o)|: the length of a feature vector outside the principal subspace.
 
     o = -pinv(W^T) b is the point whose logits are all equal to zero (in the least-squares sense),
@@ -25,10 +26,14 @@ class Residual:
         section 4.1.
     """
 
-    def __init__(self, dimension=0):
+    LEARNED = {"origin_": 1, "residual_": 2}
+
+    def __init__(self, dimension: int = 0) -> None:
         self.dimension = dimension
 
-    def fit(self, features, head_kernel, head_bias):
+    def fit(
+        self, features: np.ndarray, head_kernel: np.ndarray, head_bias: np.ndarray
+    ) -> "Residual":
         """Learns from training features (n, d) and the head, in one pass."""
         features = checks.matrix("features", features, what="features")
         if not len(features):
@@ -60,7 +65,7 @@ class Residual:
         self.residual_ = vectors[:, : width - dimension]
         return self
 
-    def score(self, features):
+    def score(self, features: np.ndarray) -> np.ndarray:
         """float64 (n,)."""
         features = checks.matrix("features", features, len(self.origin_), "features")
         scores = np.empty(len(features))
@@ -69,7 +74,7 @@ class Residual:
         return scores
 
 
-class Vim:
+class Vim(Learner):
     """alpha |R^T (x - o)| - log sum_c exp(z_c): the residual as a virtual logit.
 
     alpha scales the mean residual of the training data to their mean largest logit. The paper's
@@ -86,10 +91,19 @@ class Vim:
         equations 5 to 7.
     """
 
-    def __init__(self, dimension=0):
+    LEARNED = {"alpha_": 0}
+    PARTS = {"space_": Residual}
+
+    def __init__(self, dimension: int = 0) -> None:
         self.dimension = dimension
 
-    def fit(self, features, logits, head_kernel, head_bias):
+    def fit(
+        self,
+        features: np.ndarray,
+        logits: np.ndarray,
+        head_kernel: np.ndarray,
+        head_bias: np.ndarray,
+    ) -> "Vim":
         """Learns from training features (n, d), logits (n, classes) and the head, in two passes."""
         self.space_ = Residual(self.dimension).fit(features, head_kernel, head_bias)
         logits = checks.matrix("logits", logits, what="classes")
@@ -98,7 +112,7 @@ class Vim:
         self.alpha_ = np.float64(largest / self.space_.score(features).sum())
         return self
 
-    def score(self, features, logits):
+    def score(self, features: np.ndarray, logits: np.ndarray) -> np.ndarray:
         """float64 (n,)."""
         logits = checks.logits_matrix(logits)
         checks.same_length(features, logits)

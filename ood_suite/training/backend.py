@@ -1,10 +1,16 @@
-"""The few lines that differ between TensorFlow and JAX."""
+"""The few lines that differ between TensorFlow and JAX, and between processors."""
 
 import contextlib
+import os
+import pathlib
 
 import keras
 
+from ood_suite.files import read_json
 from ood_suite.training import devices
+
+BFLOAT16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}  # of /proc/cpuinfo, on x86 and on ARM
+BFLOAT16_LEVELS = ("BF16", "FP16", "AMX", "AVX10", "DEFAULT", "ALL")  # of ONEDNN_MAX_CPU_ISA
 
 
 def set_seed(seed):
@@ -27,6 +33,38 @@ def jit_compile():
     import tensorflow as tf
 
     return devices.count() == 1 and bool(tf.config.list_physical_devices("GPU"))
+
+
+def has_bfloat16():
+    """Whether networks compute in bfloat16 here at a gain: on an accelerator, or on a processor
+    with instructions for it. (Others take four times as long as in float32, or refuse.)
+    """
+    if keras.backend.backend() == "jax":
+        import jax
+
+        if jax.default_backend() != "cpu":
+            return True
+    elif keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        if tf.config.list_physical_devices("GPU"):
+            return True
+    limit = os.environ.get("ONEDNN_MAX_CPU_ISA", "DEFAULT").upper()
+    cpuinfo = pathlib.Path("/proc/cpuinfo")
+    flags = set(cpuinfo.read_text().split()) if cpuinfo.exists() else set()
+    return bool(flags & BFLOAT16_FLAGS) and any(level in limit for level in BFLOAT16_LEVELS)
+
+
+def dtype_of(wanted, folder):
+    """The precision of a run that wants `wanted`: "auto" is what the run began with, or the other
+    runs of its experiment (which are compared with it), else what the processor can do.
+    """
+    if wanted != "auto":
+        return wanted
+    for path in (folder / "config.json", *sorted(folder.parent.glob("*/config.json"))):
+        if path.exists():
+            return read_json(path)["settings"]["dtype"]
+    return "mixed_bfloat16" if has_bfloat16() else "float32"
 
 
 def input_gradient(function):

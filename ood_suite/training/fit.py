@@ -21,6 +21,7 @@ import numpy as np
 from absl import logging
 
 from ood_suite.files import RunError, atomic_path, load_npz, read_csv, write_csv
+from ood_suite.progress import progress
 from ood_suite.training import backend, devices
 
 KEPT_CHECKPOINTS = 2
@@ -269,11 +270,9 @@ class _Progress(keras.callbacks.Callback):
 
     def __init__(self, total_steps, step, monitor):
         super().__init__()
-        from tqdm.auto import tqdm
-
         self.step = step
         self.monitor = monitor
-        self.bar = tqdm(total=total_steps, initial=step, unit="step", mininterval=2, smoothing=0.05)
+        self.bar = progress(total=total_steps, initial=step, unit="step", smoothing=0.05)
         self.shown = {}
 
     def on_train_batch_end(self, batch, logs=None):

@@ -8,15 +8,11 @@ clipped.
 import numpy as np
 from keras import ops
 
+from ood_suite.scores.ensembles import RULES
+from ood_suite.scores.gradients import odin_key
 from ood_suite.training import backend
 
 BATCH = 100
-RULES = ("cross_entropy", "entropy")
-
-
-def odin_key(temperature, epsilon):
-    """Name of the array in Outputs.logits_perturbed."""
-    return f"T={temperature:g},epsilon={epsilon:g}"
 
 
 def odin(network, temperature, epsilons, rule="cross_entropy", scale=255.0):

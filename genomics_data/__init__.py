@@ -1,0 +1,1 @@
+"""Embedded DNA reads and the tables that made them."""

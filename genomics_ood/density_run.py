@@ -1,0 +1,121 @@
+"""Runs of densities of reads: a foreground model, or with mutation_rate and reg_weight a background
+model, is trained in a run folder.
+"""
+
+import dataclasses
+import pathlib
+
+import keras
+import numpy as np
+
+from genomics_ood import reads
+from genomics_ood.configs import SWEEP_ONLY
+from genomics_ood.density import ReadDensity
+from ood_suite.runs.run import opened
+from ood_suite.runs.settings import check, model_options
+from ood_suite.training import backend, devices
+from ood_suite.training.fit import batches, fit
+
+EXTRACTOR = "genomics_ood.extract"
+
+
+def run_name(experiment, repeat_id=0):
+    """Folder name of a run: reg0.0001_mr0.1, with _repeat1 and so on for further repeats."""
+    name = f"reg{experiment.reg_weight:g}_mr{experiment.mutation_rate:g}"
+    name += f"_class{experiment.filter_label}" if experiment.filter_label >= 0 else ""
+    return f"{name}_repeat{repeat_id}" if repeat_id else name
+
+
+def train(experiment, name, out_dir, data_dir=None, repeat_id=0):
+    """Trains one density, or continues it, or finds it finished; returns its Run.
+
+    Args:
+        experiment: configs.Experiment. name: of it. repeat_id: is added to its seed.
+
+    Raises:
+        ValueError: settings or data that do not fit, before anything is written.
+    """
+    check(experiment)
+    folder = pathlib.Path(out_dir) / name / run_name(experiment, repeat_id)
+    changes = {"dtype": backend.dtype_of(experiment.dtype, folder)}
+    if experiment.background_steps and (experiment.mutation_rate or experiment.reg_weight):
+        changes["total_steps"] = experiment.background_steps
+    experiment = dataclasses.replace(experiment, **changes)
+    training, validation = sets = load_data(experiment, data_dir)
+    seed = experiment.random_seed + repeat_id
+    backend.set_seed(seed)
+    with devices.scope(experiment.strategy, experiment.batch_size):
+        model = build_model(experiment, seed)
+        length = int(training.bases.shape[1])
+        settings = recorded(experiment, name, repeat_id) | {"length": length}
+        with opened(
+            folder,
+            kind="density",
+            extractor=EXTRACTOR,
+            settings=settings,
+            fingerprints=fingerprints(sets),
+            notes=[s.note for s in sets],
+        ) as run:
+            if not run.is_finished:
+                count = min(experiment.eval_reads or len(validation), len(validation))
+                rows = np.linspace(0, len(validation) - 1, count).astype(int)
+                fit(
+                    model,
+                    lambda step: batches([training.bases], experiment.batch_size, seed, step),
+                    run,
+                    total_steps=experiment.total_steps,
+                    eval_every=experiment.eval_every,
+                    batch_size=experiment.batch_size,
+                    validation=validation.bases[rows],
+                    monitor="bits_per_base",
+                )
+    return run
+
+
+def build_model(experiment, seed):
+    """The compiled ReadDensity of an experiment."""
+    model = ReadDensity(**model_options(experiment), seed=seed, dtype=experiment.dtype)
+    compile_model(model, experiment, experiment.learning_rate, experiment.total_steps)
+    return model
+
+
+def compile_model(model, experiment, learning_rate, total_steps):
+    """Adam with the experiment's schedule."""
+    rate = learning_rate
+    if experiment.learning_rate_schedule == "cosine":
+        rate = keras.optimizers.schedules.CosineDecay(learning_rate, total_steps, alpha=0.02)
+    model.compile(optimizer=keras.optimizers.Adam(rate), jit_compile=backend.jit_compile())
+
+
+def load_data(experiment, data_dir):
+    """(training, validation) ReadSets, of --filter_label alone if it is set.
+
+    Raises:
+        ValueError: lengths that differ, too few reads, a class that is not there.
+    """
+    training, validation = (
+        reads.load(experiment.id_dataset, split, data_dir) for split in ("train", "val")
+    )
+    if training.bases.shape[1] != validation.bases.shape[1]:
+        raise ValueError(
+            f"The reads of {validation.name} (val) have {validation.bases.shape[1]} bases, those "
+            f"of {training.name} (train) {training.bases.shape[1]}."
+        )
+    label = experiment.filter_label
+    training, validation = reads.filtered(training, label), reads.filtered(validation, label)
+    if experiment.batch_size > len(training):
+        raise ValueError(
+            f"--batch_size must be at most {len(training)}, the number of training reads. "
+            f"Received: {experiment.batch_size}."
+        )
+    return training, validation
+
+
+def recorded(experiment, name, repeat_id):
+    """What config.json says of a training."""
+    settings = {k: v for k, v in dataclasses.asdict(experiment).items() if k not in SWEEP_ONLY}
+    return settings | {"exp": name, "repeat_id": repeat_id, "backend": keras.backend.backend()}
+
+
+def fingerprints(sets):
+    return {f"{s.name}_{s.split}": s.fingerprint for s in sets}
