@@ -20,10 +20,12 @@ import pytest  # noqa: E402
 
 def pytest_addoption(parser):
     parser.addoption("--run_large", action="store_true", help="also run tests marked large")
+    parser.addoption("--run_wheel", action="store_true", help="also run tests marked wheel")
 
 
 def pytest_collection_modifyitems(config, items):
-    skipped = {} if config.getoption("--run_large") else {"large": "needs --run_large"}
+    marks = [mark for mark in ("large", "wheel") if not config.getoption(f"--run_{mark}")]
+    skipped = {mark: f"needs --run_{mark}" for mark in marks}
     if importlib.util.find_spec("tensorflow") is None:
         skipped["tensorflow"] = "not installed"
     for item in items:

@@ -12,6 +12,7 @@ report_<checkpoint>). Nothing is chosen here: temperature and epsilon are as giv
 from absl import flags
 
 from ood_suite.files import write_csv
+from ood_suite.optional import quietly
 from ood_suite.runs import cli
 from ood_suite.runs.run import Run
 
@@ -22,7 +23,8 @@ def main(_):
     run = Run.load(cli.run_folder(), FLAGS.checkpoint)
     if run.kind != "ensemble":
         raise ValueError(f"{FLAGS.run} is no leave-out ensemble.")
-    from classifier_ood import ablation  # loads Keras, which --help need not wait for
+    with quietly():  # not at the top: --help need not wait for Keras
+        from classifier_ood import ablation
 
     rows = ablation.ablate(run, FLAGS.temperature, FLAGS.epsilon, FLAGS.data_dir, FLAGS.ood)
     suffix = "" if FLAGS.checkpoint == "last" else f"_{FLAGS.checkpoint}"

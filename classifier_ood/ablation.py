@@ -8,6 +8,7 @@ from ood_suite.evaluation.classifier import classifier
 from ood_suite.evaluation.evaluate import data_notes
 from ood_suite.evaluation.groups import Group
 from ood_suite.evaluation.overlap import refuse_overlap
+from ood_suite.evaluation.request import Request
 from ood_suite.scores import ensembles, logits
 
 
@@ -38,7 +39,8 @@ def ablate(run, temperature, epsilon, data_dir=None, ood_sets=()):
     step = {"temperature": temperature, "epsilon": epsilon}
     ensembles.check_step(**step)
     wanted = list(ensemble.PERTURBED)
-    material = classifier(Group(0, run, []), data_dir=data_dir, wanted=wanted, far=ood_sets)
+    request = Request(ood_far=tuple(ood_sets))
+    material = classifier(Group(0, run, []), request, wanted, data_dir)
     id_test, tests, _ = material.tests({name: step for name in wanted})
     notes = refuse_overlap(material, id_test, tests, allowed=False)
     for note in data_notes([id_test, *tests.values()]) + notes:

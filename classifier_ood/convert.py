@@ -14,6 +14,7 @@ from absl import flags, logging
 
 from classifier_ood import configs
 from ood_suite.files import atomic_path, fingerprint
+from ood_suite.optional import quietly
 from ood_suite.runs import cli
 from ood_suite.runs.run import opened
 from ood_suite.runs.settings import known_experiment
@@ -24,8 +25,9 @@ BACKBONES = ("densenet", "resnet_cifar", "wide_resnet")
 
 def main(_):
     experiment = known_experiment(configs.EXPERIMENTS, FLAGS.exp)
-    from classifier_ood import conversion, models  # load Keras, which --help need not wait for
-    from classifier_ood.torch_files import read_state
+    with quietly():  # not at the top: --help need not wait for Keras
+        from classifier_ood import conversion, models
+        from classifier_ood.torch_files import read_state
 
     state = read_state(FLAGS.checkpoint)
     normalisation = {

@@ -13,6 +13,7 @@ from absl import flags, logging
 
 from classifier_ood import configs
 from ood_suite.files import locked
+from ood_suite.optional import quietly
 from ood_suite.runs import cli
 from ood_suite.runs.run import Run
 
@@ -22,7 +23,8 @@ FLAGS = flags.FLAGS
 def main(_):
     run = Run.load(cli.run_folder(), FLAGS.checkpoint)
     settings = dataclasses.replace(configs.Estimate(), **cli.overrides(configs.Estimate))
-    from classifier_ood import loss_constraint  # loads Keras, which --help need not wait for
+    with quietly():  # not at the top: --help need not wait for Keras
+        from classifier_ood import loss_constraint
 
     with locked(run.folder):
         result = loss_constraint.estimate(run, settings, FLAGS.data_dir)

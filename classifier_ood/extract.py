@@ -10,7 +10,15 @@ from ood_suite import data
 from ood_suite.data.transforms import to_shape
 from ood_suite.files import example_hashes
 from ood_suite.outputs import Outputs
-from ood_suite.runs.extraction import Extraction, Parts, joined, kept, perturbed_parts, short
+from ood_suite.runs.extraction import (
+    Extraction,
+    Parts,
+    hashes_of,
+    joined,
+    kept,
+    perturbed_parts,
+    short,
+)
 from ood_suite.scores.gaussian import TiedGaussian
 from ood_suite.training import input_gradients
 from ood_suite.training.stored_model import read_model
@@ -67,7 +75,8 @@ def extract(
 def hashes(run, names, split, *, data_dir=None) -> Outputs | None:
     """Outputs with labels and hashes of the examples alone. See runs.extraction.Extractor."""
     shape = load_classifier(run).image_shape
-    return data.hashes(data.first_available(names, split, data_dir, shape), shape)
+    source = data.first_available(names, split, data_dir, shape)
+    return hashes_of(source, source.images, lambda images: to_shape(images, shape)[0])
 
 
 def _mahalanobis(job, classifier, parts, data_dir, batch_size):

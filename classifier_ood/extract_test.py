@@ -18,6 +18,7 @@ from ood_suite.data.npz import write_images
 from ood_suite.detector import Detector
 from ood_suite.evaluation.evaluate import evaluate_group, gather
 from ood_suite.evaluation.groups import Group
+from ood_suite.evaluation.request import Request
 from ood_suite.files import RunError, read_csv
 from ood_suite.outputs import Outputs
 from ood_suite.runs import extraction
@@ -59,10 +60,11 @@ def evaluate(folder, data_dir, *arguments):
 def report_of(trained, data_dir, wanted, tuning=False, far=(), allow_overlap=False):
     """What the binary does with a single run, in this process: seconds less."""
     group = Group(0, Run.load(trained.folder), [])
-    material = gather(group, data_dir=data_dir, wanted=wanted, tuning=tuning, far=list(far))
-    return evaluate_group(
-        group, material, wanted, tuning=tuning, resamples=10, allow_overlap=allow_overlap
-    )
+    request = Request(
+        scores=tuple(wanted), tune=tuning, ood_far=tuple(far), allow_overlap=allow_overlap,
+        resamples=10,
+    )  # fmt: skip
+    return evaluate_group(group, gather(group, request, data_dir), request)
 
 
 @pytest.mark.jax
@@ -160,7 +162,7 @@ def test_other_checkpoints(run, tmp_path):
 
 def test_parts_follow_the_training_data_and_not_the_spelling_of_a_path(copy, tmp_path):
     data_dir, trained = copy
-    options = {"inner_layers": ("stage1",), "mahalanobis_epsilons": (0.002,)}
+    options = {"parts": Parts(inner_layers=("stage1",), epsilons=(0.002,))}
     first = extract(trained, ("mnist",), "test", data_dir=data_dir, **options)
     times = {path: path.stat().st_mtime_ns for path in trained.folder.glob("outputs/*.npz")}
     moved = Run.load(trained.folder.rename(tmp_path / "moved"))
@@ -180,7 +182,7 @@ def test_parts_follow_the_training_data_and_not_the_spelling_of_a_path(copy, tmp
 def test_a_killed_extraction_goes_on(copy, monkeypatch):
     data_dir, trained = copy
     monkeypatch.setattr(extraction, "CHUNK_BYTES", 8 * 64)
-    monkeypatch.setattr(extraction, "FLUSH_EVERY", 1)
+    monkeypatch.setattr(extraction, "FLUSH_EVERY_S", 0.0)
     expected = extract(trained, ("mnist",), "test", data_dir=data_dir, batch_size=8)
     path = trained.outputs_path("mnist", "test")
     path.unlink()
@@ -239,7 +241,9 @@ def test_a_model_and_folders_of_a_user(own):
         f"--id_test={own}/test", f"--ood_far={own}/other,gaussian", f"--out_dir={own}/run",
     )  # fmt: skip
     before = (own / "mine.keras").read_bytes()
-    done = command("ood_suite.extract", *arguments, "--odin_epsilon=0.002")
+    made = command("classifier_ood.own_model", *arguments)
+    assert made.returncode == 0 and "Next: python -m ood_suite.eval" in made.stderr, made.stderr
+    done = command("ood_suite.extract", f"--run={own}/run", "--odin_epsilon=0.002")
     assert done.returncode == 0, done.stderr
     assert (own / "mine.keras").read_bytes() == before
     outputs = Outputs.load(own / "run" / "outputs" / f"{own.name}_train_train.npz")
@@ -250,18 +254,20 @@ def test_a_model_and_folders_of_a_user(own):
     assert result.returncode == 0, result.stderr
     assert "OOD: other (24 examples) against ID (24 examples)" in result.stdout
     typo = command(
-        "ood_suite.extract", *arguments[:-1], "--features_layer=pol", f"--out_dir={own / 'b'}"
-    )
+        "classifier_ood.own_model", *arguments[:-1], "--features_layer=pol",
+        f"--out_dir={own / 'b'}",
+    )  # fmt: skip
     assert typo.returncode == 1 and "no layer 'pol'. Candidates:" in typo.stderr
+    assert not (own / "b").exists()
     (own / "val" / "bird").mkdir()
     shutil.copy(own / "val" / "cat" / "1.png", own / "val" / "bird")
-    classes = command("ood_suite.extract", *arguments)
+    classes = command("classifier_ood.own_model", *arguments)
     assert "must have the same sub-folders" in classes.stderr
     shutil.rmtree(own / "val" / "bird")
-    missing = command("ood_suite.extract", arguments[0], "--id_val=x.npz", "--id_test=y.npz")
+    missing = command("classifier_ood.own_model", arguments[0], "--id_val=x.npz", "--id_test=y.npz")
     assert "There is no file or folder x.npz" in missing.stderr
     (own / "test" / "cat" / "broken.png").write_bytes(b"no image")
-    broken = command("ood_suite.extract", *arguments)
+    broken = command("ood_suite.extract", f"--run={own}/run")
     assert broken.returncode == 1 and "broken.png cannot be read as an image" in broken.stderr
 
 
@@ -299,7 +305,7 @@ def test_refusals(copy, tmp_path):
     with pytest.raises(ValueError, match="Two test sets have the same name: fashion_mnist, mnist"):
         report_of(trained, same, ["msp"], far=["mnist", f"{same}/mnist.npz"])
     neither = command("ood_suite.extract")
-    assert "Give either --run" in neither.stderr
+    assert "flag --run=None: Flag --run must have a value" in neither.stderr
     (trained.folder / "model.keras").write_bytes(b"PK")
     with pytest.raises(RunError, match="model.keras cannot be read"):
         report_of(trained, data_dir, ["msp"])

@@ -21,11 +21,14 @@ from absl import flags, logging
 
 from classifier_ood import configs
 from ood_suite import scores
+from ood_suite.evaluation.request import Request
 from ood_suite.files import RunError
+from ood_suite.optional import quietly
 from ood_suite.runs import cli, jobs
 from ood_suite.runs.run import Run
 
 FLAGS = flags.FLAGS
+OF_FINAL = ("scores", "inner_layers", "tune")  # what can be asked of the evaluation at the end
 
 
 def settings_from_flags():
@@ -35,11 +38,12 @@ def settings_from_flags():
             "Say what to do: --um=VALUE or --um=auto (Unleashing Mask), --control (the same "
             "schedule with plain cross entropy), or --outliers=DATASET."
         )
-    for name, default in (("scores", ["all"]), ("inner_layers", []), ("tune", False)):
-        if not FLAGS.final and FLAGS[name].value != default:
-            raise ValueError(f"--{name} is for --final.")
-    for name in FLAGS.scores if FLAGS.scores != ["all"] else ():
-        scores.get(name)
+    asked = {name for name in OF_FINAL if FLAGS[name].value is not None}
+    if asked and not FLAGS.final:
+        raise ValueError(f"--{min(asked)} is for --final.")
+    for name in FLAGS.scores or ():
+        if name != "all":
+            scores.get(name)
     if FLAGS.um is not None and FLAGS.control:
         raise ValueError(
             "--control is plain cross entropy and would ignore --um: give one of them."
@@ -67,7 +71,8 @@ def main(_):
     seeds = [int(seed) for seed in FLAGS.seeds]
     if len(set(seeds)) < len(seeds) or min(seeds, default=-1) < 0:
         raise ValueError(f"--seeds must be different, and 0 or more. Received: {FLAGS.seeds}.")
-    from classifier_ood import finetune_run, loss_constraint  # load Keras, after all is checked
+    with quietly():  # not at the top: --help need not wait for Keras
+        from classifier_ood import finetune_run, loss_constraint
 
     if from_file:
         estimate = loss_constraint.load(base)
@@ -104,10 +109,8 @@ def evaluate_final(folder, first):
     ]
     for checkpoint in (*kept, "last"):
         logging.info("Evaluating %s.", checkpoint)
-        evaluate(
-            folder, data_dir=FLAGS.data_dir, wanted=FLAGS.scores, tuning=FLAGS.tune,
-            checkpoint=checkpoint, inner_layers=FLAGS.inner_layers, repeats=True,
-        )  # fmt: skip
+        asked = cli.overrides(Request) | {"checkpoint": checkpoint, "repeats": True}
+        evaluate(folder, Request(**asked), data_dir=FLAGS.data_dir)
 
 
 if __name__ == "__main__":
@@ -120,8 +123,7 @@ if __name__ == "__main__":
     flags.DEFINE_string("out_dir", None, "Where it goes; default: RUN_finetuned.")
     cli.define_data_dir("image_data")
     flags.DEFINE_bool("final", False, "Evaluate first, best and last when all seeds are done.")
-    flags.DEFINE_list("scores", ["all"], "Of --final, see ood_suite.eval.")
-    flags.DEFINE_list("inner_layers", [], "Of --final: layers for mahalanobis_layers.")
-    flags.DEFINE_bool("tune", False, "Of --final: search the grids of the scores.")
-    cli.define_engine()
+    others = {field.name for field in dataclasses.fields(Request)} - set(OF_FINAL)
+    cli.define_settings(Request, without=others)
+    cli.define_settings(jobs.Engine)
     cli.run_app(main)

@@ -8,17 +8,38 @@ softmax in it or after it. Data sets are names of the catalogue, npz files, fold
 tfds:NAME@SPLIT.
 """
 
+import dataclasses
 import pathlib
 
 import numpy as np
 from absl import flags
 
+from ood_suite import data
+from ood_suite.data.streams import FolderImages
 from ood_suite.files import atomic_path, fingerprint
+from ood_suite.optional import quietly
 from ood_suite.runs import cli
-from ood_suite.runs.run import opened
+from ood_suite.runs.run import opened, roles_from
+from ood_suite.runs.settings import setting
 
 FLAGS = flags.FLAGS
-INPUT_RANGES = ("0..255", "0..1", "-1..1")
+
+
+@dataclasses.dataclass(frozen=True)
+class OwnModel:
+    """What is said of a model; the field names are those of the flags."""
+
+    id_train: str | None = setting(None, "Training data: npz, folder, tfds:NAME[@SPLIT].")
+    id_val: str | None = setting(None, "Held-out ID data for thresholds.")
+    id_test: str | None = setting(None, "ID data of the result.")
+    ood_near: tuple = setting((), "OOD data of the result that are near to the ID data.")
+    ood_far: tuple = setting((), "OOD data of the result that are far from the ID data.")
+    ood_validation: tuple = setting((), "OOD data to tune on, other than those of the result.")
+    features_layer: str | None = setting(None, "Its features; if not given: what enters the head.")
+    input_range: str = setting(
+        "0..255", "Pixels that it was trained on.", choices=("0..255", "0..1", "-1..1")
+    )
+    image_shape: tuple = setting((), "Height, width, channels, if it leaves them open.")
 
 
 def own_run(model_path, out_dir, settings):
@@ -45,12 +66,28 @@ def own_run(model_path, out_dir, settings):
     return run
 
 
+def check(settings, model_path):
+    """Opens the model and every data set before a folder is made; errors as of what is opened."""
+    with quietly():  # not at the top: --help need not wait for Keras
+        from classifier_ood.keras_classifier import KerasClassifier
+        from ood_suite.training.stored_model import read_keras
+
+    classifier = KerasClassifier(
+        read_keras(model_path, "If it needs classes of yours, save it as a functional model."),
+        settings["features_layer"],
+        (),
+        settings["input_range"],
+        settings["image_shape"],
+    )
+    for name, role in roles_from(settings).items():
+        if name != "validation_ood":
+            data.first_available(role.names, role.split, None, classifier.image_shape)
+
+
 def check_folders(paths):
     """FileNotFoundError if one of the paths is missing, ValueError if those that are folders number
     their classes differently.
     """
-    from ood_suite.data.streams import FolderImages
-
     for path in filter(None, paths):
         is_path = "/" in path and not path.startswith("tfds:") or path.endswith(".npz")
         if is_path and not pathlib.Path(path).exists():
@@ -65,24 +102,6 @@ def check_folders(paths):
             )
 
 
-def _settings():
-    return {
-        "exp": pathlib.Path(FLAGS.model).stem,
-        "id_dataset": None,
-        "id_train": FLAGS.id_train,
-        "id_val": FLAGS.id_val,
-        "id_test": FLAGS.id_test,
-        "ood_near": FLAGS.ood_near,
-        "ood_far": FLAGS.ood_far,
-        "ood_validation": FLAGS.ood_validation,
-        "ood_validation_split": "val",
-        "features_layer": FLAGS.features_layer,
-        "input_range": FLAGS.input_range,
-        "image_shape": [int(n) for n in FLAGS.image_shape] if FLAGS.image_shape else None,
-        "repeat_id": 0,
-    }
-
-
 def main(_):
     if not (FLAGS.id_val and FLAGS.id_test):
         raise ValueError(
@@ -90,21 +109,19 @@ def main(_):
             "--id_train."
         )
     check_folders([FLAGS.id_train, FLAGS.id_val, FLAGS.id_test])
-    out_dir = FLAGS.out_dir or f"output/classifier_ood/{pathlib.Path(FLAGS.model).stem}"
-    own_run(FLAGS.model, out_dir, _settings())
+    own = OwnModel(**cli.overrides(OwnModel))
+    name = pathlib.Path(FLAGS.model).stem
+    settings = dataclasses.asdict(own) | {
+        "exp": name, "id_dataset": None, "repeat_id": 0, "ood_validation_split": "val",
+        "image_shape": [int(size) for size in own.image_shape] or None,
+    }  # fmt: skip
+    check(settings, FLAGS.model)
+    own_run(FLAGS.model, FLAGS.out_dir or f"output/classifier_ood/{name}", settings)
 
 
 if __name__ == "__main__":
     flags.DEFINE_string("model", None, "A .keras file.")
-    flags.DEFINE_string("features_layer", None, "Its features; default: what enters the head.")
-    flags.DEFINE_enum("input_range", "0..255", INPUT_RANGES, "Pixels that it was trained on.")
-    flags.DEFINE_list("image_shape", None, "Height, width, channels, if it leaves them open.")
-    flags.DEFINE_string("id_train", None, "Training data: npz, folder, tfds:NAME[@SPLIT].")
-    flags.DEFINE_string("id_val", None, "Held-out ID data for thresholds.")
-    flags.DEFINE_string("id_test", None, "ID data of the result.")
-    flags.DEFINE_list("ood_near", [], "OOD data of the result that are near to the ID data.")
-    flags.DEFINE_list("ood_far", [], "OOD data of the result that are far from the ID data.")
-    flags.DEFINE_list("ood_validation", [], "OOD data to tune on, other than those of the result.")
+    cli.define_settings(OwnModel)
     flags.DEFINE_string("out_dir", None, "Run folder; default: output/classifier_ood/<its name>.")
     flags.mark_flag_as_required("model")
     cli.run_app(main)

@@ -15,22 +15,11 @@ from absl import flags
 from classifier_ood import configs
 from ood_suite.runs import cli
 
-FLAGS = flags.FLAGS
-
-
-def main(_):
-    from classifier_ood import classifier_run  # loads Keras, which --help need not wait for
-
-    classifier_run.train(
-        cli.experiment(configs.EXPERIMENTS, configs.replaced), FLAGS.exp, FLAGS.out_dir,
-        FLAGS.data_dir, FLAGS.repeat_id, FLAGS.name,
-    )  # fmt: skip
-
-
 if __name__ == "__main__":
     cli.define_experiment(
         configs.EXPERIMENTS, "fashion", "output/classifier_ood", "image_data", configs.Experiment
     )
     flags.DEFINE_string("name", None, "Name of the run; default: that of the backbone.")
     cli.define_repeat_id()
-    cli.run_app(main)
+    train = "classifier_ood.classifier_run:train"
+    cli.run_app(cli.trains(train, configs.EXPERIMENTS, configs.replaced, more=["name"]))

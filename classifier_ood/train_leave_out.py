@@ -17,7 +17,8 @@ import dataclasses
 from absl import flags
 
 from classifier_ood import configs
-from ood_suite.runs import cli
+from ood_suite.optional import quietly
+from ood_suite.runs import cli, jobs
 
 FLAGS = flags.FLAGS
 
@@ -29,7 +30,8 @@ def main(_):
     wrong = [text for text in FLAGS.members if not text.isdigit()]
     if wrong:
         raise ValueError(f"--members must be numbers, such as 0,2. Received: {wrong[0]!r}.")
-    from classifier_ood import leave_out_run  # loads Keras, which --help need not wait for
+    with quietly():  # not at the top: --help need not wait for Keras
+        from classifier_ood import leave_out_run
 
     leave_out_run.train_ensemble(
         experiment,
@@ -53,5 +55,5 @@ if __name__ == "__main__":
     flags.DEFINE_string("name", None, "Name of the run; default: that of the backbone.")
     cli.define_repeat_id()
     flags.DEFINE_list("members", [], "Train only these members, such as 0,2; default: all.")
-    cli.define_engine()
+    cli.define_settings(jobs.Engine)
     cli.run_app(main)

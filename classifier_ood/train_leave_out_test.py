@@ -17,6 +17,7 @@ from classifier_ood.configs import LeaveOut
 from classifier_ood.leave_out_run import train_ensemble
 from ood_suite import data, scores
 from ood_suite.evaluation.evaluate import classifier_figures, evaluate
+from ood_suite.evaluation.request import Request
 from ood_suite.files import RunError, read_csv
 from ood_suite.runs.extraction import Parts
 from ood_suite.runs.run import Run
@@ -250,7 +251,7 @@ def test_training_sees_no_test_image_and_the_right_classes(small_data, tmp_path,
 
     weights, original_load = [], data.load
     monkeypatch.setattr(data, "load", load)
-    monkeypatch.setattr("ood_suite.training.fit.fit", fit)
+    monkeypatch.setattr("classifier_ood.leave_out_run.fit", fit)
     train_ensemble(SMALL, LeaveOut(splits=3), "fashion", tmp_path, data_dir=small_data)
     assert set(read) == {("fashion_mnist", "train"), ("fashion_mnist", "val"), ("notmnist", "test")}
     truth = {i.tobytes(): k for i, k in zip(*training_rows(original_load, small_data), strict=True)}
@@ -313,9 +314,9 @@ def test_what_an_ensemble_is_not(trained):
         (["odin"], "Received: odin"),
     ):
         with pytest.raises(ValueError, match=message):
-            evaluate(run.folder, data_dir, wanted)
+            evaluate(run.folder, Request(scores=wanted), data_dir=data_dir)
     with pytest.raises(ValueError, match="is a member of an ensemble"):
-        evaluate(run.folder / "member0", data_dir)
+        evaluate(run.folder / "member0", data_dir=data_dir)
     with pytest.raises(ValueError, match="was used in training"):
         ablation.ablate(run, 10.0, 0.0, data_dir, ["notmnist"])
     with pytest.raises(ValueError, match="Two test sets have the same name"):
@@ -331,7 +332,8 @@ def test_repeats_are_evaluated_together(trained, tmp_path):
         shutil.copytree(run.folder, tmp_path / name, ignore=shutil.ignore_patterns("report*"))
     for path in (tmp_path / f"{run.folder.name}_repeat1").rglob("config.json"):
         path.write_text(path.read_text().replace('"repeat_id": 0', '"repeat_id": 1'))
-    found = evaluate(tmp_path, data_dir, ["leave_out"], far=("mnist",), repeats=True, resamples=10)
+    request = Request(scores=("leave_out",), ood_far=("mnist",), repeats=True, resamples=10)
+    found = evaluate(tmp_path, request, data_dir=data_dir)
     assert [report.repeat_id for report in found] == [0, 1]
 
 

@@ -13,13 +13,13 @@ from ood_suite.training.fit import batches, fit
 EXTRACTOR = "genomics_ood.extract_features"
 
 
-def train_classifier(experiment, name, out_dir, data_dir=None, repeat_id=0):
+def train_classifier(experiment, exp, out_dir, data_dir=None, repeat_id=0):
     """Trains one classifier, or continues it, or finds it finished; returns its Run."""
     check(experiment)
     training, validation = sets = density_run.load_data(experiment, data_dir)
     classes = check_labels(training, validation)
     own = f"motif_cnn_repeat{repeat_id}" if repeat_id else "motif_cnn"
-    folder = pathlib.Path(out_dir) / f"{name}_classifier" / own
+    folder = pathlib.Path(out_dir) / f"{exp}_classifier" / own
     seed = experiment.random_seed + repeat_id
     backend.set_seed(seed)
     network = motif_cnn.build(
@@ -35,7 +35,7 @@ def train_classifier(experiment, name, out_dir, data_dir=None, repeat_id=0):
         folder,
         kind="classifier",
         extractor=EXTRACTOR,
-        settings=density_run.recorded(experiment, name, repeat_id),
+        settings=density_run.settings_of(experiment, exp, repeat_id),
         fingerprints=density_run.fingerprints(sets),
         notes=[s.note for s in sets],
     ) as run:

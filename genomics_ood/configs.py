@@ -7,104 +7,56 @@ whole grid, `python -m genomics_ood.train_classifier --exp=NAME` the motif class
 
 import dataclasses
 
-from ood_suite.runs.settings import DTYPE_HELP, DTYPES, STRATEGY_HELP, setting
+from ood_suite.runs.density_settings import SWEEP_ONLY, DensityExperiment
+from ood_suite.runs.settings import setting
 
 
-@dataclasses.dataclass(frozen=True)
-class Experiment:
-    """One experiment; the field names are those of the flags (the reference's, where it has them).
-
-    Attributes:
-        id_dataset: trained on; its "val" split validates, its "test" split is the ID of the result.
-        ood_validation: data sets to choose a background model with; the first that is there is
-            taken, its split being `ood_validation_split`.
-        ood_test: data sets of the result. They choose nothing.
-        mutation_rates, reg_weights: the sweep's grid of background models.
-        classifier_steps, classifier_learning_rate, motifs, motif_length, hidden: of the motif
-            classifier.
-    The others: see their help, and density.ReadDensity.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Experiment(DensityExperiment):
+    """One experiment with reads: see DensityExperiment, the help of each setting, and
+    density.ReadDensity. The last six are of the motif classifier.
     """
 
-    id_dataset: str = setting("", "Reads to train on, in place of the experiment's.")
-    ood_validation: tuple = setting((), "OOD sets to choose by; the first that is there is taken.")
-    ood_test: tuple = setting((), "OOD sets of the result.")
     ood_validation_split: str = "val"
     batch_size: int = setting(100, "Reads per step.", at_least=1)
     total_steps: int = setting(100_000, "Optimiser steps.", at_least=1)
-    background_steps: int = setting(
-        0, "Steps of a background model; 0 for as many as the foreground.", at_least=0
-    )
-    eval_every: int = setting(
-        1_000, "Steps between evaluations, which are also the checkpoints.", at_least=1
-    )
-    eval_reads: int = setting(
-        2_000, "Validation reads per evaluation, spread over the split; 0 for all.", at_least=0
-    )
-    random_seed: int = setting(
-        1234, "Seed of weights, order and mutation; --repeat_id is added to it.", at_least=0
-    )
+    eval_reads: int = setting(2_000, "Validation reads per evaluation; 0 for all.", at_least=0)
     learning_rate: float = setting(5e-4, "Adam's step size at the start.", above=0)
     learning_rate_schedule: str = setting(
         "constant", "How it falls: not, or by a cosine to 2%.", choices=("constant", "cosine")
     )
     filter_label: int = setting(-1, "Train on this class alone; -1 for all.", at_least=-1)
     network: str = setting(
-        "conv",
-        "Dilated convolutions, or the paper's LSTM.",
-        choices=("conv", "lstm"),
-        model=True,
+        "conv", "Dilated convolutions, or the paper's LSTM.", choices=("conv", "lstm"), model=True
     )
-    units: int = setting(
-        64, "Of the LSTM, or channels of the convolutions.", at_least=1, model=True
-    )
-    num_layers: int = setting(
-        8, "Gated layers of the convolutional network.", at_least=1, model=True
-    )
+    units: int = setting(64, "Of the LSTM, or channels of conv.", at_least=1, model=True)
+    num_layers: int = setting(8, "Gated layers of conv.", at_least=1, model=True)
     kernel_size: int = setting(3, "Bases that each of them reads.", at_least=2, model=True)
-    embedding_dim: int = setting(
-        0, "Width of an embedding of the bases; 0 for one-hot.", at_least=0, model=True
-    )
+    embedding_dim: int = setting(0, "Of the bases; 0 for one-hot.", at_least=0, model=True)
     layer_norm: bool = setting(False, "Layer normalisation.", model=True)
-    dropout_p: float = setting(0.0, "Dropout probability.", at_least=0, below=1, model=True)
-    reg_weight: float = setting(
-        0.0, "Penalty of the kernels, beside the mean nats per base.", at_least=0, model=True
-    )
     reg_type: str = setting(
-        "l2",
-        "reg_weight * sum |w|, or reg_weight * 0.5 * sum w**2.",
-        choices=("l1", "l2"),
-        model=True,
+        "l2", "reg_weight * sum |w|, or 0.5 * sum w**2.", choices=("l1", "l2"), model=True
     )
-    mutation_rate: float = setting(
-        0.0,
-        "Probability that a base is replaced by another one in training.",
-        at_least=0,
-        at_most=1,
-        model=True,
-    )
-    dtype: str = setting("float32", DTYPE_HELP, choices=DTYPES)
-    strategy: str | None = setting(None, STRATEGY_HELP, choices=("mirrored",))
     classifier_steps: int = setting(20_000, "Optimiser steps of the classifier.", at_least=1)
-    classifier_learning_rate: float = setting(
-        1e-4, "Adam's step size at the start, of the classifier.", above=0
-    )
-    motifs: int = setting(1_000, "Filters of the convolution.", at_least=1)
+    classifier_learning_rate: float = setting(1e-4, "Its step size at the start.", above=0)
+    motifs: int = setting(1_000, "Filters of its convolution.", at_least=1)
     motif_length: int = setting(20, "Bases that each of them reads.", at_least=1)
-    hidden: int = setting(200, "Features of the classifier.", at_least=1)
-    classifier_dropout_p: float = setting(
-        0.1, "Dropout probability of the classifier.", at_least=0, below=1
-    )
+    hidden: int = setting(200, "Its features.", at_least=1)
+    classifier_dropout_p: float = setting(0.1, "Its dropout probability.", at_least=0, below=1)
     mutation_rates: tuple = setting((0.1, 0.2), "Mutation rates of the background models.")
     reg_weights: tuple = setting((0.0, 1e-4), "Penalties of the background models.")
 
 
-# Settings of the motif classifier, of the densities alone, and of their sweep alone.
-CLASSIFIER = (
-    "batch_size", "eval_every", "random_seed", "learning_rate_schedule", "classifier_steps",
-    "classifier_learning_rate", "motifs", "motif_length", "hidden", "classifier_dropout_p",
+# Settings of the motif classifier alone, and of the densities alone.
+CLASSIFIER_ONLY = (
+    "classifier_steps", "classifier_learning_rate", "motifs", "motif_length", "hidden",
+    "classifier_dropout_p",
 )  # fmt: skip
-CLASSIFIER_ONLY = CLASSIFIER[4:]
-SWEEP_ONLY = ("mutation_rates", "reg_weights")
+DENSITY_ONLY = (
+    *SWEEP_ONLY, "total_steps", "background_steps", "eval_reads", "learning_rate", "filter_label",
+    "network", "units", "num_layers", "kernel_size", "embedding_dim", "layer_norm", "dropout_p",
+    "reg_weight", "reg_type", "mutation_rate", "dtype", "strategy",
+)  # fmt: skip
 
 _PAPER = {
     "network": "lstm",

@@ -2,15 +2,14 @@
 model, is trained in a run folder.
 """
 
-import dataclasses
 import pathlib
 
 import keras
 import numpy as np
 
 from genomics_ood import reads
-from genomics_ood.configs import SWEEP_ONLY
 from genomics_ood.density import ReadDensity
+from ood_suite.runs.density_settings import completed, recorded, run_name
 from ood_suite.runs.run import opened
 from ood_suite.runs.settings import check, model_options
 from ood_suite.training import backend, devices
@@ -19,35 +18,25 @@ from ood_suite.training.fit import batches, fit
 EXTRACTOR = "genomics_ood.extract"
 
 
-def run_name(experiment, repeat_id=0):
-    """Folder name of a run: reg0.0001_mr0.1, with _repeat1 and so on for further repeats."""
-    name = f"reg{experiment.reg_weight:g}_mr{experiment.mutation_rate:g}"
-    name += f"_class{experiment.filter_label}" if experiment.filter_label >= 0 else ""
-    return f"{name}_repeat{repeat_id}" if repeat_id else name
-
-
-def train(experiment, name, out_dir, data_dir=None, repeat_id=0):
+def train(experiment, exp, out_dir, data_dir=None, repeat_id=0):
     """Trains one density, or continues it, or finds it finished; returns its Run.
 
     Args:
-        experiment: configs.Experiment. name: of it. repeat_id: is added to its seed.
+        experiment: configs.Experiment. exp: its name. repeat_id: is added to its seed.
 
     Raises:
         ValueError: settings or data that do not fit, before anything is written.
     """
     check(experiment)
-    folder = pathlib.Path(out_dir) / name / run_name(experiment, repeat_id)
-    changes = {"dtype": backend.dtype_of(experiment.dtype, folder)}
-    if experiment.background_steps and (experiment.mutation_rate or experiment.reg_weight):
-        changes["total_steps"] = experiment.background_steps
-    experiment = dataclasses.replace(experiment, **changes)
+    folder = pathlib.Path(out_dir) / exp / run_name(experiment, repeat_id)
+    experiment = completed(experiment, backend.dtype_of(experiment.dtype, folder))
     training, validation = sets = load_data(experiment, data_dir)
     seed = experiment.random_seed + repeat_id
     backend.set_seed(seed)
     with devices.scope(experiment.strategy, experiment.batch_size):
         model = build_model(experiment, seed)
-        length = int(training.bases.shape[1])
-        settings = recorded(experiment, name, repeat_id) | {"length": length}
+        settings = settings_of(experiment, exp, repeat_id)
+        settings["length"] = int(training.bases.shape[1])
         with opened(
             folder,
             kind="density",
@@ -111,10 +100,9 @@ def load_data(experiment, data_dir):
     return training, validation
 
 
-def recorded(experiment, name, repeat_id):
+def settings_of(experiment, exp, repeat_id):
     """What config.json says of a training."""
-    settings = {k: v for k, v in dataclasses.asdict(experiment).items() if k not in SWEEP_ONLY}
-    return settings | {"exp": name, "repeat_id": repeat_id, "backend": keras.backend.backend()}
+    return recorded(experiment, exp=exp, repeat_id=repeat_id, backend=keras.backend.backend())
 
 
 def fingerprints(sets):

@@ -183,12 +183,12 @@ def test_a_period_is_learned(network, rng):
     "options, message",
     [
         ({"network": "gru"}, "--network must be one of conv, lstm"),
-        ({"reg_type": "l3"}, "--reg_type must be l1 or l2"),
+        ({"reg_type": "l3"}, "--reg_type must be one of l1, l2"),
         ({"units": 0}, "--units must be at least 1"),
         ({"kernel_size": 1}, "--kernel_size must be at least 2"),
-        ({"reg_weight": -1.0}, "--reg_weight must be at least 0"),
+        ({"reg_weight": -1.0}, "--reg_weight must be 0 or more"),
         ({"dropout_p": 1.0}, "--dropout_p must lie in"),
-        ({"mutation_rate": 2.0}, "`rate` must lie in"),
+        ({"mutation_rate": 2.0}, "--mutation_rate must lie in"),
     ],
 )
 def test_bad_options(options, message):

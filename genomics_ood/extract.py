@@ -9,7 +9,7 @@ import numpy as np
 from genomics_ood import density, motif_cnn, reads  # noqa: F401 (the classes of stored models)
 from ood_suite.files import example_hashes
 from ood_suite.outputs import Outputs
-from ood_suite.runs.extraction import Extraction, Parts
+from ood_suite.runs.extraction import Extraction, Parts, hashes_of
 from ood_suite.training.stored_model import load_model
 
 SCORES: tuple[str, ...] = ("background_mean", "likelihood", "likelihood_ratio", "typicality")
@@ -41,7 +41,8 @@ def extract(
 
 def hashes(run, names, split, *, data_dir=None) -> Outputs | None:
     """Outputs with labels and hashes of the reads alone. See runs.extraction.Extractor."""
-    return reads.hashes(load_reads(run, names, split, data_dir))
+    source = load_reads(run, names, split, data_dir)
+    return hashes_of(source, source.bases, reads.canonical)
 
 
 def load_reads(run, names, split, data_dir=None):

@@ -8,6 +8,7 @@ import pytest
 
 from genomics_ood import fasta_to_np, reads, sequence_files
 from genomics_ood.fasta_to_np import Source
+from ood_suite import shipped
 from tests.support import command
 
 WANTED = {"train": 80, "val": 20, "test": 20, "ood_val": 15, "ood_test": 15}
@@ -195,9 +196,12 @@ def test_read_files(tmp_path, rng):
         reads.load("bacteria", "test", tmp_path / "typo")
 
 
+SAMPLES = shipped.resource("genomics_data") / "samples"
+
+
 def test_the_embedded_sample():
     train, val, test = (
-        reads.load(str(reads.SAMPLES / f"bacteria_{split}.npz"), split) for split in reads.SPLITS
+        reads.load(str(SAMPLES / f"bacteria_{split}.npz"), split) for split in reads.SPLITS
     )
     assert train.class_names == ("Escherichia", "Helicobacter", "Staphylococcus")
     assert train.bases.shape == (25496, 250) and len(val) == len(test) == 2400
@@ -206,7 +210,7 @@ def test_the_embedded_sample():
     for other in (val, test):
         assert not any(read.tobytes() in known for read in other.bases)
     outside = [
-        reads.load(str(reads.SAMPLES / f"bacteria_ood_{split}.npz"), split).class_names
+        reads.load(str(SAMPLES / f"bacteria_ood_{split}.npz"), split).class_names
         for split in ("val", "test")
     ]
     assert outside == [("Vibrio",), ("Klebsiella", "Streptococcus")]

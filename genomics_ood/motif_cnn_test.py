@@ -44,5 +44,3 @@ def test_odin_moves_the_one_hot_bases(rng):
 def test_bad_options():
     with pytest.raises(ValueError, match="--motif_length must be at most 5"):
         motif_cnn.build(5, 2)
-    with pytest.raises(ValueError, match="--motifs must be at least 1"):
-        motif_cnn.build(50, 2, motifs=0)

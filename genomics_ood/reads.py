@@ -13,8 +13,7 @@ import numpy as np
 
 from ood_suite import shipped
 from ood_suite.data import first_of
-from ood_suite.files import atomic_path, example_hashes, fingerprint, load_npz
-from ood_suite.outputs import Outputs
+from ood_suite.files import atomic_path, fingerprint, load_npz
 
 GENOMICS_DATA = pathlib.Path("genomics_data")  # in the current folder
 SPLITS = ("train", "val", "test")
@@ -165,13 +164,6 @@ def load(name, split, data_dir=None):
     found = read_file(sample)
     note = f"{name} ({split}) is the embedded sample of {len(found['bases'])} reads; "
     return ReadSet(name, split, **found, note=f"{note}the full set: {command}")
-
-
-def hashes(found):
-    """Outputs with nothing but labels and hashes of the reads, the same for both strands."""
-    meta = {"dataset": found.name, "split": found.split, "fingerprint": found.fingerprint}
-    marks = example_hashes(canonical(found.bases))
-    return Outputs(labels=found.labels, example_hashes=marks, meta=meta)
 
 
 def first_available(names, split, data_dir=None):

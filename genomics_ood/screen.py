@@ -22,6 +22,7 @@ import sys
 from absl import flags
 
 from genomics_ood import sequence_files
+from ood_suite.optional import quietly
 from ood_suite.progress import progress
 from ood_suite.runs import cli
 
@@ -40,7 +41,8 @@ def main(argv):
     first = next(records, None)  # a file that cannot be read is found out before the models load
     if first is None:
         raise ValueError(f"{argv[1]} holds no reads.")
-    from genomics_ood import screening  # loads Keras, after the reads are found to be readable
+    with quietly():  # not at the top: --help need not wait for Keras
+        from genomics_ood import screening
 
     screen = screening.Screen.of(cli.run_folder(), FLAGS.data_dir, FLAGS.acceptance)
     summary = screening.Summary()

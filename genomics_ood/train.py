@@ -9,27 +9,14 @@ The run goes to OUT_DIR/EXP/reg<reg_weight>_mr<mutation_rate>[_repeat<repeat_id>
 continues an interrupted run; `python -m ood_suite.eval --run=OUT_DIR/EXP` compares what is there.
 """
 
-from absl import flags
-
 from genomics_ood import configs
 from ood_suite.runs import cli
-
-FLAGS = flags.FLAGS
-
-
-def main(_):
-    from genomics_ood import density_run  # loads Keras, which --help need not wait for
-
-    density_run.train(
-        cli.experiment(configs.EXPERIMENTS), FLAGS.exp, FLAGS.out_dir, FLAGS.data_dir,
-        FLAGS.repeat_id,
-    )  # fmt: skip
-
+from ood_suite.runs.density_settings import SWEEP_ONLY
 
 if __name__ == "__main__":
     cli.define_experiment(
         configs.EXPERIMENTS, "bacteria", "output/genomics_ood", "genomics_data",
-        configs.Experiment, without=(*configs.SWEEP_ONLY, *configs.CLASSIFIER_ONLY),
+        configs.Experiment, without=(*SWEEP_ONLY, *configs.CLASSIFIER_ONLY),
     )  # fmt: skip
     cli.define_repeat_id()
-    cli.run_app(main)
+    cli.run_app(cli.trains("genomics_ood.density_run:train", configs.EXPERIMENTS))

@@ -14,6 +14,7 @@ import genomics_ood.density  # noqa: F401 (registers the classes)
 from genomics_ood import classifier_run, configs, density_run, reads, screening, sequence_files
 from genomics_ood.extract import extract
 from ood_suite.evaluation.evaluate import evaluate
+from ood_suite.evaluation.request import Request
 from ood_suite.files import RunError, read_csv
 from ood_suite.runs.run import Run
 from tests.support import ROOT, assert_same_run, command, final_state
@@ -60,7 +61,7 @@ def test_evaluation_of_a_sweep(sweep):
     folder, data_dir = sweep
     names = {path.parent.name for path in folder.glob("*/model.keras")}
     assert names == {"reg0_mr0", "reg0_mr0.2", "reg0.1_mr0.2"}
-    [report] = evaluate(folder, str(data_dir), resamples=20)
+    [report] = evaluate(folder, Request(resamples=20), data_dir=data_dir)
     assert {"likelihood", "likelihood_ratio", "background_mean"} <= set(report.values)
     assert {"gc_content", "tracks", "distance"} <= set(report.figures)
     rows = read_csv(folder / "report" / "by_class.csv")
@@ -121,7 +122,7 @@ def test_the_motif_classifier_and_its_scores(sweep, tmp_path):
     run = classifier_run.train_classifier(tiny(), "tiny", tmp_path, data_dir)
     assert run.is_finished and run.folder.name == "motif_cnn"
     wanted = ("msp", "entropy", "odin", "mahalanobis", "energy")
-    [report] = evaluate(run.folder, str(data_dir), wanted, resamples=20)
+    [report] = evaluate(run.folder, Request(scores=wanted, resamples=20), data_dir=data_dir)
     assert set(report.values) == set(wanted) and "accuracy" in report.classifier
     assert "distance" in report.figures and "gc_content" not in report.figures
     with pytest.raises(ValueError, match="must be 0..classes - 1, at least two"):
@@ -134,7 +135,7 @@ def test_one_class_alone(sweep, tmp_path):
     assert run.folder.name == "reg0_mr0_class1"
     outputs = extract(run, ("bacteria",), "test", data_dir=data_dir)
     assert (outputs.labels == 1).all() and len(outputs) == 16
-    [report] = evaluate(run.folder, str(data_dir), resamples=20)
+    [report] = evaluate(run.folder, Request(resamples=20), data_dir=data_dir)
     assert not any("not those of the training" in note for note in report.notes)
     with pytest.raises(ValueError, match="has no class 7"):
         density_run.train(tiny(filter_label=7), "tiny", tmp_path, data_dir)
@@ -182,7 +183,9 @@ def test_screening(sweep, tmp_path):
     assert "32 reads, 32 scored, 0 with too few known bases" in result.stderr
     lines = [line.split("\t") for line in gzip.decompress(out.read_bytes()).decode().splitlines()]
     assert tuple(lines[0]) == screening.COLUMNS and lines[1][:3] == ["r0", "24", "24"]
-    [report] = evaluate(folder, str(data_dir), ("likelihood_ratio",), resamples=20, out=tmp_path)
+    [report] = evaluate(
+        folder, Request(scores=("likelihood_ratio",), resamples=20), data_dir=data_dir, out=tmp_path
+    )
     scores = np.array([float(line[4]) for line in lines[1:]])
     expected = report.values["likelihood_ratio"][0] / LENGTH
     np.testing.assert_allclose(scores, expected, rtol=1e-4, atol=1e-6)
@@ -280,7 +283,7 @@ def test_other_validation_reads_are_noticed(sweep, tmp_path, rng):
     reads.write_file(tmp_path / "data" / "bacteria_val.npz", bases, np.arange(32) % 2, list("ab"))
     with pytest.raises(ValueError, match="are not those that .* was trained with"):
         screening.Screen.of(folder, tmp_path / "data")
-    [report] = evaluate(folder, str(tmp_path / "data"), resamples=20, out=tmp_path)
+    [report] = evaluate(folder, Request(resamples=20), data_dir=tmp_path / "data", out=tmp_path)
     assert any("not those of the training" in note for note in report.notes)
     with pytest.raises(ValueError, match="is a background model"):
         screening.Screen.of(folder / "reg0_mr0.2", data_dir)
@@ -294,11 +297,11 @@ def test_validation_ood_reads_are_no_test_reads(sweep, tmp_path):
     other = sequence_files.reverse_complement(found.bases)
     reads.write_file(tmp_path / "data" / "bacteria_ood_test.npz", other, found.labels)
     with pytest.raises(ValueError, match="are in the validation OOD set too"):
-        evaluate(folder, str(tmp_path / "data"), resamples=20, out=tmp_path)
+        evaluate(folder, Request(resamples=20), data_dir=tmp_path / "data", out=tmp_path)
     own = reads.load("bacteria", "train", data_dir)
     reads.write_file(tmp_path / "data" / "bacteria_ood_test.npz", own.bases[:20], own.labels[:20])
     with pytest.raises(ValueError, match="are in the training set too"):
-        evaluate(folder, str(tmp_path / "data"), resamples=20, out=tmp_path)
+        evaluate(folder, Request(resamples=20), data_dir=tmp_path / "data", out=tmp_path)
 
 
 def test_a_reader_that_has_enough(sweep, tmp_path):
@@ -315,9 +318,9 @@ def test_a_reader_that_has_enough(sweep, tmp_path):
 
 def test_a_sweep_checks_all_its_jobs_first(sweep, tmp_path):
     for flag, message in (
-        ("--mutation_rates=abc", "--mutation_rates must be numbers. Received: 'abc'"),
+        ("--mutation_rates=abc", "--mutation_rates must be numbers. Received: abc"),
         ("--mutation_rates=2", "--mutation_rate must lie in [0, 1]"),
-        ("--reg_weights=-1", "--reg_weights must be 0 or more"),
+        ("--reg_weights=-1", "--reg_weight must be 0 or more"),
     ):
         result = command(
             "genomics_ood.sweep", *TINY, flag, f"--data_dir={sweep[1]}", f"--out_dir={tmp_path}"

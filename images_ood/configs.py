@@ -7,92 +7,43 @@ grid. A flag overrides a single value.
 
 import dataclasses
 
-from ood_suite.runs.settings import DTYPE_HELP, DTYPES, STRATEGY_HELP, setting
+from ood_suite.runs.density_settings import DensityExperiment
+from ood_suite.runs.settings import setting
 
 
-@dataclasses.dataclass(frozen=True)
-class Experiment:
-    """One experiment; the field names are those of the flags (the reference's, where it has them).
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Experiment(DensityExperiment):
+    """One experiment with PixelCNN++: see DensityExperiment, and the help of each setting.
 
-    Attributes:
-        id_dataset: trained on; its "val" split validates, its "test" split is the ID of the result.
-        ood_validation: data sets to choose a background model with; the first that is there is
-            taken, its split being `ood_validation_split`.
-        ood_test: data sets of the result. They choose nothing.
-        mutation_rates, reg_weights: the sweep's grid of background models.
-    The others: see their help.
+    The penalty is L2: reg_weight times the sum of squared kernel weights, beside the mean nats per
+    image.
     """
 
-    id_dataset: str
-    ood_validation: tuple
-    ood_test: tuple
-    ood_validation_split: str = "test"
-    batch_size: int = setting(32, "Images per step.", at_least=1)
-    total_steps: int = setting(50_000, "Optimiser steps.", at_least=1)
-    background_steps: int = setting(
-        0, "Steps of a background model; 0 for as many as the foreground.", at_least=0
-    )
-    eval_every: int = setting(
-        1_000, "Steps between evaluations, which are also the checkpoints.", at_least=1
-    )
-    eval_images: int = setting(
-        1_000, "Validation images per evaluation, spread over the split; 0 for all.", at_least=0
-    )
-    random_seed: int = setting(
-        1234, "Seed of weights, order and mutation; --repeat_id is added to it.", at_least=0
-    )
-    learning_rate: float = setting(1e-4, "Adam's step size at the start.", above=0)
+    eval_images: int = setting(1_000, "Validation images per evaluation; 0 for all.", at_least=0)
     learning_rate_schedule: str = setting(
         "exponential",
         "How it falls: learning_rate * learning_rate_decay ** step, or by a cosine to 2%.",
         choices=("exponential", "cosine"),
     )
-    learning_rate_decay: float = setting(
-        0.999995, "Factor per step of the exponential schedule.", above=0, at_most=1
-    )
+    learning_rate_decay: float = setting(0.999995, "Factor per step.", above=0, at_most=1)
     momentum: float = setting(0.95, "Adam's beta_1.", at_least=0, below=1)
     momentum2: float = setting(0.9995, "Adam's beta_2.", at_least=0, below=1)
     ema: float = setting(
-        0.999,
-        "Momentum of the average of the weights that is validated and shipped; 0 for none.",
-        at_least=0,
-        below=1,
+        0.999, "Momentum of the averaged weights that are shipped; 0: none.", at_least=0, below=1
     )
     ema_overwrite_frequency: int = setting(
         0, "Steps after which weights become their average; 0 for never.", at_least=0
     )
-    num_logistic_mix: int = setting(
-        1, "Components of the mixture per pixel.", at_least=1, model=True
-    )
+    num_logistic_mix: int = setting(1, "Mixture components per pixel.", at_least=1, model=True)
     num_hierarchies: int = setting(
         1, "Blocks with stride-2 sampling in between.", at_least=1, at_most=3, model=True
     )
     num_resnet: int = setting(5, "Gated residual layers per block.", at_least=1, model=True)
     num_filters: int = setting(32, "Channels of the residual layers.", at_least=1, model=True)
-    dropout_p: float = setting(0.0, "Dropout probability.", at_least=0, below=1, model=True)
-    reg_weight: float = setting(
-        0.0,
-        "L2: times the sum of squared kernel weights, beside the mean nats per image.",
-        at_least=0,
-        model=True,
-    )
-    mutation_rate: float = setting(
-        0.0,
-        "Probability that a pixel is replaced in training.",
-        at_least=0,
-        at_most=1,
-        model=True,
-    )
-    rescale_pixel_value: bool = setting(
-        False, "Feed the network [-1, 1] in place of 0..255.", model=True
-    )
+    rescale_pixel_value: bool = setting(False, "Feed [-1, 1], not 0..255.", model=True)
     use_weight_norm: bool = setting(False, "Weight normalisation.", model=True)
     data_init: bool = setting(False, "Data-dependent start; needs --use_weight_norm.")
     class_conditional: bool = setting(False, "Condition on the class label.")
-    dtype: str = setting("float32", DTYPE_HELP, choices=DTYPES)
-    strategy: str | None = setting(None, STRATEGY_HELP, choices=("mirrored",))
-    mutation_rates: tuple = setting((0.1, 0.2, 0.3), "Mutation rates of the background models.")
-    reg_weights: tuple = setting((0.0, 10.0, 100.0), "Penalties of the background models.")
 
 
 _FASHION = {

@@ -1,5 +1,6 @@
 """The data binaries: TFDS (on its own mock data) and notMNIST (on files made here)."""
 
+import gzip
 import io
 import tarfile
 
@@ -25,6 +26,34 @@ def test_tfds_rows_are_split_in_order(name, tmp_path):
     np.testing.assert_array_equal(np.concatenate([train.images, val.images]), images)
     np.testing.assert_array_equal(np.concatenate([train.labels, val.labels]), labels)
     assert images.shape[1:] == ((28, 28, 1) if "mnist" in name else (32, 32, 3))
+
+
+@pytest.mark.tensorflow
+@pytest.mark.filterwarnings("ignore")
+def test_the_builder_of_tfds_on_files_that_lie_there(tmp_path, monkeypatch):
+    """Unmocked as far as the download: the files are there already, and hold 10 and 5 images."""
+    import tensorflow_datasets as tfds
+    from tensorflow_datasets.core.download import resource
+    from tensorflow_datasets.image_classification import mnist
+
+    monkeypatch.setattr(mnist, "_TRAIN_EXAMPLES", 10)
+    monkeypatch.setattr(mnist, "_TEST_EXAMPLES", 5)
+    name, folder = "fashion_mnist", tmp_path / "downloads"
+    folder.mkdir()
+    pixels = np.random.default_rng(0).integers(0, 256, (10, 28, 28, 1), dtype=np.uint8)
+    for url, info in tfds.builder_cls(name).url_infos.items():
+        rows = slice(10 if "train" in url else 5)
+        header, content = (16, pixels) if "images" in url else (8, np.arange(10, dtype=np.uint8))
+        path = folder / resource.get_dl_fname(url, info.checksum)
+        path.write_bytes(gzip.compress(bytes(header) + content[rows].tobytes()))
+        resource.write_info_file(
+            url=url, path=path, dataset_name=name, original_fname=path.name, url_info=info
+        )
+    counts = tfds_to_np.convert(name, tmp_path / "out", str(tmp_path))
+    assert counts == {"train": 8, "val": 2, "test": 5}
+    val = data.load(name, "val", tmp_path / "out")
+    known = {image.tobytes(): label for label, image in enumerate(pixels)}
+    assert [known[image.tobytes()] for image in val.images] == val.labels.tolist()
 
 
 def test_unknown_tfds_name(tmp_path):

@@ -2,7 +2,6 @@
 is trained in a run folder.
 """
 
-import dataclasses
 import pathlib
 
 import keras
@@ -11,6 +10,7 @@ import numpy as np
 from images_ood.pixelcnn import PixelCNN, check_shape, initialize_from_data
 from ood_suite import data
 from ood_suite.data.pictures import save_image_grid
+from ood_suite.runs.density_settings import completed, recorded, run_name
 from ood_suite.runs.run import opened
 from ood_suite.runs.settings import check, model_options
 from ood_suite.training import backend, devices
@@ -18,33 +18,26 @@ from ood_suite.training.fit import batches, fit
 from ood_suite.training.mutation import Mutation
 
 EXTRACTOR = "images_ood.extract"
-SWEEP_ONLY = ("mutation_rates", "reg_weights")  # the sweep's settings, not those of one run
 
 
-def run_name(experiment, repeat_id=0):
-    """Folder name of a run: reg10_mr0.3, with _repeat1 and so on for further repeats."""
-    name = f"reg{experiment.reg_weight:g}_mr{experiment.mutation_rate:g}"
-    return f"{name}_repeat{repeat_id}" if repeat_id else name
-
-
-def train(experiment, name, out_dir, data_dir=None, repeat_id=0, save_im=False):
+def train(experiment, exp, out_dir, data_dir=None, repeat_id=0, save_im=False):
     """Trains one model, or continues it, or finds it finished; returns its Run.
 
     Args:
-        experiment: configs.Experiment. name: of it. repeat_id: is added to its seed.
+        experiment: configs.Experiment. exp: its name. repeat_id: is added to its seed.
         save_im: save the first training images, as mutated.
 
     Raises:
         ValueError: settings or data that do not fit, before anything is written.
     """
     # Stage 1: everything that could be wrong, before a folder is made.
-    folder = pathlib.Path(out_dir) / name / run_name(experiment, repeat_id)
-    experiment = _completed(experiment, folder)
+    folder = pathlib.Path(out_dir) / exp / run_name(experiment, repeat_id)
+    check_settings(experiment)
+    experiment = completed(experiment, backend.dtype_of(experiment.dtype, folder))
     training = data.load(experiment.id_dataset, "train", data_dir)
     validation = data.load(experiment.id_dataset, "val", data_dir)
     check_data(experiment, training, validation)
-    recorded = {k: v for k, v in dataclasses.asdict(experiment).items() if k not in SWEEP_ONLY}
-    recorded |= {"exp": name, "repeat_id": repeat_id, "backend": keras.backend.backend()}
+    settings = recorded(experiment, exp=exp, repeat_id=repeat_id, backend=keras.backend.backend())
 
     # Stage 2: the run folder, which may be finished or begun.
     with (
@@ -53,7 +46,7 @@ def train(experiment, name, out_dir, data_dir=None, repeat_id=0, save_im=False):
             folder,
             kind="density",
             extractor=EXTRACTOR,
-            settings=recorded,
+            settings=settings,
             fingerprints={f"{s.name}_{s.split}": s.fingerprint for s in (training, validation)},
             notes=(training.note, validation.note),
         ) as run,
@@ -64,17 +57,13 @@ def train(experiment, name, out_dir, data_dir=None, repeat_id=0, save_im=False):
     return run
 
 
-def _completed(experiment, folder):
-    """The experiment as it is trained: checked, with the steps of a background, and a dtype."""
+def check_settings(experiment):
+    """ValueError for settings out of range, or without effect, naming the flag."""
     check(experiment)
     if experiment.strategy and experiment.ema_overwrite_frequency:
         raise ValueError("--strategy=mirrored needs --ema_overwrite_frequency=0: Keras can't both.")
     if experiment.data_init and not experiment.use_weight_norm:
         raise ValueError("--data_init has no effect without --use_weight_norm.")
-    changes = {"dtype": backend.dtype_of(experiment.dtype, folder)}
-    if experiment.background_steps and (experiment.mutation_rate or experiment.reg_weight):
-        changes["total_steps"] = experiment.background_steps
-    return dataclasses.replace(experiment, **changes)
 
 
 def check_data(experiment, training, validation):

@@ -14,7 +14,7 @@ from ood_suite.data.pictures import png_bits
 from ood_suite.data.transforms import to_shape
 from ood_suite.files import example_hashes
 from ood_suite.outputs import Outputs
-from ood_suite.runs.extraction import Extraction, Parts, kept
+from ood_suite.runs.extraction import Extraction, Parts, hashes_of, kept
 from ood_suite.training.backend import has_bfloat16
 from ood_suite.training.stored_model import read_model
 
@@ -59,7 +59,8 @@ def extract(
 def hashes(run, names, split, *, data_dir=None) -> Outputs | None:
     """Outputs with labels and hashes of the examples alone. See runs.extraction.Extractor."""
     shape = load_model(run).options["image_shape"]
-    return data.hashes(data.first_available(names, split, data_dir, shape), shape)
+    source = data.first_available(names, split, data_dir, shape)
+    return hashes_of(source, source.images, lambda images: to_shape(images, shape)[0])
 
 
 def load_model(run):

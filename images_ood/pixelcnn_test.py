@@ -31,8 +31,10 @@ def assert_causal(model, rng, labels=None):
     mixtures = model.mixture(np.concatenate([image, changed]), labels)
     for name, parameters in zip(mixtures._fields, mixtures[:4]):
         flat = np.asarray(parameters).reshape(1 + height * width, height * width, -1)
-        change = np.abs(flat[1:] - flat[:1]).max(-1)  # (changed pixel, parameters of pixel)
-        differs = change > ROUNDING * max(1.0, np.abs(flat).max())
+        change = np.abs(flat[1:] - flat[:1]).max(
+            -1, initial=0.0
+        )  # (changed pixel, parameters of pixel)
+        differs = change > ROUNDING * np.abs(flat).max(initial=1.0)
         assert not np.tril(differs).any(), name
         if name == "locations":
             # And it does look at what it may: the next pixel to the right and the row below.
@@ -240,12 +242,12 @@ def test_the_log_probability_map_sums_to_the_mixture(rng):
 @pytest.mark.parametrize(
     "options, message",
     [
-        ({"num_hierarchies": 4}, "must be 1, 2 or 3. Received: 4"),
+        ({"num_hierarchies": 4}, r"--num_hierarchies must lie in \[1, 3\]. Received: 4"),
         ({"num_hierarchies": 3, "image_shape": (10, 8, 1)}, "divisible by 4"),
-        ({"num_filters": 0}, "`num_filters` must be at least 1"),
-        ({"dropout_p": 1.0}, r"`dropout_p` must lie in \[0, 1\)"),
-        ({"reg_weight": -1.0}, "`reg_weight` must not be negative"),
-        ({"mutation_rate": 1.5}, r"`rate` must lie in \[0, 1\]"),
+        ({"num_filters": 0}, "--num_filters must be at least 1"),
+        ({"dropout_p": 1.0}, r"--dropout_p must lie in \[0, 1\)"),
+        ({"reg_weight": -1.0}, "--reg_weight must be 0 or more"),
+        ({"mutation_rate": 1.5}, r"--mutation_rate must lie in \[0, 1\]"),
         ({"image_shape": (0, 8, 1)}, "`image_shape` must be positive"),
     ],
 )

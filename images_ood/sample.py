@@ -15,6 +15,7 @@ from ood_suite import data
 from ood_suite.data.pictures import save_image_grid
 from ood_suite.data.transforms import to_shape
 from ood_suite.files import atomic_path
+from ood_suite.optional import quietly
 from ood_suite.runs import cli
 from ood_suite.runs.run import Run
 
@@ -24,9 +25,10 @@ FLAGS = flags.FLAGS
 def main(_):
     run = Run.load(cli.run_folder())
     run.require_finished()
-    from images_ood import sampling  # load Keras and matplotlib, which --help need not wait for
-    from images_ood.extract import load_model
-    from ood_suite.evaluation import figures
+    with quietly():  # not at the top: --help need not wait for Keras
+        from images_ood import sampling
+        from images_ood.extract import load_model
+        from ood_suite.evaluation import figures
 
     model = load_model(run)
     name = f"bits_{FLAGS.dataset}.png" if FLAGS.dataset else "samples.png"

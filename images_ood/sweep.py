@@ -7,35 +7,13 @@ repeats.
 What is finished is skipped, what was cut continues, and a run that fails does not stop the others.
 """
 
-from absl import flags
-
 from images_ood import configs
 from ood_suite.runs import cli
 
-FLAGS = flags.FLAGS
-
-
-def main(_):
-    from images_ood import density_run  # loads Keras, which --help need not wait for
-    from ood_suite.runs.sweep import sweep
-
-    engine = cli.engine()
-    sweep(
-        cli.experiment(configs.EXPERIMENTS),
-        train="images_ood.density_run:train",
-        run_name=density_run.run_name,
-        name=FLAGS.exp,
-        out_dir=FLAGS.out_dir,
-        data_dir=FLAGS.data_dir,
-        repeats=FLAGS.repeats,
-        engine=engine,
-    )
-
-
 if __name__ == "__main__":
     cli.define_experiment(
-        configs.EXPERIMENTS, "fashion", "output/images_ood", "image_data",
-        configs.Experiment, without=("mutation_rate", "reg_weight"),
+        configs.EXPERIMENTS, "fashion", "output/images_ood", "image_data", configs.Experiment,
+        without=("mutation_rate", "reg_weight"),
     )  # fmt: skip
     cli.define_sweep()
-    cli.run_app(main)
+    cli.run_app(cli.sweeps("images_ood.density_run:train", configs.EXPERIMENTS))

@@ -12,24 +12,13 @@ from absl import flags
 
 from images_ood import configs
 from ood_suite.runs import cli
-
-FLAGS = flags.FLAGS
-
-
-def main(_):
-    from images_ood import density_run  # loads Keras, which --help need not wait for
-
-    density_run.train(
-        cli.experiment(configs.EXPERIMENTS),
-        FLAGS.exp, FLAGS.out_dir, FLAGS.data_dir, FLAGS.repeat_id, FLAGS.save_im,
-    )  # fmt: skip
-
+from ood_suite.runs.density_settings import SWEEP_ONLY
 
 if __name__ == "__main__":
     cli.define_experiment(
-        configs.EXPERIMENTS, "fashion", "output/images_ood", "image_data",
-        configs.Experiment, without=("mutation_rates", "reg_weights"),
+        configs.EXPERIMENTS, "fashion", "output/images_ood", "image_data", configs.Experiment,
+        without=SWEEP_ONLY,
     )  # fmt: skip
     cli.define_repeat_id()
     flags.DEFINE_bool("save_im", False, "Save the first training images, as mutated, as a PNG.")
-    cli.run_app(main)
+    cli.run_app(cli.trains("images_ood.density_run:train", configs.EXPERIMENTS, more=["save_im"]))

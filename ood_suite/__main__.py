@@ -14,6 +14,7 @@ import runpy
 import sys
 
 from ood_suite import __version__
+from ood_suite.optional import missing
 
 # Sub-command -> the module that is run.
 COMMANDS = {
@@ -39,7 +40,6 @@ COMMANDS = {
     "images tfds_to_np": "images_ood.tfds_to_np",
     "images train": "images_ood.train",
 }
-NEEDS = "This needs {}, which is not installed: pip install 'ood-suite[eval]' or [tensorflow]."
 
 
 def overview():
@@ -94,7 +94,7 @@ def main():
     except ModuleNotFoundError as error:
         if (error.name or "").startswith(("ood_suite", module.split(".")[0])):
             raise
-        raise SystemExit(f"Error: {NEEDS.format(error.name)}") from error
+        raise SystemExit(f"Error: {missing(error)}") from error
 
 
 if __name__ == "__main__":

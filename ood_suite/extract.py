@@ -12,7 +12,7 @@ ood_suite.eval` extracts by itself what it needs.
 
 from absl import flags, logging
 
-from ood_suite.runs import cli, extraction
+from ood_suite.runs import cli, extraction, jobs
 from ood_suite.runs.run import Role, Run
 
 FLAGS = flags.FLAGS
@@ -73,5 +73,5 @@ if __name__ == "__main__":
     flags.DEFINE_list("odin_epsilon", [], "Step sizes of ODIN in pixels / 255; none: no ODIN.")
     flags.DEFINE_integer("batch_size", 100, "Examples per step.", lower_bound=1)
     flags.DEFINE_integer("shards", 1, "Jobs that a data set is cut into.", lower_bound=1)
-    cli.define_engine()
+    cli.define_settings(jobs.Engine)
     cli.run_app(main)

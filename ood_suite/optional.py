@@ -1,6 +1,10 @@
-"""Packages that not every installation has."""
+"""Packages that not every installation has, or that talk while they start."""
 
+import contextlib
 import importlib
+import os
+import sys
+import tempfile
 
 from ood_suite.files import RunError
 
@@ -21,7 +25,36 @@ def optional(module):
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
-        extra = EXTRAS.get(module.partition(".")[0], "all")
-        raise RunError(
-            f"This needs {error.name}, which is not installed: pip install 'ood-suite[{extra}]'."
-        ) from error
+        raise RunError(missing(error)) from error
+
+
+def missing(error):
+    """What to do about a ModuleNotFoundError of a package that is not ours."""
+    name = (error.name or "").partition(".")[0]
+    extra = EXTRAS.get(name, "eval")
+    return f"This needs {name}, which is not installed: pip install 'ood-suite[{extra}]'."
+
+
+@contextlib.contextmanager
+def quietly():
+    """Within the block what is written to standard error is shown only if the block fails: for the
+    import of TensorFlow, which tells everybody about its processor, whatever the level of its log.
+    """
+    sys.stderr.flush()
+    try:
+        kept = os.dup(2)
+    except OSError:  # there is no standard error
+        yield
+        return
+    with tempfile.TemporaryFile() as said:
+        os.dup2(said.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            said.seek(0)
+            os.write(kept, said.read())
+            raise
+        finally:
+            sys.stderr.flush()
+            os.dup2(kept, 2)
+            os.close(kept)

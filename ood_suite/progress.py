@@ -40,3 +40,6 @@ class AboveBars:
 
     def flush(self):
         sys.stderr.flush()
+
+    def close(self):
+        """Standard error stays open."""

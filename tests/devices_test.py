@@ -107,8 +107,8 @@ def test_each_device_draws_its_own_numbers():
     script = (
         SCRIPT.split("branch,")[0]
         + """
-from ood_suite import replicas
-from ood_suite.mutation import Mutation
+from ood_suite.training import devices
+from ood_suite.training.mutation import Mutation
 import keras
 with devices.scope("mirrored", 2):
     model = keras.Sequential([Mutation(0.5, seed=1)])

@@ -24,7 +24,7 @@ ARROWS = {part: ARRAYS for part in ARRAYS} | {
     "training": ARRAYS | {"runs", "training"},
     "evaluation": ARRAYS | {"runs", "evaluation"},
     "__init__": ARRAYS | {"runs", "evaluation"},
-    "__main__": set(),
+    "__main__": {"optional"},
     "compare": ARRAYS | {"runs", "evaluation"},
     "eval": ARRAYS | {"runs", "evaluation"},
     "extract": ARRAYS | {"runs"},

@@ -19,9 +19,8 @@ from ood_suite import shipped
 from ood_suite.data import synthetic
 from ood_suite.data.npz import UNLABELLED, read_images
 from ood_suite.data.streams import FolderImages, TfdsImages
-from ood_suite.data.transforms import to_grey_rgb, to_shape
-from ood_suite.files import example_hashes, fingerprint
-from ood_suite.outputs import Outputs
+from ood_suite.data.transforms import to_grey_rgb
+from ood_suite.files import fingerprint
 
 IMAGE_DATA = pathlib.Path("image_data")  # in the current folder, unless --data_dir says otherwise
 TRAIN_SHARE = 0.8  # of the official training rows, in their order; the rest is "val"
@@ -176,17 +175,6 @@ def first_available(names, split, data_dir=None, image_shape=None):
     choice.
     """
     return first_of(names, lambda name: load(name, split, data_dir, image_shape))
-
-
-def hashes(source, image_shape):
-    """Outputs with nothing but labels and hashes of the images as a model of `image_shape` sees
-    them; None for images that are files, because all would have to be read.
-    """
-    if not isinstance(source.images, np.ndarray):
-        return None
-    images, _ = to_shape(source.images, image_shape)
-    meta = {"dataset": source.name, "split": source.split, "fingerprint": source.fingerprint}
-    return Outputs(labels=source.labels, example_hashes=example_hashes(images), meta=meta)
 
 
 def first_of(names, load_one):

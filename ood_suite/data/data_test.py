@@ -6,7 +6,7 @@ import re
 import numpy as np
 import pytest
 
-from ood_suite import data
+from ood_suite import data, shipped
 from ood_suite.data import glyphs, transforms
 from ood_suite.data.npz import check_images, read_images, write_images
 
@@ -30,7 +30,7 @@ def test_embedded_samples_are_announced_balanced_and_as_documented():
         assert (np.bincount(sample.labels) == count // 10).all()
         assert "embedded sample" in sample.note and "tfds_to_np" in sample.note
     assert len(data.load("mnist", "test")) == 2000 and len(data.load("glyphs", "test")) == 1000
-    files = sorted(data.SAMPLES.glob("*.npz"))
+    files = sorted((shipped.resource("image_data") / "samples").glob("*.npz"))
     assert sum(path.stat().st_size for path in files) < 8 * 2**20
     for path in files:
         assert hashlib.sha256(path.read_bytes()).hexdigest() in readme, path.name

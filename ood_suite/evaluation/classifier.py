@@ -6,21 +6,17 @@ from ood_suite.runs.extraction import Parts, extractor_of
 from ood_suite.runs.run import Role
 
 
-def classifier(
-    group, *, data_dir=None, wanted=(), tuning=False, inner_layers=(), near=(), far=()
-) -> Material:
+def classifier(group, request, wanted, data_dir=None) -> Material:
     """The Material of a classifier.
 
     Args:
-        wanted: names of scores, which decide what has to be extracted.
-        tuning: whether the grids of these scores will be searched.
-        inner_layers: layers for scores of several layers.
-        near, far: OOD test sets in place of the run's.
+        request: Request, whose test sets, tuning and inner layers decide what is extracted.
+        wanted: names of scores, which decide it too.
     """
     run, extractor = group.foreground, extractor_of(group.foreground)
-    roles = _with_tests(run.roles, near, far)
+    roles = _with_tests(run.roles, request.ood_near, request.ood_far)
     rules = {name: rule for name, rule in extractor.PERTURBED.items() if name in wanted}
-    layers = tuple(inner_layers) if "mahalanobis_layers" in wanted else ()
+    layers = tuple(request.inner_layers) if "mahalanobis_layers" in wanted else ()
 
     def of(role, perturbations=(), epsilons=()):
         if role not in roles:
@@ -40,11 +36,11 @@ def classifier(
         except (KeyError, FileNotFoundError):
             return None  # it was there when the run was made
 
-    searched = _grid(rules) if tuning else _steps(rules, {})
-    epsilons = scores.get("mahalanobis_layers").grid["epsilon"] if tuning else ()
+    searched = _grid(rules) if request.tune else _steps(rules, {})
+    epsilons = scores.get("mahalanobis_layers").grid["epsilon"] if request.tune else ()
     entries = [scores.get(name) for name in wanted]
     learns = any(entry.fit_needs and entry.fit_on == "training" for entry in entries)
-    validation_ood = of("validation_ood", searched, epsilons) if tuning or layers else None
+    validation_ood = of("validation_ood", searched, epsilons) if request.tune or layers else None
     chose = roles.get("validation_ood", Role((), ""))
     had_one = any(f"{name}_{chose.split}" in run.config["fingerprints"] for name in chose.names)
 

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from ood_suite import compare, intervals
-from ood_suite.evaluation import report
+from ood_suite import intervals
+from ood_suite.evaluation import comparison, report
 from ood_suite.files import RunError, read_csv
 from tests.support import command
 
@@ -40,8 +40,8 @@ def write(folder, shifts, sets=("mnist", "noise"), seed=0):
 
 def test_one_repeat_each_has_the_paired_interval(tmp_path):
     (first,), (second,) = write(tmp_path / "a/report", [0.5]), write(tmp_path / "b/report", [1.0])
-    entries, sets = compare.read([tmp_path / "a/report", tmp_path / "b/report"], ["energy"])
-    rows = compare.compare(entries, sets)
+    entries, sets = comparison.read([tmp_path / "a/report", tmp_path / "b/report"], ["energy"])
+    rows = comparison.compare(entries, sets)
     assert [(row["run"], row["ood"]) for row in rows] == [
         ("a", "mnist"), ("b", "mnist"), ("a", "noise"), ("b", "noise"),
     ]  # fmt: skip
@@ -56,8 +56,8 @@ def test_one_repeat_each_has_the_paired_interval(tmp_path):
 def test_repeats_have_means_and_deviations(tmp_path):
     write(tmp_path / "a/report", [0.5])
     write(tmp_path / "b/report", [1.0, 2.0, 1.5])
-    rows = compare.compare(
-        *compare.read([tmp_path / "a/report", tmp_path / "b/report"], ["energy"])
+    rows = comparison.compare(
+        *comparison.read([tmp_path / "a/report", tmp_path / "b/report"], ["energy"])
     )
     values = [r["auroc"] for r in rows_of(tmp_path / "b/report", "mnist")]
     base = rows_of(tmp_path / "a/report", "mnist")[0]["auroc"]
@@ -65,7 +65,7 @@ def test_repeats_have_means_and_deviations(tmp_path):
     assert rows[1]["auroc_std"] == pytest.approx(np.std(values, ddof=1))
     assert rows[1]["versus_difference"] == pytest.approx(np.mean(values) - base)
     assert rows[1]["versus_std"] == pytest.approx(np.std(values, ddof=1))
-    assert f"{np.mean(values):.3f} ({np.std(values, ddof=1):.3f})" in compare.table(rows)
+    assert f"{np.mean(values):.3f} ({np.std(values, ddof=1):.3f})" in comparison.table(rows)
 
 
 def rows_of(folder, ood):
@@ -90,15 +90,15 @@ def test_refusals(tmp_path):
     write(tmp_path / "b/report", [0.5], sets=("letters",))
     both = [tmp_path / "a/report", tmp_path / "b/report"]
     with pytest.raises(RunError, match="have no OOD set in common"):
-        compare.read(both, ["energy"])
+        comparison.read(both, ["energy"])
     with pytest.raises(ValueError, match="has no score 'msp'. It has: energy"):
-        compare.read(both[:1], ["msp"])
+        comparison.read(both[:1], ["msp"])
     with pytest.raises(RunError, match="holds no report"):
-        compare.read([tmp_path], ["energy"])
+        comparison.read([tmp_path], ["energy"])
     with pytest.raises(ValueError, match="given twice"):
-        compare.read([both[0], both[0]], ["energy"])
+        comparison.read([both[0], both[0]], ["energy"])
     text = (both[0] / "results.json").read_text()
     write(tmp_path / "c/report", [0.5])
     (tmp_path / "c/report/results.json").write_text(text.replace("mnist data", "other"))
     with pytest.raises(RunError, match="are about different test sets: mnist"):
-        compare.read([both[0], tmp_path / "c/report"], ["energy"])
+        comparison.read([both[0], tmp_path / "c/report"], ["energy"])

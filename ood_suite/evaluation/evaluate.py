@@ -12,63 +12,40 @@ from ood_suite.evaluation.classifier import classifier
 from ood_suite.evaluation.densities import density
 from ood_suite.evaluation.groups import find_groups
 from ood_suite.evaluation.overlap import is_labelled, refuse_overlap, trained_on_held_out
+from ood_suite.evaluation.request import ALL, Request
 from ood_suite.evaluation.tuning import tune
 from ood_suite.files import read_csv
 from ood_suite.progress import progress
 from ood_suite.runs.extraction import extractor_of
+from ood_suite.runs.settings import check
 
 DRAWN_CURVES, DRAWN_HISTOGRAMS = 8, 8  # scores beyond which a figure would not be read
 FEW = 10  # scores that need no progress bar
 
 
-def evaluate(
-    folder,
-    *,
-    data_dir=None,
-    wanted=("all",),
-    tuning=False,
-    checkpoint="last",
-    inner_layers=(),
-    near=(),
-    far=(),
-    baseline=None,
-    repeats=False,
-    allow_overlap=False,
-    resamples=1000,
-    out=None,
-):
-    """Evaluates a run or a folder of runs, prints the table and writes the report; what the flags
-    say. Returns the list of report.GroupReport.
+def evaluate(folder, request=Request(), *, data_dir=None, out=None):
+    """Evaluates a run or a folder of runs, prints the table and writes the report.
+
+    Args:
+        folder: of a run, or of the runs of an experiment.
+        data_dir: folder of the data sets. out: of the report; default: the folder's report/.
+
+    Returns:
+        list of report.GroupReport, one per repeat.
+
+    Raises:
+        ValueError: a score or a data set that does not fit. RunError: a run that cannot be used.
     """
-    folder, wanted = pathlib.Path(folder), list(wanted)
-    if baseline:
-        scores.get(baseline)
-    groups = find_groups(folder, checkpoint)
-    if not repeats:
-        if len(groups) > 1:
-            logging.info(
-                "Only repeat %d of %d; --repeats takes all.", groups[0].repeat_id, len(groups)
-            )
+    check(request)
+    folder = pathlib.Path(folder)
+    if request.baseline:
+        scores.get(request.baseline)
+    groups = find_groups(folder, request.checkpoint)
+    if len(groups) > 1 and not request.repeats:
+        logging.info("Only repeat %d of %d; --repeats takes all.", groups[0].repeat_id, len(groups))
         groups = groups[:1]
-    reports = []
-    for group in groups:
-        asked = wanted if wanted == ["all"] or not baseline else [*wanted, baseline]
-        material = gather(
-            group, data_dir=data_dir, wanted=asked, tuning=tuning, inner_layers=inner_layers,
-            near=near, far=far,
-        )  # fmt: skip
-        reports.append(
-            evaluate_group(
-                group,
-                material,
-                wanted,
-                tuning=tuning,
-                baseline=baseline,
-                resamples=resamples,
-                allow_overlap=allow_overlap,
-            )  # fmt: skip
-        )
-    suffix = "" if checkpoint == "last" else f"_{checkpoint}"
+    reports = [evaluate_group(g, gather(g, request, data_dir), request) for g in groups]
+    suffix = "" if request.checkpoint == "last" else f"_{request.checkpoint}"
     target = pathlib.Path(out or folder / f"report{suffix}")
     report.write(target, groups[0].foreground.config, reports)
     print(report.terminal_table(reports))
@@ -76,9 +53,7 @@ def evaluate(
     return reports
 
 
-def gather(
-    group, *, data_dir=None, wanted=("all",), tuning=False, inner_layers=(), near=(), far=()
-):
+def gather(group, request, data_dir=None):
     """The Material of a group, by the kind of its run.
 
     Raises:
@@ -86,7 +61,7 @@ def gather(
     """
     run = group.foreground
     if run.kind == "density":
-        if tuning or near or far:
+        if request.tune or request.ood_near or request.ood_far:
             raise ValueError("--tune, --ood_near and --ood_far are for classifiers.")
         return density(group, data_dir=data_dir)
     if run.kind == "member":
@@ -94,23 +69,23 @@ def gather(
             f"{run.folder} is a member of an ensemble, and knows only some of the classes. "
             f"Evaluate the ensemble: --run={run.folder.parent}."
         )
-    own = extractor_of(run).SCORES
-    names = list(own or scores.names()) if list(wanted) == ["all"] else wanted
-    for name in names:
+    own, wanted = extractor_of(run).SCORES, request.scores
+    if wanted == ALL:
+        wanted = own or scores.names()
+    elif request.baseline:
+        wanted = (*wanted, request.baseline)
+    for name in wanted:
         scores.get(name)
         if own and name not in own:
             raise ValueError(f"{run.folder} has the scores {', '.join(own)}. Received: {name}.")
-    return classifier(
-        group, data_dir=data_dir, wanted=names, tuning=tuning, inner_layers=inner_layers,
-        near=near, far=far,
-    )  # fmt: skip
+    return classifier(group, request, wanted, data_dir)
 
 
 def applicable_scores(material, wanted):
     """Names of scores whose arrays are there; a score asked for by name must be."""
     if not wanted:
         raise ValueError(f"--scores is empty. Known: all, {', '.join(scores.names())}.")
-    if wanted != ["all"]:
+    if wanted != ALL:
         for name in wanted:
             material.held_out.require(scores.get(name).needs, name)
         return wanted
@@ -129,14 +104,12 @@ def _applies(entry, material):
     )
 
 
-def evaluate_group(
-    group, material, wanted, *, tuning=False, baseline=None, resamples=1000, allow_overlap=False
-):
+def evaluate_group(group, material, request):
     """All scores of one repeat on all test sets: a report.GroupReport with its figures."""
     # Stage 1: which scores, with which parameters. Validation data alone decide.
-    names, baseline = _names(material, wanted, baseline)
+    names, baseline = _names(material, request)
     parameters, tuned, tried = {}, [], {}
-    if tuning:
+    if request.tune:
         if material.validation_ood is None:
             raise ValueError("--tune needs validation OOD data: the run's ood_validation is empty.")
         parameters, tuned, tried = tune(
@@ -145,11 +118,11 @@ def evaluate_group(
 
     # Stage 2: the test sets, which must share nothing with what was trained on or chosen by.
     id_test, ood_tests, near = material.tests(parameters)
-    warned = refuse_overlap(material, id_test, ood_tests, allow_overlap)
+    warned = refuse_overlap(material, id_test, ood_tests, request.allow_overlap)
     warned += trained_on_held_out(material, id_test) + material.notes
 
     # Stage 3: scores and thresholds of every example.
-    detectors, left_out = fit(names, parameters, material, strict=wanted != ["all"])
+    detectors, left_out = fit(names, parameters, material, strict=request.scores != ALL)
     warned += left_out
     values = {
         name: (detector.score(id_test), {n: detector.score(o) for n, o in ood_tests.items()})
@@ -163,7 +136,7 @@ def evaluate_group(
         accepted = float(np.mean(values[name][0] <= detector.threshold_))
         common = {"threshold": detector.threshold_, "accepted": accepted}
         for ood in ood_tests:
-            row = result_row(name, ood, values, baseline, resamples, correct)
+            row = result_row(name, ood, values, baseline, request.resamples, correct)
             rows.append(row | {"repeat": group.repeat_id} | common)
     by_class = []
     if id_test.bases is not None:
@@ -192,12 +165,12 @@ def evaluate_group(
     )
 
 
-def _names(material, wanted, baseline):
+def _names(material, request):
     """(scores to evaluate, the baseline, which is among them if it can be)."""
-    names, possible = applicable_scores(material, wanted), applicable_scores(material, ["all"])
-    if baseline and baseline not in possible:
-        raise ValueError(f"--baseline={baseline} has not the outputs that it needs.")
-    baseline = baseline or material.baseline
+    names, possible = applicable_scores(material, request.scores), applicable_scores(material, ALL)
+    if request.baseline and request.baseline not in possible:
+        raise ValueError(f"--baseline={request.baseline} has not the outputs that it needs.")
+    baseline = request.baseline or material.baseline
     if baseline not in names and baseline in possible:
         names = [baseline, *names]
     return names, baseline

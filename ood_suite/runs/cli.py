@@ -17,6 +17,7 @@ from ood_suite.files import MENDABLE
 from ood_suite.progress import AboveBars
 from ood_suite.runs import jobs
 from ood_suite.runs.settings import declared, kind_of, known_experiment, replaced
+from ood_suite.runs.sweep import sweep
 
 FLAGS = flags.FLAGS
 flags.disclaim_key_flags()  # what is defined here belongs to the binary, also in --help
@@ -37,16 +38,17 @@ def run_app(main, positional=False):
             if len(argv) > 1 and not positional:
                 raise ValueError(f"Unexpected argument {argv[1]!r}. Flags look like --name=value.")
             main(argv)
-        except BrokenPipeError as error:  # the reader of our output, such as head, has enough
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            raise SystemExit(141) from error
         except KeyboardInterrupt as error:
             print(f"\nInterrupted. This command continues: {_own_command()}", file=sys.stderr)
             raise SystemExit(130) from error
         except MENDABLE as error:
             raise SystemExit(f"Error: {error}") from error
 
-    app.run(guarded)
+    try:
+        app.run(guarded)
+    except BrokenPipeError as error:  # the reader of our output, such as head, has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(141) from error
 
 
 def _own_command():
@@ -101,8 +103,9 @@ def define_settings(settings, without=()):
         kind = kind_of(field)
         limits = known.limits(kind is int)
         text = known.help + (f" Must {limits}." if limits and not known.choices else "")
-        if field.default is not dataclasses.MISSING and field.default not in (None, ""):
-            text += f" Default: {_text(field.default)}, or the experiment's own."
+        if field.default is not dataclasses.MISSING and field.default not in (None, "", ()):
+            text += f" Default: {_text(field.default)}"
+            text += ", or the experiment's own." if "exp" in FLAGS else "."
         if known.choices:
             flags.DEFINE_enum(name, None, [str(choice) for choice in known.choices], text)
         else:
@@ -123,7 +126,8 @@ def overrides(settings):
                 value = _options(value)
             elif kind_of(field) is tuple:
                 default: Any = field.default
-                value = _numbers(name, value) if default else tuple(value)  # of texts: ()
+                of_numbers = bool(default) and isinstance(default[0], float)
+                value = _numbers(name, value) if of_numbers else tuple(value)
             found[name] = value
     return found
 
@@ -163,17 +167,9 @@ def define_repeat_id():
     flags.DEFINE_integer("repeat_id", 0, "Number of the independent repeat.", lower_bound=0)
 
 
-def define_engine():
-    """The flags of jobs.Engine."""
-    flags.DEFINE_enum("engine", "local", jobs.ENGINES, "Where jobs run: here in turn, or on Ray.")
-    flags.DEFINE_string("address", "auto", "Of the Ray cluster; local: one on this machine.")
-    flags.DEFINE_integer("cpus_per_job", None, "Cores and threads of a job; default: all, Ray: 1.")
-    flags.DEFINE_float("gpus_per_job", 0.0, "GPUs of a job under Ray; 0.5: two jobs share one.")
-
-
 def engine():
     """The Engine of the flags, and this process made ready for it, before TensorFlow starts."""
-    found = jobs.Engine(FLAGS.engine, FLAGS.address, FLAGS.cpus_per_job, FLAGS.gpus_per_job)
+    found = jobs.Engine(**overrides(jobs.Engine))
     jobs.prepare(found)
     return found
 
@@ -181,4 +177,33 @@ def engine():
 def define_sweep():
     """The flags of a sweep beside those of its experiment."""
     flags.DEFINE_integer("repeats", 1, "Independent repeats of everything.", lower_bound=1)
-    define_engine()
+    define_settings(jobs.Engine)
+
+
+def trains(function, experiments, replace=replaced, more=()):
+    """What a training's binary does, as a function for `run_app`.
+
+    Args:
+        function: "package.module:function", see `jobs.Job`; it takes experiment, exp, out_dir,
+            data_dir and repeat_id.
+        more: names of flags that it takes too.
+    """
+
+    def main(_):
+        names = ("exp", "out_dir", "data_dir", "repeat_id", *more)
+        arguments = {name: FLAGS[name].value for name in names}
+        own = {"experiment": experiment(experiments, replace)}
+        jobs.call(jobs.Job("training", function, own | arguments))
+
+    return main
+
+
+def sweeps(train, experiments):
+    """What a sweep's binary does, as a function for `run_app`; see runs.sweep."""
+
+    def main(_):
+        prepared, names = engine(), ("exp", "out_dir", "data_dir", "repeats")
+        arguments = {name: FLAGS[name].value for name in names}
+        sweep(experiment(experiments), train=train, engine=prepared, **arguments)
+
+    return main

@@ -18,7 +18,8 @@ from typing import Any, Protocol, cast
 
 import numpy as np
 
-from ood_suite.files import RunError, fingerprint, locked
+from ood_suite.files import RunError, example_hashes, fingerprint, locked
+from ood_suite.optional import quietly
 from ood_suite.outputs import Outputs, OutputsWriter
 from ood_suite.progress import progress
 from ood_suite.runs import jobs
@@ -107,7 +108,8 @@ def extractor_of(run: Run) -> Extractor:
             f"{run.folder} names the extractor {name!r}, which is none of ours "
             f"({', '.join(EXTRACTORS)}). Nothing of it was imported."
         )
-    return cast(Extractor, importlib.import_module(name))
+    with quietly():
+        return cast(Extractor, importlib.import_module(name))
 
 
 def kept(run: Run, key: Hashable, make: Callable[[], Any]) -> Any:
@@ -300,6 +302,18 @@ def joined(parts):
     return dataclasses.replace(parts[0], **mappings)
 
 
+def hashes_of(source, examples, prepare=lambda examples: examples):
+    """Outputs with nothing but labels and hashes of a data set's examples as `prepare` gives them
+    to the model; None where these are files, because all would have to be read.
+    """
+    if not isinstance(examples, np.ndarray):
+        return None
+    meta = {"dataset": source.name, "split": source.split, "fingerprint": source.fingerprint}
+    return Outputs(
+        labels=source.labels, example_hashes=example_hashes(prepare(examples)), meta=meta
+    )
+
+
 def short(values):
     """A few characters for a file name that stand for a list of values."""
     return hashlib.sha256(repr(list(values)).encode()).hexdigest()[:8]
@@ -320,7 +334,7 @@ def compute(
     """
     extractor_of(run)
     function, listed = f"{run.config['extractor']}:extract", []
-    in_jobs = shards > 1 or engine.name == "ray"  # a shard has a folder and a lock of its own
+    in_jobs = shards > 1 or engine.engine == "ray"  # a shard has a folder and a lock of its own
     for position, arguments in enumerate(wanted if in_jobs else ()):
         own = pathlib.Path(arguments["names"][0]).name[-60:]
         name = re.sub(r"\W+", "_", f"{position}_{own}_{arguments['split']}")

@@ -22,10 +22,10 @@ import threadpoolctl
 from absl import logging
 
 from ood_suite.files import MENDABLE, BusyError, RunError, make_folder, read_json, write_json
-from ood_suite.optional import optional
+from ood_suite.optional import optional, quietly
 from ood_suite.progress import progress
+from ood_suite.runs.settings import check, setting
 
-ENGINES = ("local", "ray")
 RETRIES = 10  # of a job whose worker or machine was lost
 PATIENCE_S = 120.0  # for the lock of a folder: a lost machine's may live on for a while
 LOOK_EVERY_S = 1.0
@@ -57,31 +57,26 @@ class Job:
 
 @dataclasses.dataclass(frozen=True)
 class Engine:
-    """Where jobs run.
+    """Where jobs run; the field names are those of the flags.
 
-    Attributes:
-        name: "local", in this process one after another, or "ray".
-        address: of the Ray cluster; "auto" finds one that was started with `ray start`, "local"
-            starts one on this machine.
-        cpus_per_job: cores that Ray reserves for a job, and TensorFlow's threads in it under both
-            engines. Sums of floats depend on the number of threads: with the same number both
-            engines give the same bits. None is 1 under Ray, and all cores locally.
-        gpus_per_job: GPUs that Ray reserves for a job; several jobs share one with 0.5 or less.
+    Sums of floats depend on the number of threads: with the same `cpus_per_job` both engines give
+    the same bits. Several jobs share a GPU with `gpus_per_job` of 0.5 or less.
     """
 
-    name: str = "local"
-    address: str = "auto"
-    cpus_per_job: int | None = None
-    gpus_per_job: float = 0.0
+    engine: str = setting(
+        "local", "Where jobs run: in this process in turn, or on Ray.", choices=("local", "ray")
+    )
+    address: str = setting(
+        "auto", "Of the Ray cluster; auto: one that `ray start` started; local: on this machine."
+    )
+    cpus_per_job: int | None = setting(
+        None, "Cores and threads of a job; if not given: all, under Ray 1.", at_least=1
+    )
+    gpus_per_job: float = setting(0.0, "GPUs that Ray reserves for a job.", at_least=0)
 
     def __post_init__(self):
-        if self.name not in ENGINES:
-            raise ValueError(f"--engine must be one of {ENGINES}. Received: {self.name!r}.")
-        if self.cpus_per_job is not None and self.cpus_per_job < 1:
-            raise ValueError(f"--cpus_per_job must be positive. Received: {self.cpus_per_job}.")
-        if not 0.0 <= self.gpus_per_job < float("inf"):
-            raise ValueError(f"--gpus_per_job must be 0 or more. Received: {self.gpus_per_job}.")
-        if self.name == "local" and (self.gpus_per_job or self.address != "auto"):
+        check(self)
+        if self.engine == "local" and (self.gpus_per_job or self.address != "auto"):
             raise ValueError(
                 "--gpus_per_job and --address are for --engine=ray (one machine: --address=local)."
             )
@@ -89,7 +84,7 @@ class Engine:
 
 def prepare(engine):
     """Makes this process ready for an Engine; TensorFlow must not have started yet."""
-    if engine.name == "local":
+    if engine.engine == "local":
         _limit_threads(_environment(engine))
     else:  # what this process does with a GPU is little, the jobs need it
         os.environ.update(SHARED_GPU)
@@ -113,10 +108,10 @@ def run(jobs, folder, engine=Engine()):
     names = [job.name for job in jobs]
     if len(set(names)) < len(names):
         raise ValueError(f"Jobs must have different names. Received: {names}.")
-    if engine.name == "local" and len(jobs) == 1:
+    if engine.engine == "local" and len(jobs) == 1:
         call(jobs[0])  # its error is this one's
         return []
-    outcomes = (_in_turn if engine.name == "local" else _on_ray)(jobs, folder, engine)
+    outcomes = (_in_turn if engine.engine == "local" else _on_ray)(jobs, folder, engine)
     failed = {name: text for name, (state, text) in outcomes.items() if state == "failed"}
     for name, (state, text) in outcomes.items():
         if state == "busy":
@@ -151,7 +146,9 @@ def attempt(job, patience_s=0.0):
 def call(job):
     """What the job's function returns."""
     module, _, name = job.function.partition(":")
-    return getattr(importlib.import_module(module), name)(**job.arguments)
+    with quietly():
+        function = getattr(importlib.import_module(module), name)
+    return function(**job.arguments)
 
 
 def _in_turn(jobs, folder, engine):
@@ -168,7 +165,7 @@ def _in_turn(jobs, folder, engine):
 def _environment(engine):
     """Variables that decide how a job computes."""
     variables: dict[str, str] = {}
-    cpus = engine.cpus_per_job or (1 if engine.name == "ray" else None)
+    cpus = engine.cpus_per_job or (1 if engine.engine == "ray" else None)
     if cpus:
         variables |= {name: str(cpus) for name in THREADS}
     if engine.gpus_per_job % 1.0:  # jobs that share a GPU must not take all of its memory

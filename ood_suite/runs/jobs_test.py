@@ -48,9 +48,9 @@ def test_names_are_unique(tmp_path):
 @pytest.mark.parametrize(
     "options, message",
     [
-        ({"name": "slurm"}, "--engine must be one of"),
-        ({"cpus_per_job": 0}, "--cpus_per_job must be positive"),
-        ({"name": "ray", "gpus_per_job": -1.0}, "--gpus_per_job must be 0 or more"),
+        ({"engine": "slurm"}, "--engine must be one of"),
+        ({"cpus_per_job": 0}, "--cpus_per_job must be at least 1"),
+        ({"engine": "ray", "gpus_per_job": -1.0}, "--gpus_per_job must be 0 or more"),
         ({"gpus_per_job": 1.0}, "are for --engine=ray"),
     ],
 )

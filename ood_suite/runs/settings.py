@@ -112,7 +112,7 @@ def check(settings: Any, values: Mapping[str, Any] | None = None) -> None:
         if value is None and isinstance(field.type, types.UnionType):
             continue
         if not known.allows(value):
-            limits = known.limits(kind_of(field) is int)
+            limits = known.limits(kind_of(field) is int) or "be finite"
             raise ValueError(f"--{name} must {limits}. Received: {value!r}.")
 
 

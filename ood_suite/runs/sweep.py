@@ -6,6 +6,7 @@ import pathlib
 from absl import logging
 
 from ood_suite.runs import jobs, settings
+from ood_suite.runs.density_settings import run_name
 
 
 def trainings(experiment, repeats):
@@ -25,15 +26,14 @@ def trainings(experiment, repeats):
     ]
 
 
-def sweep(experiment, *, train, run_name, name, out_dir, data_dir, repeats, engine):
+def sweep(experiment, *, train, exp, out_dir, data_dir, repeats, engine):
     """Trains all of an experiment; one that fails does not stop the others.
 
     Args:
         experiment: with `mutation_rates` and `reg_weights`, the grid of backgrounds.
-        train: "package.module:function", see `jobs.Job`; it takes experiment, name, out_dir,
+        train: "package.module:function", see `jobs.Job`; it takes experiment, exp, out_dir,
             data_dir and repeat_id.
-        run_name: function(experiment, repeat_id) -> folder name.
-        name: of the experiment. engine: a jobs.Engine.
+        exp: name of the experiment. engine: a jobs.Engine.
 
     Raises:
         ValueError: a setting out of range, before anything is trained.
@@ -42,7 +42,7 @@ def sweep(experiment, *, train, run_name, name, out_dir, data_dir, repeats, engi
     todo = trainings(experiment, repeats)
     for training, _ in todo:
         settings.check(training)
-    common = {"name": name, "out_dir": out_dir, "data_dir": data_dir}
+    common = {"exp": exp, "out_dir": out_dir, "data_dir": data_dir}
     listed = [
         jobs.Job(
             run_name(training, repeat_id),
@@ -51,6 +51,6 @@ def sweep(experiment, *, train, run_name, name, out_dir, data_dir, repeats, engi
         )
         for training, repeat_id in todo
     ]
-    folder = pathlib.Path(out_dir) / name
+    folder = pathlib.Path(out_dir) / exp
     if not jobs.run(listed, folder, engine):
-        logging.info("All of %s is trained. Next: python -m ood_suite.eval --run=%s", name, folder)
+        logging.info("All of %s is trained. Next: python -m ood_suite.eval --run=%s", exp, folder)

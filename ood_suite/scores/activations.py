@@ -7,10 +7,12 @@ method `shape` of that kind. All act on pooled features, the input of the last D
 papers shape the maps before pooling.
 """
 
+from typing import Self
+
 import numpy as np
 
 from ood_suite.scores import checks
-from ood_suite.scores.learner import Learner
+from ood_suite.scores.learner import Array, Learner
 
 
 def _fraction(name, value):
@@ -37,9 +39,7 @@ def _kept(features, percentile):
     return kept
 
 
-def ash_p(
-    features: np.ndarray, head_kernel: np.ndarray, head_bias: np.ndarray, percentile: float = 90.0
-) -> tuple:
+def ash_p(features: Array, head_kernel: Array, head_bias: Array, percentile: float = 90.0) -> tuple:
     """Sets the smallest `percentile` percent of each example's features to zero.
 
     Reference: Djurisic et al., "Extremely Simple Activation Shaping for Out-of-Distribution
@@ -49,9 +49,7 @@ def ash_p(
     return np.where(_kept(features, percentile), features, 0.0), head_kernel, head_bias
 
 
-def ash_b(
-    features: np.ndarray, head_kernel: np.ndarray, head_bias: np.ndarray, percentile: float = 90.0
-) -> tuple:
+def ash_b(features: Array, head_kernel: Array, head_bias: Array, percentile: float = 90.0) -> tuple:
     """As ash_p, then sets all that is left to (sum before) / (number left).
 
     Reference: Djurisic et al., ICLR 2023, algorithm 2 (ASH-B).
@@ -61,9 +59,7 @@ def ash_b(
     return np.where(kept, value, 0.0), head_kernel, head_bias
 
 
-def ash_s(
-    features: np.ndarray, head_kernel: np.ndarray, head_bias: np.ndarray, percentile: float = 90.0
-) -> tuple:
+def ash_s(features: Array, head_kernel: Array, head_bias: Array, percentile: float = 90.0) -> tuple:
     """As ash_p, then multiplies by exp((sum before) / (sum after)).
 
     Reference: Djurisic et al., ICLR 2023, algorithm 3 (ASH-S).
@@ -72,9 +68,7 @@ def ash_s(
     return pruned * np.exp(_ratio(features, pruned)), head_kernel, head_bias
 
 
-def scale(
-    features: np.ndarray, head_kernel: np.ndarray, head_bias: np.ndarray, percentile: float = 85.0
-) -> tuple:
+def scale(features: Array, head_kernel: Array, head_bias: Array, percentile: float = 85.0) -> tuple:
     """Multiplies all features by exp((sum of all) / (sum of the largest)), pruning none.
 
     Reference: Xu et al., "Scaling for Training Time and Post-hoc Out-of-distribution Detection
@@ -108,13 +102,13 @@ class ReAct(Learner):
     def __init__(self, percentile: float = 90.0) -> None:
         self.percentile = percentile
 
-    def fit(self, features: np.ndarray, head_kernel: np.ndarray) -> "ReAct":
+    def fit(self, features: Array, head_kernel: Array) -> Self:
         """Learns from training features (n, d)."""
         share = _fraction("percentile", self.percentile) / 100.0
         self.threshold_ = np.float64(checks.quantile(features, share))
         return self
 
-    def shape(self, features: np.ndarray, head_kernel: np.ndarray, head_bias: np.ndarray) -> tuple:
+    def shape(self, features: Array, head_kernel: Array, head_bias: Array) -> tuple:
         return np.minimum(features, self.threshold_), head_kernel, head_bias
 
 
@@ -137,7 +131,7 @@ class VRA(Learner):
         self.low_percentile = low_percentile
         self.high_percentile = high_percentile
 
-    def fit(self, features: np.ndarray, head_kernel: np.ndarray) -> "VRA":
+    def fit(self, features: Array, head_kernel: Array) -> Self:
         """Learns from training features (n, d)."""
         low, high = (
             _fraction(name, getattr(self, name)) for name in ("low_percentile", "high_percentile")
@@ -148,7 +142,7 @@ class VRA(Learner):
         self.high_ = np.float64(checks.quantile(features, high / 100.0))
         return self
 
-    def shape(self, features: np.ndarray, head_kernel: np.ndarray, head_bias: np.ndarray) -> tuple:
+    def shape(self, features: Array, head_kernel: Array, head_bias: Array) -> tuple:
         kept = np.where(features < self.low_, 0.0, features)
         return np.minimum(kept, self.high_), head_kernel, head_bias
 
@@ -172,13 +166,13 @@ class DICE(Learner):
     def __init__(self, percentile: float = 90.0) -> None:
         self.percentile = percentile
 
-    def fit(self, features: np.ndarray, head_kernel: np.ndarray) -> "DICE":
+    def fit(self, features: Array, head_kernel: Array) -> Self:
         """Learns from training features (n, d)."""
         total = sum(rows.sum(axis=0) for _, rows in checks.chunks("features", features))
         self.mean_ = total / len(features)
         return self
 
-    def shape(self, features: np.ndarray, head_kernel: np.ndarray, head_bias: np.ndarray) -> tuple:
+    def shape(self, features: Array, head_kernel: Array, head_bias: Array) -> tuple:
         contribution = self.mean_[:, None] * head_kernel
         kept = contribution > np.percentile(contribution, _fraction("percentile", self.percentile))
         return features, head_kernel * kept, head_bias
@@ -210,7 +204,7 @@ class Shaped(Learner):
         named = self.shapers | {"judge": self.judge}
         return {name: part for name, part in named.items() if isinstance(part, Learner)}
 
-    def fit(self, features: np.ndarray, head_kernel: np.ndarray, head_bias: np.ndarray) -> "Shaped":
+    def fit(self, features: Array, head_kernel: Array, head_bias: Array) -> Self:
         """The shapers learn from training features (n, d) and the head."""
         features = checks.matrix("features", features, what="features")
         kernel, bias = checks.head(features, head_kernel, head_bias)
@@ -222,12 +216,8 @@ class Shaped(Learner):
         return self
 
     def fit_judge(
-        self,
-        features: np.ndarray,
-        head_kernel: np.ndarray,
-        head_bias: np.ndarray,
-        labels: np.ndarray | None = None,
-    ) -> "Shaped":
+        self, features: Array, head_kernel: Array, head_bias: Array, labels: Array | None = None
+    ) -> Self:
         """The judge learns from the shaped logits of its data, and labels (n,) if it needs them."""
         kernel, bias = checks.head(features, head_kernel, head_bias)
         logits = np.concatenate([part for _, part in self._logits(features, kernel, bias)])
@@ -241,9 +231,7 @@ class Shaped(Learner):
             shaped = _through(self.shapers.values(), rows, kernel, bias)
             yield part, shaped[0] @ shaped[1] + shaped[2]
 
-    def score(
-        self, features: np.ndarray, head_kernel: np.ndarray, head_bias: np.ndarray
-    ) -> np.ndarray:
+    def score(self, features: Array, head_kernel: Array, head_bias: Array) -> Array:
         """float64 (n,)."""
         width = getattr(self, "width_", None)
         features = checks.matrix("features", features, width, "features")

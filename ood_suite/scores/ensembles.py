@@ -7,6 +7,7 @@ from scipy.special import log_softmax
 
 from ood_suite.scores import checks
 from ood_suite.scores.gradients import odin_key
+from ood_suite.scores.learner import Array
 
 RULES = ("cross_entropy", "entropy")
 TERMS = ("both", "confidence", "entropy")
@@ -47,13 +48,13 @@ def count_members(member_logits):
 
 
 def leave_out(
-    member_logits: Mapping[str, np.ndarray],
+    member_logits: Mapping[str, Array],
     temperature: float = 1000.0,
     epsilon: float = 0.002,
     rule: str = "entropy",
     terms: str = "both",
     members: int = 0,
-) -> np.ndarray:
+) -> Array:
     """sum_k [ H(p_k) - max_c p_k,c ], p_k = softmax(z_k(x') / T) over the classes of member k.
 
     x' = x - epsilon * sign(gradient of H(p_k)) in each member, or of the cross entropy to the arg
@@ -97,8 +98,8 @@ def leave_out(
 
 
 def leave_out_odin(
-    member_logits: Mapping[str, np.ndarray], temperature: float = 1000.0, epsilon: float = 0.002
-) -> np.ndarray:
+    member_logits: Mapping[str, Array], temperature: float = 1000.0, epsilon: float = 0.002
+) -> Array:
     """leave_out at inputs that ODIN's rule moved: against the gradient of the cross entropy to each
     member's arg max.
 

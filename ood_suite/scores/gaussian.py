@@ -6,13 +6,13 @@ and of d x d matrices. Precisions are pseudo-inverses.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from scipy import linalg
 
 from ood_suite.scores import checks
-from ood_suite.scores.learner import Learner
+from ood_suite.scores.learner import Array, Learner
 
 
 def whitening(covariance):
@@ -43,7 +43,7 @@ class TiedGaussian(Learner):
 
     LEARNED = {"means_": 2, "whitening_": 2}
 
-    def fit(self, features: np.ndarray, labels: np.ndarray) -> "TiedGaussian":
+    def fit(self, features: Array, labels: Array) -> Self:
         """Learns from features (n, d) and labels (n,), every class with an example."""
         features = checks.matrix("features", features, what="features")
         labels, classes = checks.class_labels(labels, len(features))
@@ -70,7 +70,7 @@ class Mahalanobis(TiedGaussian):
         Adversarial Attacks", NeurIPS 2018, equation 2 (negated), on one layer.
     """
 
-    def score(self, features: np.ndarray) -> np.ndarray:
+    def score(self, features: Array) -> Array:
         """float64 (n,)."""
         scores = np.empty(len(features))
         for part, distances in self.distances(features):
@@ -91,7 +91,7 @@ class RelativeMahalanobis(Learner):
     LEARNED = {"mean_": 1, "whitening_": 2}
     PARTS = {"classes_": TiedGaussian}
 
-    def fit(self, features: np.ndarray, labels: np.ndarray) -> "RelativeMahalanobis":
+    def fit(self, features: Array, labels: Array) -> Self:
         """Learns from features (n, d) and labels (n,)."""
         features = checks.matrix("features", features, what="features")
         self.classes_ = TiedGaussian().fit(features, labels)
@@ -100,7 +100,7 @@ class RelativeMahalanobis(Learner):
         self.whitening_ = whitening(covariance(features, self.mean_))
         return self
 
-    def score(self, features: np.ndarray) -> np.ndarray:
+    def score(self, features: Array) -> Array:
         """float64 (n,)."""
         scores = np.empty(len(features))
         for part, distances in self.classes_.distances(features):
@@ -133,9 +133,7 @@ class MahalanobisLayers(Learner):
     def __init__(self, epsilon: float = 0.0) -> None:
         self.epsilon = epsilon
 
-    def fit(
-        self, layer_features: Mapping[str, np.ndarray], labels: np.ndarray
-    ) -> "MahalanobisLayers":
+    def fit(self, layer_features: Mapping[str, Array], labels: Array) -> Self:
         """Learns a TiedGaussian per layer.
 
         Args:
@@ -163,9 +161,7 @@ class MahalanobisLayers(Learner):
             self.gaussians_[str(name)] = TiedGaussian().set_arrays(own)
         return self
 
-    def fit_validation(
-        self, id_arrays: Sequence[Any], ood_arrays: Sequence[Any]
-    ) -> "MahalanobisLayers":
+    def fit_validation(self, id_arrays: Sequence[Any], ood_arrays: Sequence[Any]) -> Self:
         """Learns the regression from what `score` takes, of validation ID and OOD data."""
         from sklearn.linear_model import LogisticRegression  # half a second, for this score alone
 
@@ -192,7 +188,7 @@ class MahalanobisLayers(Learner):
             columns.append(np.concatenate([part.min(axis=1) for _, part in distances]))
         return np.stack(columns, axis=1)
 
-    def score(self, layer_features: Mapping[str, np.ndarray]) -> np.ndarray:
+    def score(self, layer_features: Mapping[str, Array]) -> Array:
         """float64 (n,); needs "layer,epsilon=..." of every layer if `epsilon` is not 0."""
         if not hasattr(self, "weights_"):
             raise ValueError("mahalanobis_layers needs validation OOD data at fit.")

@@ -8,6 +8,7 @@ import numpy as np
 from scipy.special import softmax
 
 from ood_suite.scores import checks
+from ood_suite.scores.learner import Array
 from ood_suite.scores.logits import msp
 
 
@@ -21,8 +22,8 @@ def odin_key(temperature, epsilon):
 
 
 def odin(
-    logits_perturbed: Mapping[str, np.ndarray], temperature: float = 1000.0, epsilon: float = 0.0014
-) -> np.ndarray:
+    logits_perturbed: Mapping[str, Array], temperature: float = 1000.0, epsilon: float = 0.0014
+) -> Array:
     """1 - max_c softmax(z(x') / T)_c, with x' = x - epsilon * sign(gradient) (see the extractor).
 
     Computed in float64: at T = 1000 all values lie within a few thousandths of 1 - 1/classes.
@@ -46,7 +47,7 @@ def odin(
     return msp(checks.logits_matrix(logits_perturbed[key]) / temperature)
 
 
-def gradnorm(features: np.ndarray, logits: np.ndarray, temperature: float = 1.0) -> np.ndarray:
+def gradnorm(features: Array, logits: Array, temperature: float = 1.0) -> Array:
     """-|x|_1 * sum_c |softmax(z / T)_c - 1/classes| / T.
 
     This is the L1 norm of the gradient of KL(uniform || softmax(z / T)) by the weights of the last

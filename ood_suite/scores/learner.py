@@ -5,6 +5,8 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 
+Array = np.ndarray  # what every score takes and gives
+
 
 class Learner:
     """A score or a shaper with `fit(*arrays) -> self`, whose knowledge is arrays.
@@ -21,14 +23,14 @@ class Learner:
         """{name: learner within this one}, of those that are there."""
         return {name: getattr(self, name) for name in self.PARTS if hasattr(self, name)}
 
-    def get_arrays(self) -> dict[str, np.ndarray]:
+    def get_arrays(self) -> dict[str, Array]:
         """{name: array} of all that was learned; those of a part are called part/name."""
         arrays = {name: np.asarray(getattr(self, name)) for name in self.LEARNED}
         for name, part in self.parts().items():
             arrays |= {f"{name}/{key}": array for key, array in part.get_arrays().items()}
         return arrays
 
-    def set_arrays(self, arrays: Mapping[str, np.ndarray]) -> Self:
+    def set_arrays(self, arrays: Mapping[str, Array]) -> Self:
         """Takes what `get_arrays` gave.
 
         Raises:
@@ -37,7 +39,7 @@ class Learner:
         """
         for name, part in self.PARTS.items():
             setattr(self, name, part())
-        inner: dict[str, dict[str, np.ndarray]] = {name: {} for name in self.parts()}
+        inner: dict[str, dict[str, Array]] = {name: {} for name in self.parts()}
         own = {}
         for key, array in arrays.items():
             name, _, rest = key.partition("/")

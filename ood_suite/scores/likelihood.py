@@ -1,8 +1,10 @@
 """Scores of density models. Higher = more OOD; log-probabilities are in nats per example."""
 
+from typing import Self
+
 import numpy as np
 
-from ood_suite.scores.learner import Learner
+from ood_suite.scores.learner import Array, Learner
 
 
 def _vector(name, values):
@@ -22,7 +24,7 @@ def _same_length(first, second, names):
         )
 
 
-def likelihood(log_prob: np.ndarray) -> np.ndarray:
+def likelihood(log_prob: Array) -> Array:
     """-log p(x), in nats. Famous for failing: simple images are likely whatever they show.
 
     Args:
@@ -40,7 +42,7 @@ def likelihood(log_prob: np.ndarray) -> np.ndarray:
     return -_vector("log_prob", log_prob)
 
 
-def likelihood_ratio(log_prob: np.ndarray, background_log_prob: np.ndarray) -> np.ndarray:
+def likelihood_ratio(log_prob: Array, background_log_prob: Array) -> Array:
     """-(log p(x) - log p_background(x)), in nats: what is unlikely beyond its background
     statistics.
 
@@ -63,7 +65,7 @@ def likelihood_ratio(log_prob: np.ndarray, background_log_prob: np.ndarray) -> n
     return background - log_prob
 
 
-def background_mean(log_prob: np.ndarray, background_log_probs: np.ndarray) -> np.ndarray:
+def background_mean(log_prob: Array, background_log_probs: Array) -> Array:
     """The likelihood ratio against the mean of log p_background over several background models, in
     nats.
 
@@ -88,7 +90,7 @@ def background_mean(log_prob: np.ndarray, background_log_probs: np.ndarray) -> n
     return likelihood_ratio(log_prob, backgrounds.mean(axis=1))
 
 
-def input_complexity(log_prob: np.ndarray, code_length: np.ndarray) -> np.ndarray:
+def input_complexity(log_prob: Array, code_length: Array) -> Array:
     """-log2 p(x) - L(x), in bits: the model's code length beyond that of a general lossless coder.
 
     Args:
@@ -127,7 +129,7 @@ class Typicality(Learner):
 
     LEARNED = {"entropy_": 0}
 
-    def fit(self, log_prob: np.ndarray) -> "Typicality":
+    def fit(self, log_prob: Array) -> Self:
         """Learns from (n,) log-probabilities of in-distribution examples, n >= 1."""
         log_prob = _vector("log_prob", log_prob)
         if log_prob.size == 0:
@@ -135,6 +137,6 @@ class Typicality(Learner):
         self.entropy_ = np.float64(-log_prob.mean())
         return self
 
-    def score(self, log_prob: np.ndarray) -> np.ndarray:
+    def score(self, log_prob: Array) -> Array:
         """float64 (n,)."""
         return np.abs(-_vector("log_prob", log_prob) - self.entropy_)

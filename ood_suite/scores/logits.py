@@ -1,18 +1,19 @@
 """Scores of the logits alone. Higher = more OOD; natural logarithms; logits are (n, classes)."""
 
 import warnings
+from typing import Self
 
 import numpy as np
 from scipy import optimize
 from scipy.special import log_softmax, logsumexp, softmax
 
 from ood_suite.scores import checks
-from ood_suite.scores.learner import Learner
+from ood_suite.scores.learner import Array, Learner
 
 WEIBULL_SHIFT = 10_000.0  # libMR's, see OpenMax
 
 
-def msp(logits: np.ndarray) -> np.ndarray:
+def msp(logits: Array) -> Array:
     """1 - max_c softmax(z)_c, in [0, 1 - 1/classes].
 
     Computed as the sum of the other probabilities: -max_c softmax(z)_c, as other libraries give it,
@@ -29,7 +30,7 @@ def msp(logits: np.ndarray) -> np.ndarray:
     return np.exp(log_p).sum(axis=1)
 
 
-def max_logit(logits: np.ndarray) -> np.ndarray:
+def max_logit(logits: Array) -> Array:
     """-max_c z_c.
 
     Reference: Hendrycks et al., "Scaling Out-of-Distribution Detection for Real-World Settings",
@@ -41,7 +42,7 @@ def max_logit(logits: np.ndarray) -> np.ndarray:
     return -checks.logits_matrix(logits).max(axis=1)
 
 
-def energy(logits: np.ndarray, temperature: float = 1.0) -> np.ndarray:
+def energy(logits: Array, temperature: float = 1.0) -> Array:
     """-T log sum_c exp(z_c / T).
 
     Args:
@@ -57,7 +58,7 @@ def energy(logits: np.ndarray, temperature: float = 1.0) -> np.ndarray:
     return -temperature * logsumexp(logits / temperature, axis=1)
 
 
-def entropy(logits: np.ndarray) -> np.ndarray:
+def entropy(logits: Array) -> Array:
     """-sum_c p_c log p_c of p = softmax(z), in nats, in [0, log(classes)].
 
     Reference: Chan, Rottmann, Gottschalk, "Entropy Maximization and Meta Classification for
@@ -70,7 +71,7 @@ def entropy(logits: np.ndarray) -> np.ndarray:
     return -(np.exp(log_p) * log_p).sum(axis=1)
 
 
-def gen(logits: np.ndarray, gamma: float = 0.1, top: int = 100) -> np.ndarray:
+def gen(logits: Array, gamma: float = 0.1, top: int = 100) -> Array:
     """sum over the `top` largest p_c of p_c**gamma (1 - p_c)**gamma, p = softmax(z).
 
     pytorch-ood gives the mean in place of the sum, and clamps p at 1e-7 as is not done here.
@@ -106,7 +107,7 @@ class TemperatureScaling(Learner):
 
     LEARNED = {"temperature_": 0}
 
-    def fit(self, logits: np.ndarray, labels: np.ndarray) -> "TemperatureScaling":
+    def fit(self, logits: Array, labels: Array) -> Self:
         """Learns T from logits (n, classes) and labels (n,)."""
         logits = checks.logits_matrix(logits)
         labels = np.asarray(labels)
@@ -134,7 +135,7 @@ class TemperatureScaling(Learner):
         self.temperature_ = np.float64(np.exp(found.x))
         return self
 
-    def score(self, logits: np.ndarray) -> np.ndarray:
+    def score(self, logits: Array) -> Array:
         """float64 (n,)."""
         return msp(checks.logits_matrix(logits) / self.temperature_)
 
@@ -154,7 +155,7 @@ class KLMatching(Learner):
 
     LEARNED = {"log_templates_": 2}
 
-    def fit(self, logits: np.ndarray) -> "KLMatching":
+    def fit(self, logits: Array) -> Self:
         """Learns the templates; labels are not needed."""
         logits = checks.logits_matrix(logits)
         if not len(logits):
@@ -167,7 +168,7 @@ class KLMatching(Learner):
         self.log_templates_ = np.log(np.maximum(templates, 1e-300))
         return self
 
-    def score(self, logits: np.ndarray) -> np.ndarray:
+    def score(self, logits: Array) -> Array:
         """float64 (n,)."""
         logits = checks.logits_matrix(logits, self.log_templates_.shape[1])
         log_p = log_softmax(logits, axis=1)
@@ -204,7 +205,7 @@ class OpenMax(Learner):
         self.tail = tail
         self.alpha = alpha
 
-    def fit(self, logits: np.ndarray, labels: np.ndarray) -> "OpenMax":
+    def fit(self, logits: Array, labels: Array) -> Self:
         """Learns from training logits (n, classes) and labels (n,), in two passes."""
         checks.above("tail", self.tail, 0)
         checks.above("alpha", self.alpha, 0)
@@ -221,7 +222,7 @@ class OpenMax(Learner):
             self.shapes_[c], self.scales_[c] = _weibull(tail - tail[0] + WEIBULL_SHIFT)
         return self
 
-    def score(self, logits: np.ndarray) -> np.ndarray:
+    def score(self, logits: Array) -> Array:
         """float64 (n,)."""
         logits = checks.logits_matrix(logits, len(self.means_))
         alpha = min(self.alpha, logits.shape[1])

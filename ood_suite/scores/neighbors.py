@@ -5,11 +5,13 @@ which a score passes once per block of queries. Similarities are products in flo
 scores report is computed anew in float64.
 """
 
+from typing import Self
+
 import numpy as np
 from scipy.special import logsumexp
 
 from ood_suite.scores import checks
-from ood_suite.scores.learner import Learner
+from ood_suite.scores.learner import Array, Learner
 
 QUERIES, BANK_ROWS = 1024, 4096  # a block of similarities: 16 MiB
 
@@ -102,12 +104,12 @@ class KNN(Learner):
     def __init__(self, k: int = 50) -> None:
         self.k = k
 
-    def fit(self, features: np.ndarray) -> "KNN":
+    def fit(self, features: Array) -> Self:
         """Keeps training features (m, d)."""
         self.bank_, self.norms_ = _bank(features, self.k)
         return self
 
-    def score(self, features: np.ndarray) -> np.ndarray:
+    def score(self, features: Array) -> Array:
         """float64 (n,)."""
         features = checks.matrix("features", features, self.bank_.shape[1], "features")
         rows, similarities = nearest(features, self.bank_, self.norms_, self.k)
@@ -138,7 +140,7 @@ class NNGuide(Learner):
     def __init__(self, k: int = 10) -> None:
         self.k = k
 
-    def fit(self, features: np.ndarray, logits: np.ndarray) -> "NNGuide":
+    def fit(self, features: Array, logits: Array) -> Self:
         """Keeps training features (m, d), and the energies of their logits (m, classes)."""
         self.bank_, self.norms_ = _bank(features, self.k)
         logits = checks.matrix("logits", logits, what="classes")
@@ -148,7 +150,7 @@ class NNGuide(Learner):
             self.energies_[part] = logsumexp(rows, axis=1)
         return self
 
-    def score(self, features: np.ndarray, logits: np.ndarray) -> np.ndarray:
+    def score(self, features: Array, logits: Array) -> Array:
         """float64 (n,)."""
         features = checks.matrix("features", features, self.bank_.shape[1], "features")
         energies = logsumexp(checks.logits_matrix(logits), axis=1)

@@ -1,10 +1,12 @@
 """Scores that compare features with means of training features and with the head's weights."""
 
+from typing import Self
+
 import numpy as np
 from scipy.special import logsumexp
 
 from ood_suite.scores import checks
-from ood_suite.scores.learner import Learner
+from ood_suite.scores.learner import Array, Learner
 from ood_suite.scores.neighbors import lengths
 
 
@@ -21,7 +23,7 @@ class SHE(Learner):
 
     LEARNED = {"patterns_": 2}
 
-    def fit(self, features: np.ndarray, labels: np.ndarray, logits: np.ndarray) -> "SHE":
+    def fit(self, features: Array, labels: Array, logits: Array) -> Self:
         """Learns from training features (n, d), labels (n,) and logits (n, classes)."""
         features = checks.matrix("features", features, what="features")
         logits = checks.matrix("logits", logits, what="classes")
@@ -29,7 +31,7 @@ class SHE(Learner):
         self.patterns_, _ = checks.correct_means(features, labels, logits)
         return self
 
-    def score(self, features: np.ndarray, logits: np.ndarray) -> np.ndarray:
+    def score(self, features: Array, logits: Array) -> Array:
         """float64 (n,)."""
         features = checks.matrix("features", features, self.patterns_.shape[1], "features")
         predicted = checks.logits_matrix(logits, len(self.patterns_)).argmax(axis=1)
@@ -48,7 +50,7 @@ class MeanFeature(Learner):
 
     LEARNED = {"mean_": 1}
 
-    def fit(self, features: np.ndarray) -> "MeanFeature":
+    def fit(self, features: Array) -> Self:
         """Learns from training features (n, d)."""
         features = checks.matrix("features", features, what="features")
         if not len(features):
@@ -66,9 +68,7 @@ class FDBD(MeanFeature):
         equations 4 and 5.
     """
 
-    def score(
-        self, features: np.ndarray, logits: np.ndarray, head_kernel: np.ndarray
-    ) -> np.ndarray:
+    def score(self, features: Array, logits: Array, head_kernel: Array) -> Array:
         """float64 (n,)."""
         features = checks.matrix("features", features, len(self.mean_), "features")
         logits = checks.logits_matrix(logits)
@@ -99,9 +99,7 @@ class NCI(MeanFeature):
     def __init__(self, alpha: float = 0.001) -> None:
         self.alpha = alpha
 
-    def score(
-        self, features: np.ndarray, logits: np.ndarray, head_kernel: np.ndarray
-    ) -> np.ndarray:
+    def score(self, features: Array, logits: Array, head_kernel: Array) -> Array:
         """float64 (n,)."""
         features = checks.matrix("features", features, len(self.mean_), "features")
         logits = checks.logits_matrix(logits)
@@ -160,7 +158,7 @@ class HIMPLoS(Learner):
         self.clip_percentile = clip_percentile
         self.smooth = smooth
 
-    def fit(self, features: np.ndarray, labels: np.ndarray) -> "HIMPLoS":
+    def fit(self, features: Array, labels: Array) -> Self:
         """Learns from training features (n, d) and labels (n,)."""
         features = checks.matrix("features", features, what="features")
         labels, classes = checks.class_labels(labels, len(features))
@@ -175,13 +173,7 @@ class HIMPLoS(Learner):
             self.clip_ = np.float64(np.inf)
         return self
 
-    def score(
-        self,
-        features: np.ndarray,
-        logits: np.ndarray,
-        head_kernel: np.ndarray,
-        head_bias: np.ndarray,
-    ) -> np.ndarray:
+    def score(self, features: Array, logits: Array, head_kernel: Array, head_bias: Array) -> Array:
         """float64 (n,)."""
         features = checks.matrix("features", features, self.prototypes_.shape[1], "features")
         logits = checks.logits_matrix(logits, len(self.prototypes_))
@@ -235,7 +227,7 @@ class LINe(Learner):
         self.weight_percentile = weight_percentile
         self.clip_percentile = clip_percentile
 
-    def fit(self, features: np.ndarray, labels: np.ndarray, head_kernel: np.ndarray) -> "LINe":
+    def fit(self, features: Array, labels: Array, head_kernel: Array) -> Self:
         """Learns from training features (n, d), labels (n,) and the head."""
         features = checks.matrix("features", features, what="features")
         kernel, _ = checks.head(features, head_kernel)
@@ -246,9 +238,7 @@ class LINe(Learner):
         self.clip_ = np.float64(np.inf if whole else checks.quantile(features, share))
         return self
 
-    def score(
-        self, features: np.ndarray, head_kernel: np.ndarray, head_bias: np.ndarray
-    ) -> np.ndarray:
+    def score(self, features: Array, head_kernel: Array, head_bias: Array) -> Array:
         """float64 (n,)."""
         features = checks.matrix("features", features, self.contributions_.shape[1], "features")
         kernel, bias = checks.head(features, head_kernel, head_bias)

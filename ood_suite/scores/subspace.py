@@ -1,11 +1,13 @@
 """Scores that look at what lies outside the principal subspace of the training features."""
 
+from typing import Self
+
 import numpy as np
 from scipy import linalg
 from scipy.special import logsumexp
 
 from ood_suite.scores import checks
-from ood_suite.scores.learner import Learner
+from ood_suite.scores.learner import Array, Learner
 
 
 class Residual(Learner):
@@ -31,9 +33,7 @@ class Residual(Learner):
     def __init__(self, dimension: int = 0) -> None:
         self.dimension = dimension
 
-    def fit(
-        self, features: np.ndarray, head_kernel: np.ndarray, head_bias: np.ndarray
-    ) -> "Residual":
+    def fit(self, features: Array, head_kernel: Array, head_bias: Array) -> Self:
         """Learns from training features (n, d) and the head, in one pass."""
         features = checks.matrix("features", features, what="features")
         if not len(features):
@@ -65,7 +65,7 @@ class Residual(Learner):
         self.residual_ = vectors[:, : width - dimension]
         return self
 
-    def score(self, features: np.ndarray) -> np.ndarray:
+    def score(self, features: Array) -> Array:
         """float64 (n,)."""
         features = checks.matrix("features", features, len(self.origin_), "features")
         scores = np.empty(len(features))
@@ -97,13 +97,7 @@ class Vim(Learner):
     def __init__(self, dimension: int = 0) -> None:
         self.dimension = dimension
 
-    def fit(
-        self,
-        features: np.ndarray,
-        logits: np.ndarray,
-        head_kernel: np.ndarray,
-        head_bias: np.ndarray,
-    ) -> "Vim":
+    def fit(self, features: Array, logits: Array, head_kernel: Array, head_bias: Array) -> Self:
         """Learns from training features (n, d), logits (n, classes) and the head, in two passes."""
         self.space_ = Residual(self.dimension).fit(features, head_kernel, head_bias)
         logits = checks.matrix("logits", logits, what="classes")
@@ -112,7 +106,7 @@ class Vim(Learner):
         self.alpha_ = np.float64(largest / self.space_.score(features).sum())
         return self
 
-    def score(self, features: np.ndarray, logits: np.ndarray) -> np.ndarray:
+    def score(self, features: Array, logits: Array) -> Array:
         """float64 (n,)."""
         logits = checks.logits_matrix(logits)
         checks.same_length(features, logits)

@@ -8,17 +8,18 @@ from ood_suite.runs.extraction import kept
 AGAIN = "Delete it and repeat the training command: it continues from the last checkpoint."
 
 
-def read_model(run, advice=AGAIN):
-    """A run's keras.Model of its own; RunError if the file cannot be read.
-
-    Args:
-        advice: what to do then.
-    """
-    run.require_finished()
+def read_keras(path, advice):
+    """The keras.Model of a file; RunError, with advice on what to do, if it cannot be read."""
     try:
-        return keras.saving.load_model(run.model_path, compile=False, safe_mode=True)
+        return keras.saving.load_model(path, compile=False, safe_mode=True)
     except Exception as error:
-        raise RunError(f"The model {run.model_path} cannot be read ({error}). {advice}") from error
+        raise RunError(f"The model {path} cannot be read ({error}). {advice}") from error
+
+
+def read_model(run, advice=AGAIN):
+    """A run's keras.Model of its own; RunError if it has none, or it cannot be read."""
+    run.require_finished()
+    return read_keras(run.model_path, advice)
 
 
 def load_model(run):

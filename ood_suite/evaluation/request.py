@@ -1,0 +1,30 @@
+"""What is asked of an evaluation."""
+
+import dataclasses
+
+from ood_suite.runs.settings import setting
+from ood_suite.scores import SCORES, SHAPERS
+
+ALL = ("all",)
+
+
+@dataclasses.dataclass(frozen=True)
+class Request:
+    """What is asked of an evaluation; the field names are those of the flags of ood_suite.eval."""
+
+    scores: tuple = setting(
+        ALL,
+        f"Scores: all, or some of {', '.join(SCORES)}; and compositions such as react+energy, of "
+        f"the shapers {', '.join(SHAPERS)}.",
+    )
+    tune: bool = setting(False, "Search each score's grid on validation OOD (classifiers).")
+    checkpoint: str = setting("last", "Model of the run: last, best, first, epoch_<n>.")
+    inner_layers: tuple = setting((), "Layers of a classifier for mahalanobis_layers.")
+    ood_near: tuple = setting((), "OOD test sets near to the ID set, in place of the run's.")
+    ood_far: tuple = setting((), "OOD test sets far from the ID set, in place of the run's.")
+    baseline: str | None = setting(
+        None, "Score that the others are compared with, pair by pair; default: likelihood, or msp."
+    )
+    repeats: bool = setting(False, "Evaluate all repeats; adds their mean and standard deviation.")
+    allow_overlap: bool = setting(False, "Accept OOD sets that share examples with ID data.")
+    resamples: int = setting(1000, "Bootstrap resamples behind the intervals.", at_least=10)
