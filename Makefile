@@ -2,9 +2,9 @@ PYTHON ?= python3.11
 VENV := .venv
 JAX_VENV := .venv-jax
 RUN := $(VENV)/bin/python
-export TF_CPP_MIN_LOG_LEVEL ?= 3
+TEST_PARTS := test-classifiers test-densities test-whole test-jax test-wheel
 
-.PHONY: demo demo-genomics test test-classifiers test-densities test-jax lint clean
+.PHONY: demo demo-genomics check test $(TEST_PARTS) style clean
 
 # Train small density models and a classifier on the embedded data, evaluate both, write the reports.
 demo: $(VENV)/installed
@@ -23,20 +23,37 @@ demo-genomics: $(VENV)/installed
 	$(RUN) -m ood_suite.eval --run=output/genomics_ood/bacteria_classifier/motif_cnn
 	@echo "Open output/genomics_ood/bacteria/report/report.html"
 
-# Two at a time: the tests of the classifiers and of the whole, all others, those on JAX.
-test: $(VENV)/installed $(JAX_VENV)/installed
+# While working: style, types at the borders, and the tests of what is arrays. Under two minutes.
+check: style
+	$(RUN) -m pytest -x ood_suite --ignore=ood_suite/training --ignore=ood_suite/scores/literal_test.py \
+		--deselect=ood_suite/intervals_test.py::test_ten_million_scores_stay_within_a_gibibyte \
+		tests/layering_test.py tests/docs_test.py
+
+# Before landing: everything, two parts at a time.
+test: style $(JAX_VENV)/installed
+	$(MAKE) --jobs=2 --keep-going $(TEST_PARTS)
+
+style: $(VENV)/installed
 	$(RUN) -m ruff check .
-	$(MAKE) --jobs=2 --keep-going test-classifiers test-densities test-jax
+	$(RUN) -m ruff format --check .
+	$(RUN) -m mypy
 
 test-classifiers: $(VENV)/installed
-	$(RUN) -m pytest classifier_ood tests
+	$(RUN) -m pytest classifier_ood tests/ray_test.py tests/recipes_test.py
 
 test-densities: $(VENV)/installed
-	$(RUN) -m pytest images_ood genomics_ood ood_suite
+	$(RUN) -m pytest images_ood genomics_ood tests/old_runs_test.py
+
+test-whole: $(VENV)/installed
+	$(RUN) -m pytest ood_suite tests --ignore=tests/ray_test.py --ignore=tests/recipes_test.py --ignore=tests/old_runs_test.py
 
 # Model, training, extraction and resume tests once more on JAX, where there is no TensorFlow.
 test-jax: $(JAX_VENV)/installed
 	KERAS_BACKEND=jax JAX_PLATFORMS=cpu $(JAX_VENV)/bin/python -m pytest -m jax -p no:cacheprovider
+
+# The built wheel in fresh environments and an empty folder.
+test-wheel: $(VENV)/installed
+	$(RUN) -m pytest --run_wheel tests/wheel_test.py
 
 $(VENV)/installed: requirements.txt
 	$(PYTHON) -m venv $(VENV)
@@ -47,9 +64,6 @@ $(JAX_VENV)/installed: requirements-jax.txt
 	$(PYTHON) -m venv $(JAX_VENV)
 	$(JAX_VENV)/bin/pip install --quiet --disable-pip-version-check -r requirements-jax.txt
 	touch $@
-
-lint: $(VENV)/installed
-	$(RUN) -m ruff check .
 
 clean:
 	rm -rf $(VENV) $(JAX_VENV) output/images_ood output/genomics_ood output/classifier_ood

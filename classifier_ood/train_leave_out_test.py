@@ -21,7 +21,7 @@ from ood_suite.evaluation.request import Request
 from ood_suite.files import RunError, read_csv
 from ood_suite.runs.extraction import Parts
 from ood_suite.runs.run import Run
-from tests.support import ROOT, assert_same_run, command
+from tests.support import ROOT, assert_same_run, command, opening
 
 SMALL = dataclasses.replace(
     configs.EXPERIMENTS["fashion"], options={"width": 2, "dropout": 0.2}, epochs=2, batch_size=8
@@ -146,7 +146,7 @@ def test_a_missing_or_unfinished_member_is_an_error(trained, tmp_path):
     )
     with pytest.raises(RunError, match="has no member 0. Its training command continues it"):
         ensemble.members(partly)
-    Run.open(partly.folder / "member0", {}, "classifier_ood.extract", {})
+    Run.open(partly.folder / "member0", **opening({}))
     with pytest.raises(RunError, match="member0 is not finished"):
         ensemble.members(partly)
     assert run.is_finished and not partly.is_finished

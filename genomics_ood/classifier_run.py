@@ -35,7 +35,8 @@ def train_classifier(experiment, exp, out_dir, data_dir=None, repeat_id=0):
         folder,
         kind="classifier",
         extractor=EXTRACTOR,
-        settings=density_run.settings_of(experiment, exp, repeat_id),
+        settings=density_run.settings_of(experiment, exp, repeat_id)
+        | {"ood_near": (), "ood_far": experiment.ood_test},
         fingerprints=density_run.fingerprints(sets),
         notes=[s.note for s in sets],
     ) as run:

@@ -22,10 +22,10 @@ def test_the_whole_training_file_is_split_80_20_in_order(tmp_path, rng):
     assert len(data.load("mnist", "train", tmp_path)) == 10
 
 
-def test_embedded_samples_are_announced_balanced_and_as_documented():
+def test_embedded_samples_are_announced_balanced_and_as_documented(tmp_path):
     readme = (data.IMAGE_DATA / "README.md").read_text()
     for split, count in (("train", 10000), ("val", 2000), ("test", 2000)):
-        sample = data.load("fashion_mnist", split, "/nonexistent")
+        sample = data.load("fashion_mnist", split, tmp_path)
         assert sample.images.shape == (count, 28, 28, 1)
         assert (np.bincount(sample.labels) == count // 10).all()
         assert "embedded sample" in sample.note and "tfds_to_np" in sample.note

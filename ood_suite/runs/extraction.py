@@ -114,6 +114,7 @@ def extractor_of(run: Run) -> Extractor:
 
 def kept(run: Run, key: Hashable, make: Callable[[], Any]) -> Any:
     """make(), once for a model file and a key: a loaded model, a compiled gradient."""
+    run.require_finished()
     known = (str(run.model_path), run.model_path.stat().st_mtime_ns, key)
     if known not in _KEPT:
         while len(_KEPT) >= KEPT:

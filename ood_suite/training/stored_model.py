@@ -17,8 +17,7 @@ def read_keras(path, advice):
 
 
 def read_model(run, advice=AGAIN):
-    """A run's keras.Model of its own; RunError if it has none, or it cannot be read."""
-    run.require_finished()
+    """A run's keras.Model of its own; RunError if it cannot be read."""
     return read_keras(run.model_path, advice)
 
 

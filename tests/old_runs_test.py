@@ -1,0 +1,115 @@
+"""Runs that version 0.1 made go on working: a sweep, a classifier and an ensemble, frozen with the
+results that it gave for them (references/runs_0.1.tar.gz).
+"""
+
+import json
+import subprocess
+import sys
+import tarfile
+
+import pytest
+
+from images_ood.train_test import TINY
+from ood_suite.files import RunError, read_csv
+from ood_suite.runs.extraction import extractor_of
+from ood_suite.runs.run import Role, Run
+from tests.support import ROOT, command
+
+
+@pytest.fixture(scope="module")
+def old(tmp_path_factory, write_small_data):
+    """(folder of the runs and of the expected results, data_dir)."""
+    folder = tmp_path_factory.mktemp("old")
+    with tarfile.open(ROOT / "tests/references/runs_0.1.tar.gz") as archive:
+        archive.extractall(folder, filter="data")
+    return folder, write_small_data(tmp_path_factory.mktemp("data"))
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "images/fashion_small",
+        "classifiers/fashion/convnet",
+        "classifiers/fashion/leave_out_convnet",
+    ],
+)
+def test_results_are_what_they_were(old, path):
+    folder, data_dir = old
+    run = folder / path
+    done = command("ood_suite.eval", f"--run={run}", f"--data_dir={data_dir}", "--resamples=20")
+    assert done.returncode == 0, done.stderr
+    found, expected = (
+        read_csv(p) for p in (run / "report/results.csv", folder / f"expected/{run.name}.csv")
+    )
+    assert [(r["score"], r["ood"]) for r in found] == [(r["score"], r["ood"]) for r in expected]
+    for row, other in zip(found, expected, strict=True):
+        for key, value in other.items():
+            if key not in ("score", "ood") and value:
+                # Another processor may swap two examples whose scores nearly tie.
+                assert float(row[key]) == pytest.approx(float(value), rel=0.05, abs=0.03), key
+
+
+def test_a_run_says_what_it_is(old):
+    folder, _ = old
+    kinds = {
+        "images/fashion_small/reg0_mr0": "density", "classifiers/fashion/convnet": "classifier",
+        "classifiers/fashion/leave_out_convnet": "ensemble",
+        "classifiers/fashion/leave_out_convnet/member1": "member",
+    }  # fmt: skip
+    for path, kind in kinds.items():
+        run = Run.load(folder / path)
+        assert run.kind == kind and "kind" not in json.loads(
+            (folder / path / "config.json").read_text()
+        )
+        assert run.roles["held_out"] == Role(("fashion_mnist",), "val")
+        assert run.roles["ood:mnist"] == Role(("mnist",), "test", near=False)
+    assert run.roles["validation_ood"].names == ("notmnist", "uniform")
+
+
+def test_the_same_command_finds_an_old_run_finished(old):
+    folder, data_dir = old
+    arguments = [a for a in TINY if not a.startswith(("--eval_images", "--background"))]
+    done = command(
+        "images_ood.train", *arguments, "--eval_images=16", "--total_steps=4",
+        f"--data_dir={data_dir}", f"--out_dir={folder}/images",
+    )  # fmt: skip
+    assert done.returncode == 0 and "is finished: nothing to do" in done.stderr, done.stderr
+
+
+def test_the_extractor_that_a_folder_names_is_not_imported(old, tmp_path):
+    """A module of the current folder ran as soon as a run was evaluated that named it."""
+    folder, _ = old
+    payload = tmp_path / "output/shared_run"
+    payload.mkdir(parents=True)
+    (payload / "payload.py").write_text("open('ran', 'w').close()\n")
+    config = json.loads((folder / "classifiers/fashion/convnet/config.json").read_text())
+    for name in ("output.shared_run.payload", "os", "classifier_ood.train", None):
+        (payload / "config.json").write_text(json.dumps(config | {"extractor": name}))
+        with pytest.raises(RunError, match="none of ours"):
+            extractor_of(Run.load(payload))
+        for module, flag in (
+            ("ood_suite.eval", "--scores=msp"),
+            ("ood_suite.extract", "--shards=1"),
+        ):
+            (payload / "model.keras").touch()
+            done = subprocess.run(
+                [sys.executable, "-m", module, "--run=output/shared_run", flag], cwd=tmp_path,
+                env={"PYTHONPATH": str(ROOT)}, capture_output=True, text=True,
+            )  # fmt: skip
+            assert done.returncode == 1 and "none of ours" in done.stderr
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"settings": None}, "is not that of a run"),
+        ({"kind": "detector"}, "kind must be one of"),
+        ({"versions": [1]}, "is not that of a run"),
+    ],
+)
+def test_damaged_configs_are_named(old, tmp_path, change, message):
+    config = json.loads((old[0] / "classifiers/fashion/convnet/config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | change))
+    with pytest.raises(RunError, match=f"config.json.* {message}|{message}"):
+        Run.load(tmp_path)

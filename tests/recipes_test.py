@@ -1,0 +1,139 @@
+"""The recipes of docs/architecture.md, followed to the letter in a copy of the sources; and what
+other packages add by entry points.
+"""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from ood_suite import plugins, scores
+from ood_suite.data.npz import write_images
+from ood_suite.outputs import Outputs
+from tests.support import ROOT
+
+PAGE = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
+LEFT_OUT = shutil.ignore_patterns(".*", "output", "__pycache__", "benchmarks", "references")
+STEP = re.compile(
+    r"(?P<what>Append to|Create|Insert into) `(?P<file>[^`]+)`(, before `(?P<before>[^\n]+)`)?:\n\n"
+    r"```python\n(?P<code>.*?)```|```bash\n(?P<commands>.*?)```",
+    re.S,
+)
+
+
+def recipe(title):
+    return PAGE.split(f"### {title}\n")[1].split("\n### ")[0].split("\n## ")[0]
+
+
+def follow(title, folder, replace=()):
+    """Does what a recipe says, in the folder."""
+    steps = list(STEP.finditer(recipe(title)))
+    assert len(steps) >= 2
+    for step in steps:
+        if step["commands"]:
+            for command in step["commands"].strip().split("\n"):
+                for old, new in replace:
+                    command = command.replace(old, new)
+                execute(command, folder)
+            continue
+        path, text = folder / step["file"], step["code"]
+        if step["what"] == "Append to":
+            text = f"{path.read_text()}\n\n{text}"
+        if step["what"] == "Insert into":
+            start, found, rest = path.read_text().partition(step["before"])
+            assert found, f"{step['file']} has no {step['before']!r}: mend the recipe."
+            text = f"{start}{text}{found}{rest}"
+        path.write_text(text)
+
+
+def execute(command, folder):
+    command = command.replace("python ", f"{sys.executable} ", 1)
+    done = subprocess.run(
+        command, shell=True, cwd=folder, capture_output=True, text=True,
+        env=os.environ | {"PYTHONPATH": str(folder)},
+    )  # fmt: skip
+    assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+    return done
+
+
+@pytest.fixture
+def copy(tmp_path):
+    """The sources, to be changed."""
+    folder = tmp_path / "copy"
+    shutil.copytree(ROOT, folder, ignore=LEFT_OUT)
+    shutil.copy(ROOT / "benchmarks/scores.json", folder)
+    (folder / "benchmarks").mkdir()
+    shutil.move(folder / "scores.json", folder / "benchmarks")
+    return folder
+
+
+def test_a_score(copy):
+    follow("Add a score", copy)
+    assert "### margin\n" in (copy / "docs/scores.md").read_text()
+
+
+def test_a_backbone(copy):
+    follow("Add a backbone", copy)
+    assert (copy / "output/classifier_ood/fashion/perceptron/model.keras").exists()
+
+
+def test_a_data_set(copy):
+    write_images(copy / "street_signs_test.npz", np.zeros((3, 8, 8, 1), np.uint8), np.arange(3))
+    follow("Add a data set", copy, [("FOLDER", str(copy))])
+
+
+def test_a_protocol(copy):
+    follow("Add a protocol", copy)
+    assert (copy / "output/classifier_ood/clothes/convnet/report/report.html").exists()
+
+
+@pytest.fixture
+def package(tmp_path, monkeypatch):
+    """An installed package that adds a score, a backbone, and one that cannot be imported."""
+    (tmp_path / "toy.py").write_text(
+        "import numpy as np\n"
+        "from ood_suite import Score\n"
+        "DOUBLE = Score(lambda logits: -2.0 * np.max(logits, axis=1), ('logits',))\n"
+        "def build(input_shape, num_classes, width=3):\n    return (input_shape, width)\n"
+    )
+    folder = tmp_path / "toy-1.0.dist-info"
+    folder.mkdir()
+    (folder / "METADATA").write_text("Metadata-Version: 2.1\nName: toy\nVersion: 1.0\n")
+    (folder / "entry_points.txt").write_text(
+        "[ood_suite.scores]\n"
+        "toy_double = toy:DOUBLE\ntoy_gone = toy:NOTHING\ntoy_build = toy:build\n"
+        "[ood_suite.backbones]\ntoy_network = toy:build\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    plugins.installed.cache_clear()
+    yield
+    plugins.installed.cache_clear()
+
+
+def test_a_package_adds_a_score(package):
+    assert "toy_double" in scores.names() and "toy_double" not in scores.SCORES
+    [value] = scores.get("toy_double").fn(np.array([[1.0, 4.0]]))
+    assert value == -8.0
+    outputs = Outputs(logits=np.eye(3))
+    np.testing.assert_array_equal(scores.get("react+toy_double").parts, ("react", "toy_double"))
+    assert len(outputs) == 3
+    with pytest.raises(ValueError, match="toy_gone = 'toy:NOTHING' .* cannot be imported"):
+        scores.get("toy_gone")
+    with pytest.raises(ValueError, match="toy_build = 'toy:build' .* must be a Score"):
+        scores.get("toy_build")
+    with pytest.raises(ValueError, match="Did you mean toy_double"):
+        scores.get("toy_dubble")
+
+
+def test_a_package_adds_a_backbone(package):
+    from classifier_ood import models
+
+    assert models.build("toy_network", (8, 8, 1), 2, {"width": 7}) == ((8, 8, 1), 7)
+    with pytest.raises(ValueError, match="Unknown option 'depth' of the backbone toy_network"):
+        models.build("toy_network", (8, 8, 1), 2, {"depth": 7})
+    with pytest.raises(ValueError, match="Known: .*wide_resnet, toy_network"):
+        models.build("vgg", (8, 8, 1), 2)
