@@ -12,6 +12,7 @@ import pytest
 from ood_suite.data.npz import write_images
 from ood_suite.files import read_csv
 from ood_suite.runs.extraction import Parts
+from ood_suite.training.backend import has_bfloat16
 from tests.support import ROOT, assert_same_run, command, final_state
 
 TINY = (
@@ -83,9 +84,11 @@ def test_options_of_training(run_in_process, tmp_path):
     """Weight norm from data, class condition, no average, raw pixels, the other schedule."""
     run = run_in_process(
         use_weight_norm=True, data_init=True, class_conditional=True, ema=0.0,
-        rescale_pixel_value=False, learning_rate_schedule="exponential", dtype="mixed_bfloat16",
+        rescale_pixel_value=False, learning_rate_schedule="exponential", dtype="auto",
     )  # fmt: skip
     rows = read_csv(run.folder / "logs/history.csv")
+    precision = "mixed_bfloat16" if has_bfloat16() else "float32"
+    assert run.settings["dtype"] == precision
     assert [row["step"] for row in rows] == ["2", "4"] and float(rows[1]["val_bits_per_dim"]) > 0
     assert run.config["fingerprints"].keys() == {"fashion_mnist_train", "fashion_mnist_val"}
     with_tensorboard = keras.backend.backend() == "tensorflow"

@@ -9,6 +9,7 @@ import keras
 from ood_suite.files import read_json
 from ood_suite.training import devices
 
+CPUINFO = pathlib.Path("/proc/cpuinfo")
 BFLOAT16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}  # of /proc/cpuinfo, on x86 and on ARM
 BFLOAT16_LEVELS = ("BF16", "FP16", "AMX", "AVX10", "DEFAULT", "ALL")  # of ONEDNN_MAX_CPU_ISA
 
@@ -50,8 +51,7 @@ def has_bfloat16():
         if tf.config.list_physical_devices("GPU"):
             return True
     limit = os.environ.get("ONEDNN_MAX_CPU_ISA", "DEFAULT").upper()
-    cpuinfo = pathlib.Path("/proc/cpuinfo")
-    flags = set(cpuinfo.read_text().split()) if cpuinfo.exists() else set()
+    flags = set(CPUINFO.read_text().split()) if CPUINFO.exists() else set()
     return bool(flags & BFLOAT16_FLAGS) and any(level in limit for level in BFLOAT16_LEVELS)
 
 
