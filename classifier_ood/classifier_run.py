@@ -75,14 +75,14 @@ def train(experiment, exp, out_dir, data_dir=None, repeat_id=0, name=None):
 
 
 def check_settings(settings):
-    """ValueError for settings of SGD out of range, or without effect, naming the flag."""
+    """Refuses settings of SGD out of range or without effect, naming the flag (ValueError)."""
     check(settings)
     if settings.nesterov and not settings.momentum:
         raise ValueError("--nesterov has no effect without --momentum.")
 
 
 def check_data(experiment, training, validation):
-    """ValueError for data that do not fit each other, before anything is written."""
+    """Refuses data that do not fit each other, before anything is written (ValueError)."""
     shape = training.images.shape[1:]
     if validation.images.shape[1:] != shape:
         raise ValueError(

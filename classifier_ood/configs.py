@@ -35,41 +35,25 @@ class Experiment:
     ood_validation_split: str = "test"
     backbone: str = setting("densenet", "Network, see classifier_ood/models/__init__.py.")
     options: dict = setting({}, "The backbone's options, as depth=40,width=2.")
-    epochs: int = setting(
-        100, "Passes over the training data (of a leave-out member: its ID images).", at_least=1
-    )
+    epochs: int = setting(100, "Passes over the (ID) training images.", at_least=1)
     batch_size: int = setting(64, "Images per step (of a leave-out member: ID images).", at_least=2)
     learning_rate: float = setting(0.1, "SGD's step size at the start.", above=0)
     learning_rate_schedule: str = setting(
         "cosine",
-        "How it falls: cosine, set at each epoch's start, or step, a tenth from half of the epochs "
-        "and a hundredth from three quarters on.",
+        "By a cosine, set at each epoch's start; or a tenth from half of the epochs on, a hundredth "
+        "from three quarters on.",
         choices=("cosine", "step"),
     )
     momentum: float = setting(0.9, "SGD's momentum.", at_least=0, below=1)
     nesterov: bool = setting(False, "Nesterov's momentum.")
-    weight_decay: float = setting(
-        1e-4,
-        "L2, added to the gradient of every trainable variable (coupled, as in PyTorch's SGD).",
-        at_least=0,
-    )
-    label_smoothing: float = setting(
-        0.0, "Share of the target spread over all classes.", at_least=0, below=1
-    )
+    weight_decay: float = setting(1e-4, "Coupled L2, as in PyTorch's SGD.", at_least=0)
+    label_smoothing: float = setting(0.0, "Share spread over classes.", at_least=0, below=1)
     augmentation: str = setting(
-        "crop_flip",
-        "Of the training images; a crop is one out of the image with 4 zeros around it.",
-        choices=AUGMENTATIONS,
+        "crop_flip", "Of training images; crops have 4 zeros around.", choices=AUGMENTATIONS
     )
-    eval_every: int = setting(
-        1, "Epochs between evaluations, which are also the checkpoints.", at_least=1
-    )
-    save_every: int = setting(
-        0, "Epochs between models that are kept for good; 0 for none.", at_least=0
-    )
-    random_seed: int = setting(
-        1234, "Seed of weights, order, augmentation, partition; --repeat_id is added.", at_least=0
-    )
+    eval_every: int = setting(1, "Epochs between evaluations and checkpoints.", at_least=1)
+    save_every: int = setting(0, "Epochs between models kept for good; 0: none.", at_least=0)
+    random_seed: int = setting(1234, "Of all that is drawn; adds --repeat_id.", at_least=0)
     dtype: str = setting("float32", DTYPE_HELP, choices=DTYPES)
     strategy: str | None = setting(None, STRATEGY_HELP, choices=("mirrored",))
 
@@ -159,14 +143,9 @@ class FineTuning:
     """
 
     um: float = setting(0.0, "Loss constraint in nats.", at_least=0)
-    um_constraint: str = setting(
-        "batch", "Where the constraint acts.", choices=("batch", "sample", "running")
-    )
+    um_constraint: str = setting("batch", "Where it acts.", choices=("batch", "sample", "running"))
     prune_rate: float = setting(
-        1.0,
-        "Share of each kernel KEPT by learned masks, the weights frozen (UMAP); 1: no masks.",
-        above=0,
-        at_most=1,
+        1.0, "Share of each kernel KEPT by learned masks (UMAP); 1: no masks.", above=0, at_most=1
     )
     outliers: str | None = setting(None, "Auxiliary OOD data: a data set, npz, folder, tfds:NAME.")
     oe_method: str | None = setting(
@@ -177,19 +156,13 @@ class FineTuning:
     )
     outlier_factor: float = setting(1.0, "Outliers per ID example in a batch.", above=0)
     outlier_weight: float | None = setting(
-        None,
-        "Of the outlier term; if not given: oe 0.5, energy and poem 0.1, doe 1.",
-        above=0,
+        None, "Of the outlier term; default: oe 0.5, energy and poem 0.1, doe 1.", above=0
     )
-    m_in: float = setting(
-        -25.0, "Energy that ID examples should stay below (oe_method energy, poem)."
-    )
+    m_in: float = setting(-25.0, "Energy that ID examples should stay below (energy, poem).")
     m_out: float = setting(-7.0, "Energy that outliers should stay above.")
     pool_size: int = setting(400_000, "Images that POEM looks at before each epoch.", at_least=1)
     warm_up: int = setting(5, "Epochs of DOE with plain outlier exposure.", at_least=0)
-    steps_per_epoch: int = setting(
-        0, "Steps that count as an epoch; 0: a pass over the data.", at_least=0
-    )
+    steps_per_epoch: int = setting(0, "Steps of an epoch; 0: a pass over the data.", at_least=0)
     epochs: int = _same("epochs", 100)
     batch_size: int = _same("batch_size", 256)
     learning_rate: float = _same("learning_rate", 0.1)
@@ -207,12 +180,8 @@ class FineTuning:
 class Estimate:
     """How a loss constraint is estimated, see loss_constraint."""
 
-    kept: float = setting(
-        0.965,  # of the released configuration: 3.5% of the weights are set to 0
-        "Share of each kernel that a mask keeps.",
-        above=0,
-        at_most=1,
-    )
+    # Of the released configuration: 3.5% of the weights are set to 0.
+    kept: float = setting(0.965, "Share that a mask keeps.", above=0, at_most=1)
     masks: int = setting(10, "Number of random masks.", at_least=1)
     conditions: str = setting(
         "evaluation",

@@ -39,8 +39,8 @@ def members(run):
 
 
 def _refuse_stranger(run, member, number):
-    """RunError if a folder is another member's, or of another ensemble: its columns would be taken
-    for wrong classes.
+    """Refuses a folder that is another member's, or of another ensemble (RunError): its columns
+    would be taken for wrong classes.
     """
     expected = run.settings | {"member": number}
     del expected["parts"]

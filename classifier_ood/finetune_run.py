@@ -20,7 +20,7 @@ from ood_suite.training.fit import batches, fit
 
 
 def check_settings(settings):
-    """ValueError for settings out of range, or that would ignore each other, naming the flag."""
+    """Refuses settings out of range, or that would ignore each other, by the flag's name."""
     check_training(settings)
     if settings.um and settings.label_smoothing:
         raise ValueError("--um constrains the plain cross entropy: --label_smoothing must be 0.")
@@ -55,7 +55,7 @@ def sampling(settings):
 
 
 def _check_effects(settings):
-    """ValueError for a setting that is not its default where it has no effect."""
+    """Refuses a setting that is not its default where it has no effect (ValueError)."""
     has_margins = settings.oe_method in ("energy", "poem")
     effective = {
         "um_constraint": settings.um > 0.0,

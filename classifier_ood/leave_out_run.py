@@ -143,7 +143,7 @@ def _fingerprints(sets):
 
 
 def _check_members(experiment, training, parts):
-    """ValueError for what no member could be trained with, before anything is written."""
+    """Refuses what no member could be trained with, before anything is written (ValueError)."""
     counts = np.bincount(training.labels)
     fewest = int(len(training) - max(counts[list(part)].sum() for part in parts))
     if experiment.batch_size > fewest:

@@ -85,8 +85,8 @@ def check(settings, model_path):
 
 
 def check_folders(paths):
-    """FileNotFoundError if one of the paths is missing, ValueError if those that are folders number
-    their classes differently.
+    """Refuses a missing path (FileNotFoundError), and folders that number their classes
+    differently (ValueError).
     """
     for path in filter(None, paths):
         is_path = "/" in path and not path.startswith("tfds:") or path.endswith(".npz")

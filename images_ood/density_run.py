@@ -58,7 +58,7 @@ def train(experiment, exp, out_dir, data_dir=None, repeat_id=0, save_im=False):
 
 
 def check_settings(experiment):
-    """ValueError for settings out of range, or without effect, naming the flag."""
+    """Refuses settings out of range or without effect, naming the flag (ValueError)."""
     check(experiment)
     if experiment.strategy and experiment.ema_overwrite_frequency:
         raise ValueError("--strategy=mirrored needs --ema_overwrite_frequency=0: Keras can't both.")
@@ -67,7 +67,7 @@ def check_settings(experiment):
 
 
 def check_data(experiment, training, validation):
-    """ValueError for data that do not fit the experiment."""
+    """Refuses data that do not fit the experiment (ValueError)."""
     image_shape = training.images.shape[1:]
     check_shape(image_shape, experiment.num_hierarchies)
     if validation.images.shape[1:] != image_shape:

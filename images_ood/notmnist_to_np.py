@@ -14,12 +14,12 @@ from absl import flags, logging
 from PIL import Image, UnidentifiedImageError
 
 from ood_suite import data
-from ood_suite.data.glyphs import LETTERS
 from ood_suite.data.npz import write_images
 from ood_suite.progress import progress
 from ood_suite.runs.cli import run_app
 
 FLAGS = flags.FLAGS
+LETTERS = "ABCDEFGHIJ"  # the folders of notMNIST, and its classes
 
 
 def entries(source):

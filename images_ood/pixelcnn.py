@@ -35,11 +35,10 @@ class PixelCNN(keras.Model):
     """PixelCNN++ as a Keras model whose output is the log-probability of every pixel.
 
     Call: images (batch, height, width, channels), values 0..255 in any dtype -> float32 (batch,
-        height, width) in
-    nats; their sum over pixels is log p(x). With `num_classes`, the input is the pair [images,
-    labels (batch,)]. The training loss is `mean over the batch of -log p(x)` (nats per image) +
-    reg_weight * sum of squared kernel weights; with weight normalisation the regulariser acts on
-    the normalised kernel, whose squared norm is gain**2.
+    height, width) in nats; their sum over pixels is log p(x). With `num_classes`, the input is the
+    pair [images, labels (batch,)]. The training loss is `mean over the batch of -log p(x)` (nats
+    per image) + reg_weight * sum of squared kernel weights; with weight normalisation the
+    regulariser acts on the normalised kernel, whose squared norm is gain**2.
 
     Args:
         image_shape: (height, width, channels); height and width divisible by 2 ** (num_hierarchies
@@ -167,12 +166,14 @@ class WeightNormConv2D(layers.Conv2D):
 
     @property
     def kernel(self):
+        # Equation 2, in float32 also under mixed precision: a norm in bfloat16 is too coarse.
         direction = ops.cast(self._kernel, "float32")
         norm = ops.sqrt(ops.sum(ops.square(direction), axis=(0, 1, 2)) + 1e-12)
         return ops.cast(direction * (ops.cast(self.gain, "float32") / norm), self.compute_dtype)
 
     def call(self, inputs):
         if self.initializing:
+            # Equation 6: with gain 1 and bias 0 first, then so that outputs are standardised.
             self.gain.assign(ops.ones(self.gain.shape))
             self.bias.assign(ops.zeros(self.bias.shape))
             outputs = ops.cast(super().call(inputs), "float32")
@@ -214,7 +215,7 @@ def bits_per_dim(log_prob, image_shape):
 
 
 def check_shape(image_shape, num_hierarchies):
-    """ValueError for images that the blocks cannot halve."""
+    """Refuses images that the blocks cannot halve (ValueError)."""
     height, width, channels = image_shape
     if min(height, width, channels) < 1:
         raise ValueError(f"`image_shape` must be positive. Received: {image_shape}.")
@@ -236,11 +237,14 @@ def _build_network(options, dtype):
         inputs = [image, labels]
         condition = layers.CategoryEncoding(options["num_classes"], "one_hot")(labels)
 
-    turned = ops.flip(image, axis=(1, 2))
+    # Turned by 180 degrees, "before" in raster order is "behind": padding="same" pads there.
+    turned = ops.flip(image, axis=(1, 2))  # (batch, height, width, channels)
     above, left = shift(turned, rows=1), shift(turned, columns=1)
+    # The first layer, of both stacks: no pixel sees itself (figure 2 of van den Oord et al.).
     vertical = [builder.conv(VERTICAL)(above)]  # two rows strictly above
     horizontal = [builder.conv((1, 3))(above) + builder.conv((2, 1))(left)]
 
+    # Down the U-net (figure 2 of Salimans et al.): residual layers, then half the size.
     for block in range(options["num_hierarchies"]):
         for _ in range(options["num_resnet"]):
             v = builder.residual(vertical[-1], VERTICAL, condition)
@@ -252,6 +256,7 @@ def _build_network(options, dtype):
             shifted = shift(horizontal[-1], rows=1, columns=1)
             horizontal.append(builder.conv(HORIZONTAL, strides=2)(shifted))
 
+    # Up again: every layer also reads its mirror image on the way down.
     v, h = vertical.pop(), horizontal.pop()
     for block in range(options["num_hierarchies"]):
         for _ in range(options["num_resnet"] + (block > 0)):
@@ -261,6 +266,7 @@ def _build_network(options, dtype):
         if block < options["num_hierarchies"] - 1:
             v, h = builder.upsample(VERTICAL)(v), builder.upsample(HORIZONTAL)(h)
 
+    # The head: mixture parameters of every pixel, turned back.
     channels = options["image_shape"][-1]
     outputs = logistic_mixture.num_parameters(channels, options["num_logistic_mix"])
     # float32 also under mixed precision: a bfloat16 location would be half a pixel coarse.
@@ -301,7 +307,7 @@ class _Builder:
         class).
         """
         filters = self.options["num_filters"]
-        y = self.conv(kernel_size)(concat_elu(x))
+        y = self.conv(kernel_size)(concat_elu(x))  # (batch, height, width, filters)
         if skip is not None:
             y = y + self.conv((1, 1))(concat_elu(skip))
         y = concat_elu(y)
@@ -312,7 +318,8 @@ class _Builder:
             dense = layers.Dense(2 * filters, use_bias=False, **self.layer_options())
             projection = dense(condition)
             y = y + layers.Reshape((1, 1, 2 * filters), dtype=self.dtype)(projection)
-        value, gate = ops.split(y, 2, axis=-1)
+        # The gate of PixelCNN: half of the channels say how much of the other half passes.
+        value, gate = ops.split(y, 2, axis=-1)  # twice (batch, height, width, filters)
         return x + value * ops.sigmoid(gate)
 
     def _seed(self):

@@ -106,7 +106,7 @@ class Outputs:
         return found
 
     def _check_head(self):
-        """ValueError if features @ head_kernel + head_bias is not logits, on the first rows."""
+        """Refuses features, head and logits that do not fit each other, by the first rows."""
         if self.features is None or self.logits is None or not len(self):
             return
         if self.head_kernel is None or self.head_bias is None:

@@ -53,7 +53,7 @@ DATASETS = {
     "constant": DataSet(generator=synthetic.constant),
     "fashion_mnist": DataSet(_TFDS.format("fashion_mnist")),
     "gaussian": DataSet(generator=synthetic.gaussian),
-    "glyphs": DataSet("python image_data/make_samples.py"),
+    "glyphs": DataSet("see image_data/README.md"),
     "mnist": DataSet(_TFDS.format("mnist")),
     "notmnist": DataSet(
         "python -m images_ood.notmnist_to_np --source=FOLDER_OR_TAR --data_dir={data_dir}",
@@ -132,8 +132,7 @@ def load(name, split, data_dir=None, image_shape=None):
         hint = "" if known else f" Known data sets: {', '.join(DATASETS)}."
         raise FileNotFoundError(
             f"There is no {data_dir / f'{name}_{split}.npz'}, and no embedded sample of {name} "
-            f"({split}). "
-            f"To make it: {command}.{hint}"
+            f"({split}). To make it: {command}.{hint}"
         )
     note = f"{name} ({split}) is the embedded sample of {len(found[0])} images; "
     note += f"the full set: {command}"

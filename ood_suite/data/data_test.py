@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from ood_suite import data, shipped
-from ood_suite.data import glyphs, transforms
+from ood_suite.data import transforms
 from ood_suite.data.npz import check_images, read_images, write_images
+from tests import glyphs
 
 
 def test_the_whole_training_file_is_split_80_20_in_order(tmp_path, rng):

@@ -31,8 +31,7 @@ def to_shape(images, image_shape):
     if images.shape[-1] != channels:
         if (images.shape[-1], channels) not in ((1, 3), (3, 1)):
             raise ValueError(
-                f"Images of {images.shape[-1]} channels cannot become images of {channels} "
-                f"channels."
+                f"Images of {images.shape[-1]} channels cannot become ones of {channels} channels."
             )
         steps.append(f"{images.shape[-1]} to {channels} channels")
         images = to_grey(images) if channels == 1 else np.repeat(images, 3, axis=-1)

@@ -73,7 +73,7 @@ def find_groups(folder, checkpoint="last"):
 
 
 def refuse_mixture(foreground, background):
-    """RunError when a background differs from its foreground in more than it may."""
+    """Refuses a background that differs from its foreground in more than it may (RunError)."""
     differences = []
     for part in ("settings", "fingerprints"):
         ours, theirs = foreground.config[part], background.config[part]

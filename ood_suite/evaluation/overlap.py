@@ -11,8 +11,11 @@ SHARED_VALIDATION = 0.02  # of the validation OOD set: some images of CIFAR-10 a
 
 
 def refuse_overlap(material, id_test, ood_tests, allowed):
-    """ValueError when an OOD set is another set again or shares examples with ID data, or when two
-    parts of the ID data are largely the same; a note for each pair of ID parts that share some.
+    """Notes on pairs of ID parts that share some examples.
+
+    Raises:
+        ValueError: an OOD set is another set again or shares examples with ID data, or two parts of
+            the ID data are largely the same.
     """
     known = {id_test.meta["fingerprint"]: f"ID set {id_test.meta['dataset']}"}
     trained_on = {mark: title for title, mark in material.fingerprints.items()}

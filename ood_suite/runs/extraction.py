@@ -213,12 +213,14 @@ class Extraction:
         return range(first, min(last, len(self.examples)))
 
     def _compute(self, path, meta, rows, function, constants):
+        # Stage 1: what an interrupted extraction of the same model and data left.
         writer, steps = OutputsWriter(path, len(rows), meta), []
         size = int(np.prod(self.examples.shape[1:]))
         at_once = max(1, CHUNK_BYTES // size // self.batch_size)
         starts = rows[writer.done :: at_once * self.batch_size]
         part = path.parent.name if self.shard else path.stem.split(self.split)[-1]
         title = f"{self.run.folder.name} on {self.source.name} {part}"
+        # Stage 2: chunk by chunk, with a point to go on from every few seconds.
         safe_at = time.monotonic()
         bar = progress(total=len(rows), initial=writer.done, desc=title, unit=self.unit)
         with bar:
@@ -231,6 +233,7 @@ class Extraction:
                     writer.flush()
                     safe_at = time.monotonic()
                 bar.update(len(prepared))
+        # Stage 3: one file of all chunks, with what it is of.
         notes = [self.source.note, *(f"{self.source.name}: {step}" for step in steps)]
         writer.finish(constants, meta | self.extra | {
             "note": "; ".join(filter(None, notes)),

@@ -268,7 +268,7 @@ class Run:
         return self.model_path.exists()
 
     def require_finished(self) -> None:
-        """RunError if there is no model yet."""
+        """Refuses a run without a model (RunError)."""
         if not self.is_finished:
             raise RunError(
                 f"{self.folder} has no finished model yet. Its training command continues it."

