@@ -40,7 +40,7 @@ class Experiment:
     learning_rate: float = setting(0.1, "SGD's step size at the start.", above=0)
     learning_rate_schedule: str = setting(
         "cosine",
-        "By a cosine, set at each epoch's start; or a tenth from half of the epochs on, a hundredth "
+        "By a cosine, set at each epoch's start; or a tenth from half of the epochs, a hundredth "
         "from three quarters on.",
         choices=("cosine", "step"),
     )

@@ -200,8 +200,9 @@ def _stream(run, model, settings, training, outliers, seed):
         # Now, in this thread, between two parts of the training: POEM asks the network.
         rows = {epoch: rows_of(epoch) for epoch in epochs}
         return outlier_exposure.joined_batches(
-            training, outliers, size, outlier_batch, seed, rows, steps, step
-        )
+            training, outliers, step, batch_size=size, outlier_batch=outlier_batch, seed=seed,
+            rows=rows, per_epoch=steps,
+        )  # fmt: skip
 
     return joined
 

@@ -141,7 +141,7 @@ def at_random(outliers, count, seed):
     return rows
 
 
-def joined_batches(id_set, outliers, batch_size, outlier_batch, seed, rows, per_epoch, step):
+def joined_batches(id_set, outliers, step, *, batch_size, outlier_batch, seed, rows, per_epoch):
     """Batches (images, labels) from `step` to the end of the last epoch in `rows`: `batch_size` ID
     examples, then `outlier_batch` outliers, whose label is -1.
 

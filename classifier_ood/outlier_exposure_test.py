@@ -78,7 +78,10 @@ def test_joined_batches_are_the_same_from_any_step(outliers, rng):
     rows = {epoch: outlier_exposure.at_random(outliers, 12, 0)(epoch) for epoch in (0, 1)}
 
     def batches(step):
-        return list(outlier_exposure.joined_batches(own, outliers, 5, 3, 7, rows, 4, step))
+        joined = outlier_exposure.joined_batches(
+            own, outliers, step, batch_size=5, outlier_batch=3, seed=7, rows=rows, per_epoch=4
+        )
+        return list(joined)
 
     whole = batches(0)
     assert len(whole) == 8

@@ -53,6 +53,7 @@ class ReadDensity(keras.Model):
 
     def __init__(
         self,
+        *,
         network="conv",
         units=64,
         num_layers=8,

@@ -63,6 +63,7 @@ class PixelCNN(keras.Model):
     def __init__(
         self,
         image_shape,
+        *,
         num_hierarchies=1,
         num_resnet=5,
         num_filters=32,

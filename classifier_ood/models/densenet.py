@@ -12,6 +12,7 @@ from classifier_ood.models import blocks
 def build(
     input_shape,
     num_classes,
+    *,
     depth=100,
     growth=12,
     reduction=0.5,

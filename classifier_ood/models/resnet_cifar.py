@@ -15,6 +15,7 @@ BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3)}
 def build(
     input_shape,
     num_classes,
+    *,
     depth=18,
     width=64,
     affine=True,

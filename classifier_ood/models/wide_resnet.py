@@ -9,6 +9,7 @@ from classifier_ood.models import blocks
 def build(
     input_shape,
     num_classes,
+    *,
     depth=40,
     width=2,
     dropout=0.0,

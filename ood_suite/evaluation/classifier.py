@@ -21,11 +21,7 @@ def classifier(group, request, wanted, data_dir=None) -> Material:
     def of(role, perturbations=(), epsilons=()):
         if role not in roles:
             return None
-        parts = Parts(
-            perturbations=tuple(perturbations),
-            inner_layers=layers,
-            epsilons=tuple(epsilons) if layers else (),
-        )
+        parts = Parts(False, tuple(perturbations), layers, tuple(epsilons) if layers else ())
         role = roles[role]
         return extractor.extract(run, role.names, role.split, data_dir=data_dir, parts=parts)
 
@@ -41,8 +37,9 @@ def classifier(group, request, wanted, data_dir=None) -> Material:
     entries = [scores.get(name) for name in wanted]
     learns = any(entry.fit_needs and entry.fit_on == "training" for entry in entries)
     validation_ood = of("validation_ood", searched, epsilons) if request.tune or layers else None
-    chose = roles.get("validation_ood", Role((), ""))
-    had_one = any(f"{name}_{chose.split}" in run.config["fingerprints"] for name in chose.names)
+    selection = validation_ood
+    if selection is None and _was_shown(run, roles.get("validation_ood")):
+        selection = hashes("validation_ood")
 
     def tests(parameters):
         steps = _steps(rules, parameters)
@@ -60,12 +57,18 @@ def classifier(group, request, wanted, data_dir=None) -> Material:
         held_out=of("held_out", searched, epsilons),
         training=of("training") if learns else hashes("training"),
         validation_ood=validation_ood,
-        selection=validation_ood or (hashes("validation_ood") if had_one else None),
+        selection=selection,
         tests=tests,
         fingerprints=run.config["fingerprints"],
         baseline="msp",
         scores=extractor.SCORES or scores.names(),
     )
+
+
+def _was_shown(run, role):
+    """Whether the run was made with a data set of this role, such as to choose a checkpoint."""
+    marks = run.config["fingerprints"]
+    return role is not None and any(f"{name}_{role.split}" in marks for name in role.names)
 
 
 def _with_tests(roles, near, far):

@@ -134,21 +134,20 @@ def evaluate_group(group, material, request):
     rows = []
     for name, detector in _shown(detectors, "intervals"):
         accepted = float(np.mean(values[name][0] <= detector.threshold_))
-        common = {"threshold": detector.threshold_, "accepted": accepted}
-        for ood in ood_tests:
-            row = result_row(name, ood, values, baseline, request.resamples, correct)
-            rows.append(row | {"repeat": group.repeat_id} | common)
+        more = {"repeat": group.repeat_id, "threshold": detector.threshold_, "accepted": accepted}
+        rows += [
+            result_row(name, ood, values, baseline, request.resamples, correct) | more
+            for ood in ood_tests
+        ]
     by_class = []
     if id_test.bases is not None:
         warned += read_figures.correlations(values, id_test)
         by_class = read_figures.class_rows(values, id_test, ood_tests)
 
     # Stage 5: what the report is made of.
-    grids = {
-        f"tuning_{name}": figures.tuning(name, found)
-        for name, found in tried.items()
-        if len(found[0][1]) == 2
-    }
+    drawn = draw_figures(group, values, detectors, id_test, ood_tests, by_class)
+    of_two = {name: found for name, found in tried.items() if len(found[0][1]) == 2}
+    drawn |= {f"tuning_{name}": figures.tuning(name, found) for name, found in of_two.items()}
     return report.GroupReport(
         repeat_id=group.repeat_id,
         rows=rows + group_means(rows, near),
@@ -157,7 +156,7 @@ def evaluate_group(group, material, request):
         tuned=tuned,
         classifier=classifier_figures(id_test),
         notes=data_notes([id_test, *ood_tests.values(), material.validation_ood]) + warned,
-        figures=draw_figures(group, values, detectors, id_test, ood_tests, by_class) | grids,
+        figures=drawn,
         values=values,
         test_sets={k: o.meta["fingerprint"] for k, o in {"id": id_test, **ood_tests}.items()},
         baseline=baseline,
