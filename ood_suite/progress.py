@@ -1,5 +1,6 @@
 """Progress bars with one look; plain lines, now and then, where the output is no terminal."""
 
+import shutil
 import sys
 
 from tqdm import tqdm
@@ -11,7 +12,8 @@ SHORT_S = 5  # what takes less is not worth a line
 def progress(iterable=None, **options):
     """A tqdm bar on standard error, with tqdm's options (desc, unit, total, initial, disable)."""
     if sys.stderr.isatty():
-        return tqdm(iterable, mininterval=2, dynamic_ncols=True, **options)
+        columns = shutil.get_terminal_size().columns  # 80 where the terminal does not know
+        return tqdm(iterable, mininterval=2, ncols=columns, **options)
     lines = {"mininterval": LINES_EVERY_S, "delay": SHORT_S, "ncols": 0, "file": Lines(sys.stderr)}
     return tqdm(iterable, **options | lines)
 
