@@ -12,8 +12,8 @@ SHORT_S = 5  # what takes less is not worth a line
 def progress(iterable=None, **options):
     """A tqdm bar on standard error, with tqdm's options (desc, unit, total, initial, disable)."""
     if sys.stderr.isatty():
-        columns = shutil.get_terminal_size().columns  # 80 where the terminal does not know
-        return tqdm(iterable, mininterval=2, ncols=columns, **options)
+        columns, rows = shutil.get_terminal_size()  # 80 x 24 where the terminal does not know
+        return tqdm(iterable, mininterval=2, ncols=columns, nrows=rows, **options)
     lines = {"mininterval": LINES_EVERY_S, "delay": SHORT_S, "ncols": 0, "file": Lines(sys.stderr)}
     return tqdm(iterable, **options | lines)
 
