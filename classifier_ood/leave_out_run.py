@@ -17,6 +17,7 @@ from ood_suite.files import locked
 from ood_suite.runs import jobs
 from ood_suite.runs.run import Run, opened
 from ood_suite.runs.settings import check
+from ood_suite.training import backend
 from ood_suite.training.fit import batches, fit
 
 SPLITS = 5  # the paper's
@@ -52,6 +53,10 @@ def train_ensemble(
         raise ValueError("Label smoothing has no part in the loss of leave-out classifiers.")
     if experiment.strategy:
         raise ValueError("A batch of ID and left-out images cannot be cut: no --strategy here.")
+    folder = pathlib.Path(out_dir) / exp / f"leave_out_{name or experiment.backbone}"
+    if repeat_id:
+        folder = folder.with_name(f"{folder.name}_repeat{repeat_id}")
+    experiment = dataclasses.replace(experiment, dtype=backend.dtype_of(experiment.dtype, folder))
     sets = _load(experiment, data_dir)
     parts = _partition(experiment, settings, sets[0], repeat_id)
     wrong = [number for number in members if not 0 <= number < len(parts)]
@@ -62,9 +67,6 @@ def train_ensemble(
         logging.info("Data: %s.", note)
 
     # Stage 2: the ensemble's folder, whose lock others hold for a moment only.
-    folder = pathlib.Path(out_dir) / exp / f"leave_out_{name or experiment.backbone}"
-    if repeat_id:
-        folder = folder.with_name(f"{folder.name}_repeat{repeat_id}")
     names = {"parts": [f"member{number}" for number in range(len(parts))]}
     with locked(folder, wait_s=60.0):
         ensemble = Run.open(

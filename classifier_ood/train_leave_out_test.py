@@ -21,6 +21,7 @@ from ood_suite.evaluation.request import Request
 from ood_suite.files import RunError, read_csv
 from ood_suite.runs.extraction import Parts
 from ood_suite.runs.run import Run
+from ood_suite.training import backend
 from tests.support import ROOT, assert_same_run, command, opening
 
 SMALL = dataclasses.replace(
@@ -141,9 +142,11 @@ def test_ablation(trained):
 
 def test_a_missing_or_unfinished_member_is_an_error(trained, tmp_path):
     run, data_dir = trained
+    auto = dataclasses.replace(SMALL, dtype="auto")
     partly = train_ensemble(
-        SMALL, LeaveOut(splits=3), "fashion", tmp_path, data_dir=data_dir, members=[1]
+        auto, LeaveOut(splits=3), "fashion", tmp_path, data_dir=data_dir, members=[1]
     )
+    assert partly.settings["dtype"] == backend.dtype_of("auto", tmp_path / "another" / "run")
     with pytest.raises(RunError, match="has no member 0. Its training command continues it"):
         ensemble.members(partly)
     Run.open(partly.folder / "member0", **opening({}))

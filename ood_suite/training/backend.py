@@ -62,8 +62,9 @@ def dtype_of(wanted, folder):
     if wanted != "auto":
         return wanted
     for path in (folder / "config.json", *sorted(folder.parent.glob("*/config.json"))):
-        if path.exists():
-            return read_json(path)["settings"]["dtype"]
+        known = read_json(path).get("settings", {}) if path.exists() else {}
+        if known.get("dtype", "auto") != "auto":
+            return known["dtype"]
     return "mixed_bfloat16" if has_bfloat16() else "float32"
 
 

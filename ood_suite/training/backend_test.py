@@ -31,6 +31,7 @@ def test_the_flags_of_the_processor_decide(flags, expected, tmp_path, monkeypatc
 def test_auto_is_what_the_run_or_its_experiment_began_with(tmp_path, without_bfloat16):
     assert backend.dtype_of("mixed_bfloat16", tmp_path / "a") == "mixed_bfloat16"
     assert backend.dtype_of("auto", tmp_path / "a") == "float32"
+    Run.open(tmp_path / "0_of_another_kind", **opening({}))
     Run.open(tmp_path / "b", **opening({"dtype": "mixed_bfloat16"}))
     for name in ("a", "b"):  # a is a background of b: both are compared
         assert backend.dtype_of("auto", tmp_path / name) == "mixed_bfloat16"
