@@ -34,7 +34,7 @@ def write_data(folder):
 
 def main(_):
     from classifier_ood import configs
-    from classifier_ood.train_leave_out import train_ensemble
+    from classifier_ood.leave_out_run import train_ensemble
     from ood_suite.files import fingerprint
     from tests.support import final_state
 
@@ -47,7 +47,7 @@ def main(_):
         write_data(folder)
         for number in range(FLAGS.runs):
             run = train_ensemble(
-                experiment, settings, "fashion", folder / str(number), folder, members=[0]
+                experiment, settings, "fashion", folder / str(number), data_dir=folder, members=[0]
             )
             _, state = final_state(run.folder / "member0")
             ends[fingerprint(*(state[key] for key in sorted(state)))] += 1
