@@ -70,7 +70,8 @@ _SMALL = {
     "num_filters": 16,
     "rescale_pixel_value": True,
 }
-
+# A third of the arithmetic of _SMALL: on a processor without avx512 a step takes three times as long.
+_MINUTES = {"batch_size": 16, "total_steps": 500, "background_steps": 120, "eval_every": 250}
 _HOURS = {
     "total_steps": 12_000,
     "background_steps": 600,
@@ -103,8 +104,8 @@ EXPERIMENTS = {
         **_FASHION | _HOURS, mutation_rates=(0.1, 0.3), reg_weights=(10.0, 100.0)
     ),
     # python -m images_ood.sweep --exp=fashion_small
-    # Four minutes on two cores (make demo). Likelihood AUROC 0.061, ratio 0.920.
+    # A minute and a half on two cores (make demo). Likelihood AUROC 0.052, ratio 0.894.
     "fashion_small": Experiment(
-        **_FASHION | _SMALL, mutation_rates=(0.3,), reg_weights=(10.0, 100.0)
+        **_FASHION | _SMALL | _MINUTES, mutation_rates=(0.3,), reg_weights=(10.0, 100.0)
     ),
 }
