@@ -70,7 +70,7 @@ _SMALL = {
     "num_filters": 16,
     "rescale_pixel_value": True,
 }
-# A third of the arithmetic of _SMALL: on a processor without avx512 a step takes three times as long.
+# A third of the arithmetic of _SMALL, for processors without avx512, where each step takes longer.
 _MINUTES = {"batch_size": 16, "total_steps": 500, "background_steps": 120, "eval_every": 250}
 _HOURS = {
     "total_steps": 12_000,
