@@ -58,6 +58,7 @@ def assert_causal(model, rng, labels=None):
     ids=lambda o: "-".join(o) or "plain",
 )
 def test_causal_at_the_start_and_after_training(options, rng):
+    keras.utils.set_random_seed(0)  # the order of the batches decides what a raw network saturates
     options = {"image_shape": (8, 8, 1), "rescale_pixel_value": True} | TINY | options
     model = PixelCNN(**options)
     labels = np.arange(8) % 4 if options.get("num_classes") else None
