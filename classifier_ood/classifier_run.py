@@ -55,6 +55,7 @@ def train(experiment, exp, out_dir, data_dir=None, repeat_id=0, name=None):
             settings=settings,
             fingerprints={f"{s.name}_{s.split}": s.fingerprint for s in (training, validation)},
             notes=(training.note, validation.note),
+            data_dir=data_dir,
         ) as run:
             if not run.is_finished:
                 fit(

@@ -8,6 +8,7 @@ where `python -m classifier_ood.finetune --um=auto` reads it.
 """
 
 import dataclasses
+import shlex
 
 from absl import flags, logging
 
@@ -36,7 +37,9 @@ def main(_):
         f"{made_with['conditions']} conditions."
     )
     logging.info("Wrote %s.", loss_constraint.result_path(run))
-    logging.info("Next: python -m classifier_ood.finetune --run=%s --um=auto", run.folder)
+    data_dir = [f"--data_dir={FLAGS.data_dir}"] if FLAGS.data_dir else []
+    words = ["python", "-m", "classifier_ood.finetune", f"--run={run.folder}", "--um=auto"]
+    logging.info("Next: %s", shlex.join([*words, *data_dir]))
 
 
 if __name__ == "__main__":

@@ -68,8 +68,8 @@ def main(_):
     settings, from_file = settings_from_flags()
     engine = cli.engine()
     base = Run.load(cli.run_folder(), FLAGS.checkpoint)
-    seeds = [int(seed) for seed in FLAGS.seeds]
-    if len(set(seeds)) < len(seeds) or min(seeds, default=-1) < 0:
+    seeds = cli.numbers("seeds", int)
+    if len(seeds) < len(FLAGS.seeds) or min(seeds, default=-1) < 0:
         raise ValueError(f"--seeds must be different, and 0 or more. Received: {FLAGS.seeds}.")
     with quietly():  # not at the top: --help need not wait for Keras
         from classifier_ood import finetune_run, loss_constraint

@@ -132,6 +132,7 @@ def finetune(base, settings, seed, folder, data_dir=None):
         extractor=base.config["extractor"],
         settings=recorded,
         fingerprints=prints,
+        data_dir=data_dir,
     ) as run:
         if not run.is_finished:
             _fit(run, model, settings, sets, outliers, seed)

@@ -15,7 +15,7 @@ from ood_suite import data
 from ood_suite.data.transforms import to_shape
 from ood_suite.files import locked
 from ood_suite.runs import jobs
-from ood_suite.runs.run import Run, opened
+from ood_suite.runs.run import Run, next_step, opened
 from ood_suite.runs.settings import check
 from ood_suite.training import backend
 from ood_suite.training.fit import batches, fit
@@ -89,7 +89,7 @@ def train_ensemble(
     ]
     jobs.run(listed, folder, engine)
     if ensemble.is_finished:
-        logging.info("The ensemble is trained. Next: python -m ood_suite.eval --run=%s", folder)
+        logging.info("The ensemble is trained. Next: %s", next_step(folder, data_dir))
     return ensemble
 
 

@@ -73,15 +73,22 @@ def check(settings, model_path):
         from ood_suite.training.stored_model import read_keras
 
     classifier = KerasClassifier(
-        read_keras(model_path, "If it needs classes of yours, save it as a functional model."),
+        read_keras(
+            model_path, "Is it whole? If it needs classes of yours, save it as a functional model."
+        ),
         settings["features_layer"],
         (),
         settings["input_range"],
         settings["image_shape"],
     )
+    classes = classifier.network.output["logits"].shape[1]
     for name, role in roles_from(settings).items():
-        if name != "validation_ood":
-            data.first_available(role.names, role.split, None, classifier.image_shape)
+        labels = data.first_available(role.names, role.split, None, classifier.image_shape).labels
+        if not name.endswith("ood") and not name.startswith("ood:") and labels.max() >= classes:
+            raise ValueError(
+                f"{role.names[0]} ({name}) has labels up to {labels.max()}, and the model "
+                f"{classes} outputs: is it the data set that it was trained on?"
+            )
 
 
 def check_folders(paths):
@@ -102,6 +109,14 @@ def check_folders(paths):
             )
 
 
+def _absolute(value):
+    """Paths that there are, from the root, so that the run can be evaluated from anywhere."""
+    if isinstance(value, tuple):
+        return [_absolute(part) for part in value]
+    is_path = value and pathlib.Path(value).exists()
+    return str(pathlib.Path(value).resolve()) if is_path else value
+
+
 def main(_):
     if not (FLAGS.id_val and FLAGS.id_test):
         raise ValueError(
@@ -111,9 +126,9 @@ def main(_):
     check_folders([FLAGS.id_train, FLAGS.id_val, FLAGS.id_test])
     own = OwnModel(**cli.overrides(OwnModel))
     name = pathlib.Path(FLAGS.model).stem
-    settings = dataclasses.asdict(own) | {
+    settings = {key: _absolute(value) for key, value in dataclasses.asdict(own).items()} | {
         "exp": name, "id_dataset": None, "repeat_id": 0, "ood_validation_split": "val",
-        "image_shape": [int(size) for size in own.image_shape] or None,
+        "image_shape": list(cli.numbers("image_shape", int)) or None,
     }  # fmt: skip
     check(settings, FLAGS.model)
     own_run(FLAGS.model, FLAGS.out_dir or f"output/classifier_ood/{name}", settings)

@@ -27,9 +27,7 @@ def main(_):
     experiment = cli.experiment(configs.EXPERIMENTS, configs.replaced)
     settings = dataclasses.replace(configs.LeaveOut(), **cli.overrides(configs.LeaveOut))
     engine = cli.engine()
-    wrong = [text for text in FLAGS.members if not text.isdigit()]
-    if wrong:
-        raise ValueError(f"--members must be numbers, such as 0,2. Received: {wrong[0]!r}.")
+    members = cli.numbers("members", int)
     with quietly():  # not at the top: --help need not wait for Keras
         from classifier_ood import leave_out_run
 
@@ -41,7 +39,7 @@ def main(_):
         data_dir=FLAGS.data_dir,
         repeat_id=FLAGS.repeat_id,
         name=FLAGS.name,
-        members=[int(number) for number in FLAGS.members],
+        members=members,
         engine=engine,
     )
 

@@ -39,6 +39,7 @@ def train_classifier(experiment, exp, out_dir, data_dir=None, repeat_id=0):
         | {"ood_near": (), "ood_far": experiment.ood_test},
         fingerprints=density_run.fingerprints(sets),
         notes=[s.note for s in sets],
+        data_dir=data_dir,
     ) as run:
         if not run.is_finished:
             fit(

@@ -44,6 +44,7 @@ def train(experiment, exp, out_dir, data_dir=None, repeat_id=0):
             settings=settings,
             fingerprints=fingerprints(sets),
             notes=[s.note for s in sets],
+            data_dir=data_dir,
         ) as run:
             if not run.is_finished:
                 count = min(experiment.eval_reads or len(validation), len(validation))

@@ -46,7 +46,7 @@ class Screen:
         if is_background(group.foreground):
             raise ValueError(f"{folder} is a background model: give the folder of the sweep.")
         material = densities.density(group, data_dir=data_dir)
-        if densities.STRANGE in material.notes:
+        if material.notes:
             raise ValueError(
                 f"The validation reads are not those that {group.foreground.folder} was trained "
                 "with: give its --data_dir."

@@ -94,7 +94,8 @@ def main():
     except ModuleNotFoundError as error:
         if (error.name or "").startswith(("ood_suite", module.split(".")[0])):
             raise
-        raise SystemExit(f"Error: {missing(error)}") from error
+        extra = "eval" if module.startswith("ood_suite") else "tensorflow"
+        raise SystemExit(f"Error: {missing(error, extra)}") from error
 
 
 if __name__ == "__main__":

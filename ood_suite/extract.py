@@ -13,7 +13,7 @@ ood_suite.eval` extracts by itself what it needs.
 from absl import flags, logging
 
 from ood_suite.runs import cli, extraction, jobs
-from ood_suite.runs.run import Role, Run
+from ood_suite.runs.run import Role, Run, next_step
 
 FLAGS = flags.FLAGS
 
@@ -23,7 +23,8 @@ def wanted_parts(run, extractor):
     rules = dict.fromkeys(extractor.PERTURBED.values())
     if FLAGS.odin_epsilon and not rules:
         raise ValueError(f"--odin_epsilon is for classifiers, and {run.folder} is a density.")
-    steps = [(float(t), float(e)) for t in FLAGS.odin_temperature for e in FLAGS.odin_epsilon]
+    temperatures, epsilons = cli.numbers("odin_temperature"), cli.numbers("odin_epsilon")
+    steps = [(temperature, epsilon) for temperature in temperatures for epsilon in epsilons]
     return extraction.Parts(
         maps=run.kind == "density" and FLAGS.maps,
         perturbations=tuple((*step, rule) for rule in rules for step in steps),
@@ -36,7 +37,7 @@ def main(_):
     engine = cli.engine()
     roles = run.roles
     if run.kind == "density":  # nothing is learned from what it says of its training data
-        roles.pop("training")
+        roles = {name: role for name, role in roles.items() if name != "training"}
     if FLAGS.dataset:
         roles = {"asked for": Role(tuple(FLAGS.dataset), FLAGS.split)}
     parts = wanted_parts(run, extraction.extractor_of(run))
@@ -59,7 +60,9 @@ def main(_):
             "%s: %s (%s), %d examples: %s%s", name, outputs.meta["dataset"], outputs.meta["split"],
             len(outputs), arrays, note,
         )  # fmt: skip
-    logging.info("Next: python -m ood_suite.eval --run=%s", run.folder)
+    folder = run.folder.parent if run.kind in ("density", "member") else run.folder
+    checkpoint = "" if run.checkpoint == "last" else f"--checkpoint={run.checkpoint}"
+    logging.info("Next: %s", next_step(folder, FLAGS.data_dir, checkpoint))
 
 
 if __name__ == "__main__":

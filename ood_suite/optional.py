@@ -28,10 +28,14 @@ def optional(module):
         raise RunError(missing(error)) from error
 
 
-def missing(error):
-    """What to do about a ModuleNotFoundError of a package that is not ours."""
+def missing(error, default="eval"):
+    """What to do about a ModuleNotFoundError of a package that is not ours.
+
+    Args:
+        default: the extra that brings what is not in EXTRAS.
+    """
     name = (error.name or "").partition(".")[0]
-    extra = EXTRAS.get(name, "eval")
+    extra = EXTRAS.get(name, default)
     return f"This needs {name}, which is not installed: pip install 'ood-suite[{extra}]'."
 
 
@@ -50,7 +54,7 @@ def quietly():
         os.dup2(said.fileno(), 2)
         try:
             yield
-        except BaseException:
+        except Exception:
             said.seek(0)
             os.write(kept, said.read())
             raise

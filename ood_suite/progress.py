@@ -18,6 +18,12 @@ def progress(iterable=None, **options):
     return tqdm(iterable, **options | lines)
 
 
+def close_bars():
+    """Ends what is on screen, before a last word."""
+    for bar in list(getattr(tqdm, "_instances", ())):
+        bar.close()
+
+
 class Lines:
     """A stream on which what would overwrite a line becomes a line of its own."""
 

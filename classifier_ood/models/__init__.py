@@ -37,7 +37,10 @@ def build(name, input_shape, num_classes, options=None):
         raise ValueError(
             f"Unknown option {unknown[0]!r} of the backbone {name}. Known: {', '.join(known)}."
         )
-    return make(tuple(input_shape), num_classes, **(options or {}))
+    try:
+        return make(tuple(input_shape), num_classes, **(options or {}))
+    except TypeError as error:
+        raise ValueError(f"The options {options} do not fit {name}: {error}.") from error
 
 
 def count_parameters(model):

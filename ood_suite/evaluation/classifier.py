@@ -1,7 +1,7 @@
 """A classifier, or an ensemble of them, under evaluation: its outputs on every part of the data."""
 
 from ood_suite import scores
-from ood_suite.evaluation.material import Material, Tests
+from ood_suite.evaluation.material import Material, Tests, strangers
 from ood_suite.runs.extraction import Parts, extractor_of
 from ood_suite.runs.run import Role
 
@@ -53,15 +53,18 @@ def classifier(group, request, wanted, data_dir=None) -> Material:
         near = tuple(n for n, role in zip(names, ood, strict=True) if roles[role].near)
         return Tests(id_test, dict(zip(names, others, strict=True)), near)
 
+    training = of("training") if learns else hashes("training")
+    held_out = of("held_out", searched, epsilons)
     return Material(
-        held_out=of("held_out", searched, epsilons),
-        training=of("training") if learns else hashes("training"),
+        held_out=held_out,
+        training=training,
         validation_ood=validation_ood,
         selection=selection,
         tests=tests,
         fingerprints=run.config["fingerprints"],
         baseline="msp",
         scores=extractor.SCORES or scores.names(),
+        notes=strangers(run, training, held_out),
     )
 
 

@@ -5,14 +5,9 @@ import dataclasses
 import numpy as np
 
 from ood_suite import metrics, scores
-from ood_suite.evaluation.material import Material, Tests
+from ood_suite.evaluation.material import Material, Tests, strangers
 from ood_suite.files import RunError
 from ood_suite.runs.extraction import Parts, extractor_of
-
-STRANGE = (
-    "the held-out ID examples, which set thresholds and choose the background, are not those of "
-    "the training: give its --data_dir"
-)
 
 
 def density(group, *, data_dir=None) -> Material:
@@ -31,8 +26,6 @@ def density(group, *, data_dir=None) -> Material:
     if group.backgrounds:
         chosen, choice = choose(group, held_out, of("validation_ood"))
         held_out, validation_ood = of("held_out", chosen), of("validation_ood", chosen)
-    known = run.config["fingerprints"].get(f"{held_out.meta['dataset']}_val")
-    is_known = known in (None, held_out.meta["fingerprint"])
     try:
         names, split = roles["training"].names, roles["training"].split
         training = extractor.hashes(run, names, split, data_dir=data_dir)
@@ -57,7 +50,7 @@ def density(group, *, data_dir=None) -> Material:
         scores=extractor.SCORES,
         choice=choice,
         chosen=chosen,
-        notes=[] if is_known else [STRANGE],
+        notes=strangers(run, training, held_out),
     )
 
 

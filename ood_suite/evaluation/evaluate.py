@@ -1,5 +1,6 @@
 """The evaluation of a run, or of a folder of runs: scores, intervals, figures, report."""
 
+import dataclasses
 import pathlib
 
 import numpy as np
@@ -37,6 +38,8 @@ def evaluate(folder, request=Request(), *, data_dir=None, out=None):
         ValueError: a score or a data set that does not fit. RunError: a run that cannot be used.
     """
     check(request)
+    if "all" in request.scores:
+        request = dataclasses.replace(request, scores=ALL)
     folder = pathlib.Path(folder)
     if request.baseline:
         scores.get(request.baseline)
@@ -61,8 +64,8 @@ def gather(group, request, data_dir=None):
     """
     run = group.foreground
     if run.kind == "density":
-        if request.tune or request.ood_near or request.ood_far:
-            raise ValueError("--tune, --ood_near and --ood_far are for classifiers.")
+        if request.tune or request.ood_near or request.ood_far or request.inner_layers:
+            raise ValueError("--tune, --ood_near, --ood_far, --inner_layers are for classifiers.")
         return density(group, data_dir=data_dir)
     if run.kind == "member":
         raise ValueError(
@@ -78,6 +81,8 @@ def gather(group, request, data_dir=None):
         scores.get(name)
         if own and name not in own:
             raise ValueError(f"{run.folder} has the scores {', '.join(own)}. Received: {name}.")
+    if request.inner_layers and "mahalanobis_layers" not in wanted:
+        raise ValueError("--inner_layers has no effect without the score mahalanobis_layers.")
     return classifier(group, request, wanted, data_dir)
 
 
@@ -118,6 +123,8 @@ def evaluate_group(group, material, request):
 
     # Stage 2: the test sets, which must share nothing with what was trained on or chosen by.
     id_test, ood_tests, near = material.tests(parameters)
+    if not ood_tests:
+        raise ValueError(f"{group.foreground.folder} names no OOD test sets: give --ood_far.")
     warned = refuse_overlap(material, id_test, ood_tests, request.allow_overlap)
     warned += trained_on_held_out(material, id_test) + material.notes
 

@@ -51,3 +51,18 @@ class Material:
     choice: list[dict[str, Any]] = dataclasses.field(default_factory=list)
     chosen: Run | None = None
     notes: list[str] = dataclasses.field(default_factory=list)
+
+
+def strangers(run: Run, training: Outputs | None, held_out: Outputs) -> list[str]:
+    """Notes on training and held-out data that are not those that the run was made with."""
+    notes = []
+    for title, part in (("training", training), ("held-out", held_out)):
+        if part is None:
+            continue
+        key = f"{part.meta['dataset']}_{part.meta['split']}"
+        if run.config["fingerprints"].get(key) not in (None, part.meta["fingerprint"]):
+            notes.append(
+                f"the {title} ID examples are not those that {run.folder.name} was made with: give "
+                "its --data_dir"
+            )
+    return notes

@@ -4,6 +4,7 @@ user's to mend as one line. The flags that several binaries share are defined an
 
 import ast
 import dataclasses
+import logging as python_logging
 import os
 import shlex
 import sys
@@ -14,7 +15,7 @@ from absl import app, flags, logging
 
 from ood_suite import shipped
 from ood_suite.files import MENDABLE
-from ood_suite.progress import AboveBars
+from ood_suite.progress import AboveBars, close_bars
 from ood_suite.runs import jobs
 from ood_suite.runs.settings import declared, kind_of, known_experiment, replaced
 from ood_suite.runs.sweep import sweep
@@ -31,6 +32,7 @@ def run_app(main, positional=False):
     for name, value in (TENSORFLOW_ERRORS_ONLY, jobs.ONE_AT_A_TIME):
         os.environ.setdefault(name, value)
     logging.set_verbosity(logging.INFO)
+    python_logging.getLogger("tensorflow").setLevel("ERROR")  # its warnings are for programmers
     logging.get_absl_handler().python_handler.stream = AboveBars()
 
     def guarded(argv):
@@ -39,6 +41,7 @@ def run_app(main, positional=False):
                 raise ValueError(f"Unexpected argument {argv[1]!r}. Flags look like --name=value.")
             main(argv)
         except KeyboardInterrupt as error:
+            close_bars()
             print(f"\nInterrupted. This command continues: {_own_command()}", file=sys.stderr)
             raise SystemExit(130) from error
         except MENDABLE as error:
@@ -127,16 +130,19 @@ def overrides(settings):
             elif kind_of(field) is tuple:
                 default: Any = field.default
                 of_numbers = bool(default) and isinstance(default[0], float)
-                value = _numbers(name, value) if of_numbers else tuple(value)
+                value = numbers(name) if of_numbers else tuple(value)
             found[name] = value
     return found
 
 
-def _numbers(name, texts):
+def numbers(name, kind=float):
+    """The values of a list flag as numbers, each once."""
+    texts = FLAGS[name].value or ()
     try:
-        return tuple(dict.fromkeys(float(text) for text in texts))
+        return tuple(dict.fromkeys(kind(text) for text in texts))
     except ValueError as error:
-        raise ValueError(f"--{name} must be numbers. Received: {','.join(texts)}.") from error
+        wanted = "whole numbers" if kind is int else "numbers"
+        raise ValueError(f"--{name} must be {wanted}. Received: {','.join(texts)}.") from error
 
 
 def _options(pairs):

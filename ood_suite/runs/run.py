@@ -16,6 +16,7 @@ import json
 import os
 import pathlib
 import platform
+import shlex
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -111,6 +112,17 @@ def git_commit() -> str | None:
         return None
 
 
+def next_step(folder: str | pathlib.Path, data_dir: str | None = None, more: str = "") -> str:
+    """The command that evaluates a run, as it can be pasted.
+
+    Args:
+        data_dir: of the run's data, where it is not the default. more: further flags.
+    """
+    words = ["python", "-m", "ood_suite.eval", f"--run={folder}"]
+    words += [f"--data_dir={data_dir}"] if data_dir else []
+    return " ".join(filter(None, [shlex.join(words), more]))
+
+
 @contextlib.contextmanager
 def opened(
     folder: str | pathlib.Path,
@@ -120,11 +132,12 @@ def opened(
     settings: Mapping[str, Any],
     fingerprints: Mapping[str, str],
     notes: Sequence[str] = (),
+    data_dir: str | None = None,
 ) -> Iterator["Run"]:
     """Holds a run folder's lock while it is trained: yields the Run, which may be finished already.
 
     Args:
-        notes: on the data, logged before the training begins.
+        notes: on the data, logged before the training begins. data_dir: for the next command.
         The others are those of `Run.open`.
     """
     with locked(folder):
@@ -138,7 +151,7 @@ def opened(
         yield run
         if run.is_finished and kind != "member":
             whole = run.folder.parent if kind == "density" else run.folder
-            logging.info("The run is in %s. Next: python -m ood_suite.eval --run=%s", folder, whole)
+            logging.info("The run is in %s. Next: %s", folder, next_step(whole, data_dir))
 
 
 class Run:

@@ -7,6 +7,7 @@ from absl import logging
 
 from ood_suite.runs import jobs, settings
 from ood_suite.runs.density_settings import run_name
+from ood_suite.runs.run import next_step
 
 
 def trainings(experiment, repeats):
@@ -53,4 +54,4 @@ def sweep(experiment, *, train, exp, out_dir, data_dir, repeats, engine):
     ]
     folder = pathlib.Path(out_dir) / exp
     if not jobs.run(listed, folder, engine):
-        logging.info("All of %s is trained. Next: python -m ood_suite.eval --run=%s", exp, folder)
+        logging.info("All of %s is trained. Next: %s", exp, next_step(folder, data_dir))

@@ -290,7 +290,8 @@ class _Progress(keras.callbacks.Callback):
         """Keeps the validation figure on screen until the next."""
         self.shown["validation"] = f"{row[f'val_{self.monitor}']:.4f} {self.monitor}"
         self.bar.set_postfix(self.shown, refresh=True)
-        logging.info("step %d, %.2f steps/s, %s", row["step"], steps_per_second, self.shown)
+        shown = ", ".join(f"{title} {value}" for title, value in self.shown.items())
+        logging.info("step %d, %.2f steps/s, %s", row["step"], steps_per_second, shown)
 
     def close(self):
         self.bar.close()
