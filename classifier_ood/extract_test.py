@@ -266,6 +266,12 @@ def test_a_model_and_folders_of_a_user(own):
     shutil.rmtree(own / "val" / "bird")
     missing = command("classifier_ood.own_model", arguments[0], "--id_val=x.npz", "--id_test=y.npz")
     assert "There is no file or folder x.npz" in missing.stderr
+    for split in ("train", "val", "test"):
+        (own / split / "emu").mkdir()
+        shutil.copy(own / split / "cat" / "1.png", own / split / "emu")
+    third = command("classifier_ood.own_model", *arguments[:-1], f"--out_dir={own / 'c'}")
+    assert "(training) has labels up to 2, and the model 2 outputs" in third.stderr
+    assert not (own / "c").exists()
     (own / "test" / "cat" / "broken.png").write_bytes(b"no image")
     broken = command("ood_suite.extract", f"--run={own}/run")
     assert broken.returncode == 1 and "broken.png cannot be read as an image" in broken.stderr
@@ -309,6 +315,30 @@ def test_refusals(copy, tmp_path):
     (trained.folder / "model.keras").write_bytes(b"PK")
     with pytest.raises(RunError, match="model.keras cannot be read"):
         report_of(trained, data_dir, ["msp"])
+
+
+def test_other_data_than_the_run_was_made_with_are_noted(copy):
+    data_dir, trained = copy
+    plain = report_of(trained, data_dir, ["msp"])
+    assert not any("are not those that" in note for note in plain.notes)
+    images = np.load(data_dir / "fashion_mnist_val.npz")["images"]
+    write_images(data_dir / "fashion_mnist_val.npz", 255 - images, np.zeros(len(images)))
+    notes = report_of(trained, data_dir, ["msp"]).notes
+    [note] = [note for note in notes if "are not those that" in note]
+    assert note.startswith("the held-out ID examples") and "give its --data_dir" in note
+
+
+def test_what_would_have_no_effect_is_refused(copy):
+    data_dir, trained = copy
+    group = Group(0, trained, [])
+    with pytest.raises(ValueError, match="--inner_layers has no effect without the score"):
+        gather(group, Request(scores=("msp",), inner_layers=("stage1",)), data_dir)
+    trained.config["roles"] = {
+        name: role for name, role in trained.config["roles"].items() if "ood" not in name
+    }
+    with pytest.raises(ValueError, match="names no OOD test sets: give --ood_far"):
+        request = Request(scores=("msp",))
+        evaluate_group(group, gather(group, request, data_dir), request)
 
 
 def test_held_out_data_that_the_classifier_knows_are_noticed(copy):

@@ -106,6 +106,7 @@ def test_training_learns(tmp_path, rng):
         ({"momentum": 0.0}, "--nesterov has no effect without --momentum"),
         ({"options": {"depth": 3}}, "Unknown option 'depth' of the backbone convnet"),
         ({"backbone": "vgg"}, "Unknown backbone 'vgg'"),
+        ({"options": {"width": "foo"}}, "The options .* do not fit convnet"),
     ],
 )
 def test_refusals(small_data, tmp_path, changes, message):

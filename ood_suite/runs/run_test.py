@@ -9,7 +9,7 @@ import pytest
 
 from ood_suite import files
 from ood_suite.files import RunError
-from ood_suite.runs.run import Run
+from ood_suite.runs.run import Run, next_step
 from tests.support import opening
 
 
@@ -83,3 +83,10 @@ def test_csv_round_trip(tmp_path):
     )
     assert files.read_csv(tmp_path / "a.csv")[1] == {"step": "2", "loss": "0.25", "x": "1"}
     assert files.read_csv(tmp_path / "none.csv") == []
+
+
+def test_the_next_command_can_be_pasted():
+    assert next_step("out/run") == "python -m ood_suite.eval --run=out/run"
+    found = next_step("my out/run", "my data", "--checkpoint=best")
+    expected = "python -m ood_suite.eval '--run=my out/run' '--data_dir=my data' --checkpoint=best"
+    assert found == expected
