@@ -170,10 +170,12 @@ def _settings(path, text):
     try:
         settings = json.loads(text)
         wrong = [n for n, kind in SETTINGS.items() if not isinstance(settings[n], kind)]
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ValueError(
             f"{path} holds no detector: its description is damaged ({error})."
         ) from error
+    if not wrong and not 0.0 < settings["acceptance"] <= 1.0:
+        wrong = ["acceptance"]
     if wrong or not math.isfinite(settings["threshold"]):
         raise ValueError(f"{path} holds no detector: `{(wrong or ['threshold'])[0]}` is damaged.")
     return settings

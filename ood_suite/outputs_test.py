@@ -62,7 +62,7 @@ def test_damaged_files(rng, tmp_path):
         Outputs.load(path)
     example(rng).save(path)
     path.write_bytes(path.read_bytes()[:-200])
-    with pytest.raises(ValueError, match="truncated: delete it"):
+    with pytest.raises(ValueError, match="truncated: copy it again"):
         Outputs.load(path)
     path.write_bytes(b"")
     with pytest.raises(ValueError, match="cannot be read as npz"):
@@ -72,7 +72,7 @@ def test_damaged_files(rng, tmp_path):
 def test_pickles_are_refused(tmp_path):
     path = tmp_path / "evil.npz"
     np.savez(path, log_prob=np.array([{"a": 1}], dtype=object))
-    with pytest.raises(ValueError, match="allow_pickle=False"):
+    with pytest.raises(ValueError, match="Python objects, which are never read"):
         Outputs.load(path)
 
 

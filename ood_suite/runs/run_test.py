@@ -28,7 +28,7 @@ def test_load_names_what_is_wrong(tmp_path):
     with pytest.raises(RunError, match="is not a run folder"):
         Run.load(tmp_path)
     (tmp_path / "config.json").write_text('{"settings": ')
-    with pytest.raises(RunError, match="config.json is damaged"):
+    with pytest.raises(RunError, match="config.json cannot be read as JSON .* damaged"):
         Run.load(tmp_path)
 
 
