@@ -125,7 +125,7 @@ def test_bad_sources(tmp_path):
     with pytest.raises(ValueError, match="There is no"):
         notmnist_to_np.convert(tmp_path / "none.tar")
     (tmp_path / "text.tar").write_text("hello")
-    with pytest.raises(ValueError, match="neither a folder nor a tar"):
+    with pytest.raises(ValueError, match="text.tar cannot be read as a folder or a tar"):
         notmnist_to_np.convert(tmp_path / "text.tar")
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match="no readable PNG"):

@@ -87,8 +87,8 @@ class FolderImages:
 
 
 def _middle(image, ratio):
-    """The middle of a long strip, as much as the cut after scaling takes and twice that: scaled as a
-    whole, 40,000 pixels in a row would fill the memory.
+    """The middle of a long strip, twice as much as the cut after scaling takes: scaled as a whole,
+    40,000 pixels in a row would fill the memory.
     """
     width = min(image.width, math.ceil(2 * ratio * image.height))
     height = min(image.height, math.ceil(2 / ratio * image.width))
