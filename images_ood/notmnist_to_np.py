@@ -55,6 +55,9 @@ def entries(source):
             if member.isfile():  # a sparse one of terabytes is a few bytes in the archive
                 is_small = member.size <= FILE_BYTES
                 yield path, archive.extractfile(member).read() if is_small else b""
+        archive.fileobj.seek(archive.offset)  # where tarfile takes whatever it finds for the end
+        if any(block := archive.fileobj.read(tarfile.BLOCKSIZE)) or len(block) < tarfile.BLOCKSIZE:
+            raise ValueError("its end is missing, or a header within it is damaged")
 
 
 def convert(source):

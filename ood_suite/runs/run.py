@@ -228,8 +228,8 @@ class Run:
                 return cls(folder, config)
             # A wrong call that failed before its first checkpoint is not in the way of the right
             # one; models that it kept at step 0 are of its settings.
-            for path in folder.glob("checkpoints/*.keras"):
-                path.unlink()
+            for stale in folder.glob("checkpoints/*.keras"):
+                stale.unlink()
         elif _has_begun(folder):
             raise RunError(
                 f"{folder} has no config.json, but what a run left, whose settings nobody knows. "
