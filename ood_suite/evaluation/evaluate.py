@@ -61,8 +61,10 @@ def gather(group, request, data_dir=None):
     """
     run = group.foreground
     if run.kind == "density":
-        if request.tune or request.ood_near or request.ood_far:
-            raise ValueError("--tune, --ood_near and --ood_far are for classifiers.")
+        if request.tune or request.ood_near or request.ood_far or request.inner_layers:
+            raise ValueError(
+                "--tune, --ood_near, --ood_far and --inner_layers are for classifiers."
+            )
         return density(group, data_dir=data_dir)
     if run.kind == "member":
         raise ValueError(
@@ -78,6 +80,8 @@ def gather(group, request, data_dir=None):
         scores.get(name)
         if own and name not in own:
             raise ValueError(f"{run.folder} has the scores {', '.join(own)}. Received: {name}.")
+    if request.inner_layers and "mahalanobis_layers" not in wanted:
+        raise ValueError("--inner_layers are for mahalanobis_layers, which is not among --scores.")
     return classifier(group, request, wanted, data_dir)
 
 

@@ -74,7 +74,7 @@ def _completed(config: Any, path: pathlib.Path) -> dict[str, Any]:
         raise RunError(f"{path} is not that of a run: it must hold {', '.join(parts)}.")
     settings = config["settings"]
     members = settings.get("parts", [])
-    if not isinstance(members, list) or not all(map(_is_plain, members)):
+    if not isinstance(members, list) or not all(map(is_plain, members)):
         raise RunError(f"{path}: parts must be names of folders beside it. Received: {members!r}.")
     if "kind" not in config:
         kind = "density" if config.get("extractor") in _DENSITIES else "classifier"
@@ -95,7 +95,7 @@ def _has_begun(folder: pathlib.Path) -> bool:
     return any(path for pattern in left for path in folder.glob(pattern))
 
 
-def _is_plain(name: Any) -> bool:
+def is_plain(name: Any) -> bool:
     """Whether a name is that of something within the folder, not a path that leads out of it."""
     return isinstance(name, str) and name not in ("", ".", "..") and "/" not in name
 

@@ -10,7 +10,7 @@ import pytest
 from ood_suite import files
 from ood_suite.files import RunError
 from ood_suite.runs.run import Run
-from tests.support import opening
+from tests.support import command, opening
 
 
 def test_open_continues_the_same_and_refuses_other_settings(tmp_path):
@@ -158,3 +158,9 @@ def test_damaged_tables_are_named(tmp_path, content):
     (tmp_path / "a.csv").write_bytes(content)
     with pytest.raises(RunError, match="a.csv cannot be read as CSV"):
         files.read_csv(tmp_path / "a.csv")
+
+
+@pytest.mark.parametrize("module", ["classifier_ood.train", "classifier_ood.train_leave_out"])
+def test_a_name_is_no_path(module):
+    done = command(module, "--name=../..")
+    assert done.returncode != 0 and "--name=../..: must be a plain name" in done.stderr
