@@ -19,6 +19,7 @@ import numpy as np
 from ood_suite.files import (
     RunError,
     atomic_path,
+    fingerprint,
     load_npz,
     make_folder,
     read_array_header,
@@ -220,6 +221,9 @@ class OutputsWriter:
         """
         with reading(self.folder / "state.json", "the state of a writer"):
             state = read_json(self.folder / "state.json")
+            mark = state.pop("mark", None)  # version 0.1 wrote none
+            if mark not in (None, _mark(state)):
+                raise ValueError("its checksum is that of another state")
             done, names = state["done"], dict(state["names"])
             if state["meta"] != json.loads(json.dumps(self.meta, default=str)):
                 raise ValueError("it is of another model, other data or other settings")
@@ -275,7 +279,7 @@ class OutputsWriter:
         for array in self.maps.values():
             array.flush()
         state = {"meta": self.meta, "done": self.done, "names": self.names}
-        write_json(self.folder / "state.json", state)
+        write_json(self.folder / "state.json", state | {"mark": _mark(state)})
 
     def finish(self, constants, meta):
         """Packs everything with the arrays `constants` (such as the head) and the final `meta`."""
@@ -296,6 +300,12 @@ class OutputsWriter:
             for name, file in self.names.items():
                 archive.write(self.folder / file, f"{name}.npy")
         shutil.rmtree(self.folder)
+
+
+def _mark(state):
+    """Checksum of what a writer's state.json says."""
+    text = json.dumps(state, sort_keys=True, default=str)
+    return fingerprint(np.frombuffer(text.encode(), np.uint8))
 
 
 def _file_name(number):

@@ -2,6 +2,7 @@
 
 import errno
 import io
+import json
 import os
 import subprocess
 import sys
@@ -230,6 +231,18 @@ def test_a_truncated_array_is_not_gone_on_with(killed, size):
     assert writer().done == 0 and not list(folder.iterdir())
 
 
+def test_a_state_that_was_damaged_to_another_is_not_gone_on_with(killed):
+    """A flipped digit of `done` would leave rows of zeros; version 0.1 wrote no checksum."""
+    folder, writer = killed
+    text = (folder / "state.json").read_text()
+    files.write_json(
+        folder / "state.json", {k: v for k, v in json.loads(text).items() if k != "mark"}
+    )
+    assert writer().done == 200
+    (folder / "state.json").write_text(text.replace('"done": 200', '"done": 201'))
+    assert writer().done == 0
+
+
 @pytest.mark.parametrize(
     "change",
     [
@@ -244,7 +257,8 @@ def test_a_state_names_files_of_its_own_folder_alone(killed, tmp_path, change):
     np.save(victim, np.zeros((300, 6)))
     before = victim.read_bytes()
     state = files.read_json(folder / "state.json")
-    files.write_json(folder / "state.json", state | change)
+    own = {name: value for name, value in state.items() if name != "mark"}
+    files.write_json(folder / "state.json", own | change)
     assert writer().done == 0 and victim.read_bytes() == before
     files.write_json(folder / "state.json", state)
     (folder / "000.npy").symlink_to(victim)
@@ -259,6 +273,7 @@ def test_a_full_disk_is_named_before_a_map_could_break(tmp_path):
 import resource, sys
 import errno
 import io
+import json
 import os
 import subprocess
 import sys
