@@ -10,7 +10,6 @@ epoch_<n>.keras with --save_every; model.keras is the last. `python -m ood_suite
 makes a detector of it, `--checkpoint=best` of another of them.
 """
 
-
 from classifier_ood import configs
 from ood_suite.runs import cli
 
