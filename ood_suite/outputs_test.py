@@ -215,7 +215,7 @@ def killed(tmp_path, rng):
         return OutputsWriter(path, 300, {"fingerprint": "x"})
 
     first = writer()
-    first.add({"features": rng.normal(size=(200, 6)), "labels": np.arange(200)})
+    first.add({"logits": rng.normal(size=(200, 6)), "labels": np.arange(200)})  # not sorted
     first.flush()
     assert writer().done == 200
     return path.with_suffix(".partial"), writer
