@@ -64,7 +64,7 @@ if __name__ == "__main__":
     flags.DEFINE_list("mean", None, "Mean per channel in pixels 0..255; default: CIFAR's.")
     flags.DEFINE_list("std", None, "Standard deviation per channel in pixels 0..255.")
     flags.DEFINE_list("image_size", ["32", "32"], "Height and width.")
-    flags.DEFINE_string("name", None, "Name of the run; default: converted_<network>.")
+    cli.define_name(None, "Name of the run; default: converted_<network>.")
     flags.DEFINE_string("out_dir", "output/classifier_ood", "Where the experiments' folders go.")
     flags.mark_flag_as_required("checkpoint")
     cli.run_app(main)

@@ -119,7 +119,7 @@ if __name__ == "__main__":
     flags.DEFINE_bool("control", False, "Plain cross entropy with the same schedule.")
     cli.define_settings(configs.FineTuning, without=("um",))
     flags.DEFINE_list("seeds", ["0"], "Independent repeats, one run each.")
-    flags.DEFINE_string("name", None, "Name of the runs' folder; default: the method's.")
+    cli.define_name(None, "Name of the runs' folder; default: the method's.")
     flags.DEFINE_string("out_dir", None, "Where it goes; default: RUN_finetuned.")
     cli.define_data_dir("image_data")
     flags.DEFINE_bool("final", False, "Evaluate first, best and last when all seeds are done.")

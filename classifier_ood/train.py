@@ -10,8 +10,6 @@ epoch_<n>.keras with --save_every; model.keras is the last. `python -m ood_suite
 makes a detector of it, `--checkpoint=best` of another of them.
 """
 
-from absl import flags
-
 from classifier_ood import configs
 from ood_suite.runs import cli
 
@@ -19,7 +17,7 @@ if __name__ == "__main__":
     cli.define_experiment(
         configs.EXPERIMENTS, "fashion", "output/classifier_ood", "image_data", configs.Experiment
     )
-    flags.DEFINE_string("name", None, "Name of the run; default: that of the backbone.")
+    cli.define_name(None, "Name of the run; default: that of the backbone.")
     cli.define_repeat_id()
     train = "classifier_ood.classifier_run:train"
     cli.run_app(cli.trains(train, configs.EXPERIMENTS, configs.replaced, more=["name"]))

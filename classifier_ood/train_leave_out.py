@@ -50,7 +50,7 @@ if __name__ == "__main__":
         configs.Experiment, without=("label_smoothing", "strategy"),
     )  # fmt: skip
     cli.define_settings(configs.LeaveOut)
-    flags.DEFINE_string("name", None, "Name of the run; default: that of the backbone.")
+    cli.define_name(None, "Name of the run; default: that of the backbone.")
     cli.define_repeat_id()
     flags.DEFINE_list("members", [], "Train only these members, such as 0,2; default: all.")
     cli.define_settings(jobs.Engine)

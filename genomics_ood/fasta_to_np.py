@@ -33,7 +33,7 @@ from absl import flags, logging
 
 from genomics_ood import reads, sequence_files
 from ood_suite.progress import progress
-from ood_suite.runs.cli import run_app
+from ood_suite.runs.cli import define_name, run_app
 
 FLAGS = flags.FLAGS
 ROLES = ("id", "ood_val", "ood_test")
@@ -314,7 +314,7 @@ def main(_):
 if __name__ == "__main__":
     flags.DEFINE_list("files", [], "FASTA or FASTQ files (gzip or not), each a class.")
     flags.DEFINE_string("table", None, "Table of files, classes and roles.")
-    flags.DEFINE_string("name", "bacteria", "Of the data set.")
+    define_name("bacteria", "Of the data set.")
     flags.DEFINE_string("data_dir", None, "Folder to write to; default: genomics_data.")
     flags.DEFINE_integer("length", 250, "Bases of a read.", lower_bound=1)
     flags.DEFINE_list("reads", ["10000", "1000", "1000"], "Per class: train, val, test.")

@@ -16,7 +16,7 @@ from absl import flags, logging
 
 from genomics_ood import reads, sequence_files
 from ood_suite.progress import progress
-from ood_suite.runs.cli import run_app
+from ood_suite.runs.cli import define_name, run_app
 
 FLAGS = flags.FLAGS
 # What it becomes -> (the reference's folder, TFDS's split).
@@ -113,7 +113,7 @@ if __name__ == "__main__":
     flags.DEFINE_bool("tfds", False, "Read TFDS's genomics_ood.")
     flags.DEFINE_string("tfds_dir", None, "TFDS's own folder; default: TFDS's.")
     flags.DEFINE_string("tfrecord_dir", None, "Read the reference's folders of TFRecords in here.")
-    flags.DEFINE_string("name", "genomics", "Of the data set.")
+    define_name("genomics", "Of the data set.")
     flags.DEFINE_string("data_dir", None, "Folder to write to; default: genomics_data.")
     flags.DEFINE_integer("limit", 0, "Reads of each part, from its beginning; 0 for all.")
     run_app(main)

@@ -19,6 +19,7 @@ from ood_suite.optional import optional
 BASES = "ACGT"
 UNKNOWN = 255
 RECORDS_AT_ONCE = 1000
+MOST_BASES = 2**28  # of one record; the longest human chromosome has 249 million
 AMBIGUOUS = "NXRYSWKMBDHV.-"  # IUPAC codes of several bases, masks, and gaps
 _INVALID = 254
 
@@ -86,14 +87,14 @@ def records(path):
                 got = f"{first!r} at its beginning" if first else "an empty file"
                 raise ValueError(f"it must begin with '>' (FASTA) or '@' (FASTQ), and has {got}")
             parser = fasta.SimpleFastaParser if first == ">" else fastq.FastqGeneralIterator
-            for title, sequence, *_ in parser(handle):
+            for title, sequence, *_ in parser(_Lines(handle, first)):
                 yield title, encode(sequence, f"record {title.split(' ')[0]!r}")
     except FileNotFoundError as error:
         raise FileNotFoundError(f"There is no file {path}.") from error
     except IsADirectoryError as error:
         raise ValueError(f"{path} is a folder: give files.") from error
-    except (EOFError, zlib.error, gzip.BadGzipFile, UnicodeDecodeError, ValueError) as error:
-        raise ValueError(f"{name} cannot be read: {str(error).rstrip('.')}.") from error
+    except (EOFError, OSError, zlib.error, ValueError) as error:
+        raise ValueError(f"{name} cannot be read: {str(error)[:500].rstrip('.')}.") from error
 
 
 @contextlib.contextmanager
@@ -108,6 +109,40 @@ def _opened(path):
         text = io.TextIOWrapper(raw, encoding="latin-1")
         yield text
         text.detach()
+
+
+class _Lines:
+    """The lines of a handle, none of whose records is longer than MOST_BASES: a few megabytes of
+    gzip may hold gigabytes of one record, which the parsers would gather in memory.
+
+    Args:
+        first: character that a record begins with.
+    """
+
+    def __init__(self, handle, first):
+        self.handle, self.first, self.size = handle, first, 0
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        line = self.readline()
+        if not line:
+            raise StopIteration
+        return line
+
+    def read(self, size):
+        """As of the handle; a parser asks for nothing, to see whether text comes."""
+        return self.handle.read(size)
+
+    def readline(self):
+        line = self.handle.readline(MOST_BASES + 1)
+        self.size = len(line) if line.startswith((self.first, "+")) else self.size + len(line)
+        if self.size > MOST_BASES:
+            raise ValueError(
+                f"a record is longer than {MOST_BASES} characters: cut it into pieces first"
+            )
+        return line
 
 
 def _first_character(handle):
@@ -133,6 +168,7 @@ def tfrecord_reads(path):
         "y": tf.io.FixedLenFeature([], tf.int64),
         "z": tf.io.FixedLenFeature([], tf.string, ""),
     }
+    _check_lengths(pathlib.Path(path))
     try:
         for batch in tf.data.TFRecordDataset(str(path)).batch(RECORDS_AT_ONCE):
             parsed = tf.io.parse_example(batch, layout)
@@ -142,8 +178,26 @@ def tfrecord_reads(path):
                 if not len(digits) or digits.max() > 3:
                     raise ValueError("`x` must be digits 0 to 3 with spaces between them")
                 yield digits, int(label), origin.decode("utf-8", "replace")
-    except (tf.errors.OpError, ValueError) as error:
+    except (tf.errors.OpError, TypeError, ValueError) as error:
         raise ValueError(f"{path} cannot be read as reads: {str(error)[:200]}.") from error
+
+
+def _check_lengths(path):
+    """ValueError if a record of a TFRecord file reaches beyond its end: TensorFlow takes a length
+    of 2**60 for granted, and dies of it.
+    """
+    size = path.stat().st_size
+    if not path.is_file():
+        raise ValueError(f"{path} cannot be read as reads: it is no regular file.")
+    with open(path, "rb") as file:
+        while (here := file.tell()) < size:  # length, its checksum, content, its checksum
+            end = here + 16 + int.from_bytes(file.read(8), "little")
+            if end > size:
+                raise ValueError(
+                    f"{path} cannot be read as reads: the record at byte {here} ends at byte {end} "
+                    f"of {size}. It is damaged or truncated."
+                )
+            file.seek(end)
 
 
 def tfds_reads(split, tfds_dir=None):

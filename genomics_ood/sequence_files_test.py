@@ -2,6 +2,7 @@
 
 import gzip
 import io
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -165,3 +166,48 @@ def test_bad_arguments(tmp_path):
     assert result.returncode == 1 and "either --tfds or --tfrecord_dir" in result.stderr
     result = command("genomics_ood.records_to_np", f"--tfrecord_dir={tmp_path}")
     assert result.returncode == 1 and "has none of before_2011_in_tr" in result.stderr
+
+
+@pytest.mark.parametrize("line", [80, None])
+def test_a_record_of_gigabytes_in_a_small_file_is_bounded(tmp_path, monkeypatch, line):
+    """Nine megabytes of gzip held 2 GiB of one record."""
+    monkeypatch.setattr(sequence_files, "MOST_BASES", 2**20)
+    count = 2**26
+    with gzip.open(tmp_path / "bomb.fa.gz", "wb") as file:
+        file.write(b">r\n")
+        for _ in range(count // (2**20)):
+            file.write((b"A" * 63 + b"\n") * 2**14 if line else b"A" * 2**20)
+    assert (tmp_path / "bomb.fa.gz").stat().st_size < count // 300
+    tracemalloc.start()
+    with pytest.raises(
+        ValueError, match="bomb.fa.gz cannot be read: a record is longer than 1048576"
+    ):
+        list(sequence_files.records(tmp_path / "bomb.fa.gz"))
+    assert tracemalloc.get_traced_memory()[1] < 2**24
+    tracemalloc.stop()
+
+
+@pytest.mark.tensorflow
+@pytest.mark.parametrize("length", [2**60, 2**31, 2**63 + 5])
+def test_the_length_of_a_tfrecord_is_not_believed(tmp_path, length):
+    """With its checksum right, TensorFlow died of it."""
+    path = write_tfrecord(tmp_path / "a.tfrecord", [("0123", 1)] * 3)
+    content = path.read_bytes()
+    size = 16 + int.from_bytes(content[:8], "little")
+    head = length.to_bytes(8, "little")
+    masked = masked_crc(head).to_bytes(4, "little")
+    assert masked_crc(content[:8]).to_bytes(4, "little") == content[8:12]
+    path.write_bytes(content[:size] + head + masked + content[size + 12 :])
+    with pytest.raises(ValueError, match=f"a.tfrecord cannot be read .*at byte {size} ends at"):
+        list(sequence_files.tfrecord_reads(path))
+
+
+def masked_crc(content):
+    """TFRecord's checksum: CRC-32C, rotated and shifted."""
+    crc = 0xFFFFFFFF
+    for byte in content:
+        crc ^= byte
+        for _ in range(8):
+            crc = crc >> 1 ^ (0x82F63B78 if crc & 1 else 0)
+    crc ^= 0xFFFFFFFF
+    return ((crc >> 15 | crc << 17) + 0xA282EAD8) % 2**32

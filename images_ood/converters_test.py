@@ -3,6 +3,7 @@
 import gzip
 import io
 import tarfile
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -125,8 +126,53 @@ def test_bad_sources(tmp_path):
     with pytest.raises(ValueError, match="There is no"):
         notmnist_to_np.convert(tmp_path / "none.tar")
     (tmp_path / "text.tar").write_text("hello")
-    with pytest.raises(ValueError, match="neither a folder nor a tar"):
+    with pytest.raises(ValueError, match="text.tar cannot be read as a folder or a tar"):
         notmnist_to_np.convert(tmp_path / "text.tar")
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match="no readable PNG"):
         notmnist_to_np.convert(tmp_path / "empty")
+
+
+def test_large_and_sparse_members_are_not_read(tmp_path):
+    """A sparse member of terabytes is a few bytes in the archive."""
+    with tarfile.open(tmp_path / "n.tar", "w", format=tarfile.GNU_FORMAT) as archive:
+        for name, content in (("A/a.png", png(1)), ("A/large.png", bytes(2**20 + 1))):
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+        sparse = tarfile.TarInfo("A/sparse.png")
+        sparse.type, sparse.size = tarfile.GNUTYPE_SPARSE, 0
+        header = bytearray(sparse.tobuf(tarfile.GNU_FORMAT))
+        header[483:495] = b"100000000000"  # the real size, octal: 8 GiB
+        header[148:156] = b" " * 8
+        header[148:156] = b"%06o\0 " % sum(header[:512])
+        archive.fileobj.write(header)
+        archive.offset += len(header)
+    tracemalloc.start()
+    images, _, unreadable = notmnist_to_np.convert(tmp_path / "n.tar")
+    assert tracemalloc.get_traced_memory()[1] < 2**24
+    tracemalloc.stop()
+    assert len(images) == 1
+    assert [name.split(" ")[0] for name in unreadable] == ["A/large.png", "A/sparse.png"]
+
+
+@pytest.mark.parametrize("kind", ["", ":gz"])
+def test_cut_tars_are_named(tmp_path, kind):
+    with tarfile.open(tmp_path / "n.tar", f"w{kind}") as archive:
+        for number in range(30):
+            member = tarfile.TarInfo(f"A/{number}.png")
+            member.size = len(png(number))
+            archive.addfile(member, io.BytesIO(png(number)))
+    content = (tmp_path / "n.tar").read_bytes()
+    for size in (len(content) // 3 + 99, 700 if not kind else 60):
+        (tmp_path / "n.tar").write_bytes(content[:size])
+        with pytest.raises(ValueError, match="n.tar cannot be read as a folder or a tar"):
+            notmnist_to_np.convert(tmp_path / "n.tar")
+
+
+def test_a_picture_of_gigabytes_is_not_decoded(tmp_path):
+    (tmp_path / "A").mkdir()
+    Image.new("1", (20_000, 15_000)).save(tmp_path / "A/bomb.png")
+    (tmp_path / "A/a.png").write_bytes(png(1))
+    images, _, unreadable = notmnist_to_np.convert(tmp_path)
+    assert len(images) == 1 and "bomb.png" in unreadable[0]

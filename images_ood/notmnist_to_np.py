@@ -8,25 +8,32 @@ The original has a few files that are no images: they are counted, listed and le
 import io
 import pathlib
 import tarfile
+import warnings
 
 import numpy as np
 from absl import flags, logging
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from ood_suite import data
 from ood_suite.data.npz import write_images
+from ood_suite.files import reading
 from ood_suite.progress import progress
 from ood_suite.runs.cli import run_app
 
 FLAGS = flags.FLAGS
 LETTERS = "ABCDEFGHIJ"  # the folders of notMNIST, and its classes
+SIDE = 28  # pixels
+FILE_BYTES = 2**20  # of an image of so many pixels; what is larger is none
 
 
 def entries(source):
-    """(path inside the source, bytes) of every file.
+    """(path inside the source, bytes) of every file; no bytes of those larger than FILE_BYTES.
+
+    Nothing is extracted to the disk.
 
     Raises:
-        ValueError: a missing source, no tar, or a member whose path or link leaves the folder.
+        ValueError: a missing source, no tar, a damaged one, or a member whose path or link leaves
+            the folder.
     """
     source = pathlib.Path(source)
     if source.is_dir():
@@ -35,23 +42,22 @@ def entries(source):
             if not path.resolve().is_relative_to(root):
                 raise ValueError(f"{path} leads out of {source}: refused.")
             if path.is_file():
-                yield path.relative_to(source), path.read_bytes()
+                is_small = path.stat().st_size <= FILE_BYTES
+                yield path.relative_to(source), path.read_bytes() if is_small else b""
         return
     if not source.exists():
         raise ValueError(f"There is no {source}.")
-    try:
-        archive = tarfile.open(source)
-    except tarfile.TarError as error:
-        raise ValueError(f"{source} is neither a folder nor a tar file ({error}).") from error
-    with archive:
+    with reading(source, "a folder or a tar file"), tarfile.open(source) as archive:
         for member in archive:
             path = pathlib.PurePosixPath(member.name)
             if path.is_absolute() or ".." in path.parts or member.issym() or member.islnk():
-                raise ValueError(
-                    f"The member {member.name!r} of {source} leads out of it: refused."
-                )
-            if member.isfile():
-                yield path, archive.extractfile(member).read()
+                raise ValueError(f"The member {member.name[:200]!r} leads out of it: refused")
+            if member.isfile():  # a sparse one of terabytes is a few bytes in the archive
+                is_small = member.size <= FILE_BYTES
+                yield path, archive.extractfile(member).read() if is_small else b""
+        archive.fileobj.seek(archive.offset)  # where tarfile takes whatever it finds for the end
+        if any(block := archive.fileobj.read(tarfile.BLOCKSIZE)) or len(block) < tarfile.BLOCKSIZE:
+            raise ValueError("its end is missing, or a header within it is damaged")
 
 
 def convert(source):
@@ -66,14 +72,14 @@ def convert(source):
         if path.suffix.lower() != ".png" or path.parent.name not in tuple(LETTERS):
             continue
         try:
-            image = np.asarray(Image.open(io.BytesIO(content)).convert("L"))
-        except (UnidentifiedImageError, OSError, SyntaxError, ValueError):
-            unreadable.append(str(path))
+            with warnings.catch_warnings(action="ignore"), Image.open(io.BytesIO(content)) as image:
+                if image.size != (SIDE, SIDE):  # before its pixels are decoded
+                    raise ValueError(f"size {image.width}x{image.height}")
+                pixels = np.asarray(image.convert("L"))
+        except Exception as error:  # decoders raise what comes to hand
+            unreadable.append(f"{path} ({str(error)[:100]})")
             continue
-        if image.shape != (28, 28):
-            unreadable.append(f"{path} (size {image.shape[1]}x{image.shape[0]})")
-            continue
-        images[str(path)] = image[..., None], LETTERS.index(path.parent.name)
+        images[str(path)] = pixels[..., None], LETTERS.index(path.parent.name)
     if not images:
         raise ValueError(
             f"{source} holds no readable PNG in folders {LETTERS[0]} to {LETTERS[-1]}."

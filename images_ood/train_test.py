@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from ood_suite.data.npz import write_images
-from ood_suite.files import read_csv
+from ood_suite.files import RunError, load_npz, read_csv
 from ood_suite.runs.extraction import Parts
 from ood_suite.training.backend import has_bfloat16
 from tests.support import ROOT, assert_same_run, command, final_state
@@ -111,8 +111,6 @@ def test_training_lowers_the_loss_and_ships_averaged_weights(run_in_process):
 
 @pytest.mark.parametrize("content", [b"", b"half"])
 def test_a_damaged_checkpoint_is_named(run_in_process, content):
-    from ood_suite.files import RunError
-
     run = run_in_process()
     run.model_path.unlink()
     path = run.folder / "checkpoints" / "step_00000004.npz"
@@ -126,12 +124,48 @@ def test_a_damaged_checkpoint_is_named(run_in_process, content):
 
 
 def test_a_foreign_checkpoint_is_refused(run_in_process):
-    from ood_suite.files import RunError
-
     run = run_in_process()
     run.model_path.unlink()
     np.savez(run.folder / "checkpoints" / "step_00000004.npz", **{"model/0000": np.zeros(3)})
     with pytest.raises(RunError, match="is of another model"):
+        run_in_process()
+
+
+def test_a_checkpoint_of_other_settings_is_refused(run_in_process):
+    """Such as after config.json was replaced by that of another run; 0.1 wrote no such mark."""
+    run = run_in_process()
+    run.model_path.unlink()
+    path = run.folder / "checkpoints" / "step_00000004.npz"
+    state = load_npz(path)
+    np.savez(path, **state | {"settings": np.array("0123456789abcdef")})
+    with pytest.raises(RunError, match="step_00000004.npz was made with other settings"):
+        run_in_process()
+    del state["settings"]
+    np.savez(path, **state)
+    assert run_in_process().is_finished
+
+
+def test_a_torn_checkpoint_is_refused(run_in_process):
+    """Cut at every 4 KiB, as a disk without power leaves a file."""
+    run = run_in_process()
+    path = run.folder / "checkpoints" / "step_00000004.npz"
+    content = path.read_bytes()
+    assert len(content) > 10 * 4096
+    for size in range(0, len(content), 4096):
+        path.write_bytes(content[:size])
+        with pytest.raises(ValueError, match="step_00000004.npz cannot be read"):
+            load_npz(path)
+        path.write_bytes(content[:size] + bytes(len(content) - size))  # zeros where nothing was
+        with pytest.raises(ValueError, match="step_00000004.npz cannot be read"):
+            load_npz(path)
+
+
+@pytest.mark.parametrize("content", ["loss\n1.0\n", "step,loss\nx,1\n", "step,loss\n1\n"])
+def test_a_damaged_history_is_named(run_in_process, content):
+    run = run_in_process()
+    run.model_path.unlink()
+    (run.folder / "logs/history.csv").write_text(content)
+    with pytest.raises(RunError, match="history.csv"):
         run_in_process()
 
 

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from ood_suite import metrics, scores
-from ood_suite.files import atomic_path, load_npz
+from ood_suite.files import atomic_path, load_npz, reading
 from ood_suite.outputs import Outputs
 from ood_suite.scores.checks import class_labels
 
@@ -151,18 +151,29 @@ class Detector:
         if "detector" not in arrays:
             raise ValueError(f"{path} holds no detector. Received: {sorted(arrays)}.")
         settings = _settings(path, str(arrays.pop("detector")))
-        detector = cls(settings["name"], settings["acceptance"], settings["parameters"])
-        detector.threshold_, detector.source_ = settings["threshold"], settings["source"]
         learned = {name.removeprefix("learned/"): array for name, array in arrays.items()}
-        try:
+        with reading(path, "a whole detector"):
+            _check_parameters(scores.get(settings["name"]).parameters, settings["parameters"])
+            detector = cls(settings["name"], settings["acceptance"], settings["parameters"])
             if detector.entry.learns:
                 detector.learner.set_arrays(learned)
             elif learned:
                 raise ValueError(f"{detector.name} learns nothing. Received: {sorted(learned)}.")
-        except ValueError as error:
-            raise ValueError(f"{path} is not a whole detector: {error}") from error
+        detector.threshold_, detector.source_ = settings["threshold"], settings["source"]
         detector._fitted = True
         return detector
+
+
+def _check_parameters(defaults, parameters):
+    """ValueError if a value is of another type than the default, or no finite number."""
+    for name, value in parameters.items():
+        default = defaults.get(name)
+        allowed = type(default) if isinstance(default, bool | str) else int | float | None
+        is_number = isinstance(value, int | float) and math.isfinite(value)
+        is_whole = not isinstance(default, int) or value == int(value) if is_number else True
+        right = isinstance(value, allowed) and (value is None or is_number or allowed is str)
+        if not right or not is_whole or isinstance(value, bool) > isinstance(default, bool):
+            raise ValueError(f"`{name}` must be like {default!r}. Received: {str(value)[:100]!r}.")
 
 
 def _settings(path, text):
@@ -170,10 +181,12 @@ def _settings(path, text):
     try:
         settings = json.loads(text)
         wrong = [n for n, kind in SETTINGS.items() if not isinstance(settings[n], kind)]
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ValueError(
             f"{path} holds no detector: its description is damaged ({error})."
         ) from error
+    if not wrong and not 0.0 < settings["acceptance"] <= 1.0:
+        wrong = ["acceptance"]
     if wrong or not math.isfinite(settings["threshold"]):
         raise ValueError(f"{path} holds no detector: `{(wrong or ['threshold'])[0]}` is damaged.")
     return settings

@@ -16,6 +16,7 @@ from ood_suite.runs import cli, extraction, jobs
 from ood_suite.runs.run import Role, Run, next_step
 
 FLAGS = flags.FLAGS
+MOST_SHARDS = 10_000  # each is a job with a folder of its own
 
 
 def wanted_parts(run, extractor):
@@ -75,6 +76,8 @@ if __name__ == "__main__":
     flags.DEFINE_list("odin_temperature", ["1000"], "Temperatures of ODIN.")
     flags.DEFINE_list("odin_epsilon", [], "Step sizes of ODIN in pixels / 255; none: no ODIN.")
     flags.DEFINE_integer("batch_size", 100, "Examples per step.", lower_bound=1)
-    flags.DEFINE_integer("shards", 1, "Jobs that a data set is cut into.", lower_bound=1)
+    flags.DEFINE_integer(
+        "shards", 1, "Jobs that a data set is cut into.", lower_bound=1, upper_bound=MOST_SHARDS
+    )
     cli.define_settings(jobs.Engine)
     cli.run_app(main)

@@ -5,20 +5,25 @@ Standard library and NumPy only.
 
 import contextlib
 import csv
+import errno
 import fcntl
 import hashlib
 import json
-import lzma
+import math
 import os
 import pathlib
+import stat
 import struct
 import time
+import tokenize
 import zipfile
-import zlib
 
 import numpy as np
 
 MAPPED_FROM = 2**20  # bytes from which an uncompressed array is mapped, not read
+CHUNK = 2**20  # bytes of a file that are checked at a time
+MESSAGE = 500  # characters of a decoder's own message that are shown
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class RunError(RuntimeError):
@@ -38,19 +43,65 @@ def atomic_path(path):
     """Yields a temporary path beside `path`, which replaces `path` in one step when the block ends
     well.
 
-    The temporary name keeps the suffix. Whatever happens, `path` holds the old content or the whole
-    new one.
+    The temporary name keeps the suffix. Whatever happens, also to the machine, `path` holds the old
+    content or the whole new one.
+
+    Raises:
+        RunError: the disk is full; the message names the file.
     """
     path = pathlib.Path(path)
     make_folder(path.parent)
     temporary = path.with_name(f".partial-{os.getpid()}-{path.name}")
     try:
-        yield temporary
-        with open(temporary, "rb") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
+        with room_for(path):
+            yield temporary
+            sync(temporary)
+            os.replace(temporary, path)
+            sync(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def sync(path):
+    """Makes a file, or the names in a folder, outlive a loss of power."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+@contextlib.contextmanager
+def room_for(path):
+    """Turns the error of a full disk into a RunError that names what could not be written."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in NO_ROOM:
+            raise
+        raise RunError(
+            f"{path} cannot be written: {error.strerror}. Make room and repeat the command: it "
+            "goes on from what is there."
+        ) from error
+
+
+@contextlib.contextmanager
+def reading(path, kind, advice="", error=ValueError):
+    """Turns whatever a damaged file raises within the block into one error that names the file.
+
+    Decoders raise what comes to hand (zlib.error, struct.error, NotImplementedError, TypeError,
+    RecursionError, ...), and other ones with each version: so all of them are caught, here alone.
+
+    Args:
+        kind: of file, such as "npz". advice: what to do. error: class of the error.
+    """
+    try:
+        if not stat.S_ISREG(os.stat(path).st_mode):  # reading a pipe would wait for ever
+            raise ValueError("it is no regular file")
+        yield
+    except Exception as cause:
+        text = str(cause).rstrip(".")[:MESSAGE] or type(cause).__name__
+        raise error(f"{path} cannot be read as {kind} ({text}).{advice}") from cause
 
 
 def make_folder(path):
@@ -76,12 +127,10 @@ def write_json(path, value):
 
 def read_json(path):
     """Reads a JSON file; a missing or damaged one is a RunError that names it."""
-    try:
+    if not pathlib.Path(path).exists():
+        raise RunError(f"There is no file {path}.")
+    with reading(path, "JSON", " It is damaged.", RunError):
         return json.loads(pathlib.Path(path).read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise RunError(f"There is no file {path}.") from error
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise RunError(f"{path} is damaged: {error}.") from error
 
 
 def write_csv(path, rows):
@@ -94,11 +143,19 @@ def write_csv(path, rows):
 
 
 def read_csv(path):
-    """Rows of a CSV file as dicts of text; none when the file does not exist."""
+    """Rows of a CSV file as dicts of text; none when the file does not exist, and a RunError that
+    names it when it is damaged, such as by a row that is longer or shorter than the first.
+    """
     if not pathlib.Path(path).exists():
         return []
-    with open(path, newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
+    with (
+        reading(path, "CSV", " It is damaged.", RunError),
+        open(path, newline="", encoding="utf-8") as file,
+    ):
+        rows = list(csv.DictReader(file))
+        if any(None in row or None in row.values() for row in rows):
+            raise ValueError("a row has another number of values than the first line has names")
+        return rows
 
 
 def fingerprint(*arrays):
@@ -152,46 +209,86 @@ def locked(folder, wait_s=0.0):
 def load_npz(path, mapped=False):
     """All arrays of an npz file as a dict, never unpickling anything.
 
+    Every member is checked whole: its checksum, and that its header promises what it holds. Of
+    those that are mapped, once per file and process, in chunks.
+
     Args:
         mapped: large uncompressed arrays become read-only memory maps of the file.
 
     Raises:
-        ValueError: the file is missing, truncated, holds Python objects, or is no npz.
+        ValueError: the file is missing, damaged, holds Python objects, or is no npz.
     """
     if not pathlib.Path(path).exists():
         raise ValueError(f"There is no file {path}.")
-    try:
-        maps = _mapped_members(path) if mapped else {}
-        with open(path, "rb") as opened, np.load(opened, allow_pickle=False) as file:
-            if not isinstance(file, np.lib.npyio.NpzFile):
-                raise ValueError("it holds one bare array")
-            return {name: maps[name] if name in maps else file[name] for name in file.files}
-    except (
-        ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile, zlib.error, lzma.LZMAError,
-        struct.error,
-    ) as error:  # fmt: skip
-        raise ValueError(
-            f"{path} cannot be read as npz ({error}). It may be truncated: delete it and run the "
-            f"command that makes "
-            "it again."
-        ) from error
+    advice = " It may be truncated: copy it again, or repeat the command that made it."
+    with reading(path, "npz", advice), zipfile.ZipFile(path) as archive:
+        members = archive.infolist()
+        names = [member.filename.removesuffix(".npy") for member in members]
+        if len(set(names)) < len(names):
+            raise ValueError("it holds two arrays of one name")
+        return {n: _member(path, archive, m, mapped) for n, m in zip(names, members, strict=True)}
 
 
-def _mapped_members(path):
-    """{name: memory map} of the large members that a zip file holds uncompressed."""
-    maps = {}
-    with zipfile.ZipFile(path) as archive, open(path, "rb") as file:
-        for member in archive.infolist():
-            if member.compress_type != zipfile.ZIP_STORED or member.file_size < MAPPED_FROM:
-                continue
-            file.seek(member.header_offset + 26)  # where the lengths of name and extra field stand
-            file.seek(sum(struct.unpack("<HH", file.read(4))), 1)
-            version = np.lib.format.read_magic(file)
-            read_header = getattr(np.lib.format, f"read_array_header_{version[0]}_{version[1]}")
-            shape, fortran, dtype = read_header(file)
-            if dtype.hasobject:
-                raise ValueError("it holds Python objects")
-            maps[member.filename.removesuffix(".npy")] = np.memmap(
-                path, dtype, "r", file.tell(), shape, "F" if fortran else "C"
+def _member(path, archive, member, mapped):
+    """The array that a member of a zip file holds, as a map if asked for and worth it."""
+    is_mapped = mapped and member.compress_type == zipfile.ZIP_STORED
+    with archive.open(member) as file:
+        shape, fortran, dtype = read_array_header(file)
+        start, size = file.tell(), math.prod(shape) * dtype.itemsize
+        if size != member.file_size - start:
+            raise ValueError(
+                f"{member.filename[:100]} holds {member.file_size - start} bytes, and its header "
+                f"promises {size}"
             )
-    return maps
+        if is_mapped and member.file_size >= MAPPED_FROM:
+            _check_once(path, member, file)
+            start += _start_of(path, member)
+            return np.memmap(path, dtype, "r", start, shape, "F" if fortran else "C")
+    with archive.open(member) as file:
+        array = np.lib.format.read_array(file, allow_pickle=False)
+        file.read(1)  # the end, where the checksum is compared
+    return array
+
+
+def _start_of(path, member):
+    """Where in a zip file the content of a member begins: after its own header of 30 bytes, whose
+    last four are the lengths of name and extra field.
+    """
+    with open(path, "rb") as file:
+        file.seek(member.header_offset + 26)
+        return file.tell() + 4 + sum(struct.unpack("<HH", file.read(4)))
+
+
+def read_array_header(file):
+    """(shape, whether in Fortran's order, dtype) of a .npy file; ValueError if it is damaged or
+    holds Python objects.
+    """
+    version = np.lib.format.read_magic(file)
+    if version not in _HEADERS:
+        raise ValueError(f"it is of version {version} of NumPy's format, which is not known")
+    try:
+        shape, fortran, dtype = _HEADERS[version](file)
+    except (SyntaxError, TypeError, tokenize.TokenError, RecursionError, MemoryError) as error:
+        raise ValueError(f"its header is damaged ({str(error)[:100]})") from error
+    if dtype.hasobject:
+        raise ValueError("it holds Python objects, which are never read")
+    if min(shape, default=0) < 0:
+        raise ValueError(f"its header promises the shape {shape}")
+    return shape, fortran, dtype
+
+
+_HEADERS = {
+    (1, 0): np.lib.format.read_array_header_1_0,
+    (2, 0): np.lib.format.read_array_header_2_0,
+}
+_CHECKED: set[tuple] = set()
+
+
+def _check_once(path, member, file):
+    """Reads an open member of a zip file to its end, where its checksum is compared."""
+    found = os.stat(path)
+    key = (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, member.header_offset)
+    if key not in _CHECKED:
+        while file.read(CHUNK):
+            pass
+        _CHECKED.add(key)

@@ -6,13 +6,28 @@ the evaluator read it; nothing to the right of it needs a model, a framework or 
 
 import dataclasses
 import json
+import logging
+import math
+import os
 import pathlib
 import shutil
 import zipfile
+from typing import Any
 
 import numpy as np
 
-from ood_suite.files import RunError, atomic_path, load_npz, make_folder, read_json, write_json
+from ood_suite.files import (
+    RunError,
+    atomic_path,
+    fingerprint,
+    load_npz,
+    make_folder,
+    read_array_header,
+    read_json,
+    reading,
+    room_for,
+    write_json,
+)  # fmt: skip
 
 # Field -> shape; "n" is the number of examples, other letters must agree between fields.
 SHAPES = {
@@ -34,6 +49,7 @@ SHAPES = {
 MAPPINGS = {
     "logits_perturbed": ("n", "c"), "layer_features": ("n", "d_l"), "member_logits": ("n", "c_m"),
 }  # fmt: skip
+WHOLE = ("labels", "images", "bases", "example_hashes")  # fields of integers
 ROWS_AT_ONCE = 65_536  # when a check walks over an array that may be larger than memory
 HEAD_ROWS, HEAD_TOLERANCE = 256, 0.01  # of the check that the head makes the logits
 
@@ -155,16 +171,20 @@ class Outputs:
         that names it. Large uncompressed arrays stay on disk as read-only memory maps.
         """
         arrays = load_npz(path, mapped=True)
-        fields = {"meta": json.loads(str(arrays.pop("meta", "{}")))}
-        for name, array in arrays.items():
-            field, _, key = name.partition("/")
-            if field not in SHAPES and field not in MAPPINGS:
-                raise ValueError(f"{path} holds an unknown array `{name}`.")
-            if key:
-                fields.setdefault(field, {})[key] = array
-            else:
-                fields[field] = array
-        return cls(**fields)
+        with reading(path, "outputs"):
+            meta = json.loads(str(arrays.pop("meta", "{}")))
+            if not isinstance(meta, dict):
+                raise ValueError("its meta is no dict")
+            fields: dict[str, Any] = {"meta": meta}
+            for name, array in arrays.items():
+                field, _, key = name.partition("/")
+                if field not in (MAPPINGS if key else SHAPES):
+                    raise ValueError(f"it holds an unknown array `{name[:100]}`")
+                if key:
+                    fields.setdefault(field, {})[key] = array
+                else:
+                    fields[field] = array
+            return cls(**fields)
 
 
 class OutputsWriter:
@@ -184,24 +204,46 @@ class OutputsWriter:
     def __init__(self, path, count, meta):
         self.path, self.count, self.meta = pathlib.Path(path), count, meta
         self.folder = self.path.with_suffix(".partial")
-        self.done, self.names = 0, {}
         try:
-            state = read_json(self.folder / "state.json")
-        except RunError:
-            state = {}
-        self.maps = {}
-        if state.get("meta") == json.loads(json.dumps(meta, default=str)):
-            try:
-                self.maps = {
-                    name: np.lib.format.open_memmap(self.folder / file, "r+")
-                    for name, file in state["names"].items()
-                }
-                self.done, self.names = state["done"], state["names"]
-            except (OSError, ValueError, EOFError):  # killed while the folder was removed
-                self.maps = {}
-        if not self.maps:
+            self.done, self.names, self.maps = self._continued()
+        except (OSError, ValueError, RunError) as error:
+            if self.folder.exists():  # such as killed while the folder was removed
+                logging.info("%s is begun again: %s", self.path, error)
+            self.done, self.names, self.maps = 0, {}, {}
             shutil.rmtree(self.folder, ignore_errors=True)
         make_folder(self.folder)
+
+    def _continued(self):
+        """(done, names, maps) of what a killed writer left, checked; an error if it is of no use.
+
+        Only files that a writer makes are opened, in its own folder, and only whole ones: NumPy
+        would stretch a truncated file with zeros.
+        """
+        with reading(self.folder / "state.json", "the state of a writer"):
+            state = read_json(self.folder / "state.json")
+            mark = state.pop("mark", None)  # version 0.1 wrote none
+            if mark not in (None, _mark(state)):
+                raise ValueError("its checksum is that of another state")
+            done, names = state["done"], dict(state["names"])
+            if state["meta"] != json.loads(json.dumps(self.meta, default=str)):
+                raise ValueError("it is of another model, other data or other settings")
+            if not isinstance(done, int) or not 0 <= done <= self.count or not names:
+                raise ValueError(f"it has {done} of {self.count} examples")
+            expected = [_file_name(number) for number in range(len(names))]
+            if sorted(map(str, names.values())) != sorted(expected):
+                raise ValueError("it names other files than a writer makes")
+        return done, names, {name: self._whole(self.folder / f) for name, f in names.items()}
+
+    def _whole(self, path):
+        """A writable map of an array with `count` rows, all of whose bytes are there."""
+        with reading(path, "an array"), open(path, "rb") as file:
+            shape, fortran, dtype = read_array_header(file)
+            size = file.tell() + math.prod(shape) * dtype.itemsize
+            if path.is_symlink() or fortran or shape[:1] != (self.count,):
+                raise ValueError(f"it is a link, or of shape {shape}")
+            if path.stat().st_size != size:
+                raise ValueError(f"it has {path.stat().st_size} bytes of {size}")
+            return np.lib.format.open_memmap(path, "r+")
 
     def add(self, arrays):
         """Appends rows; `arrays` maps field or field/key to (rows, ...), the same names every
@@ -215,20 +257,29 @@ class OutputsWriter:
             if name in self.maps and array.shape[1:] != self.maps[name].shape[1:]:
                 raise ValueError(f"`{name}` changed its shape to {array.shape} between batches.")
             if name not in self.maps:
-                self.names[name] = f"{len(self.names):03d}.npy"
-                self.maps[name] = np.lib.format.open_memmap(
-                    self.folder / self.names[name], "w+", array.dtype,
-                    (self.count, *array.shape[1:]),
-                )  # fmt: skip
+                self._allocate(name, array)
             self.maps[name][self.done : stop] = array
         self.done = stop
+
+    def _allocate(self, name, array):
+        """Makes the file for all rows and takes its room on the disk: where that is missing,
+        writing to the map later would kill the process with SIGBUS.
+        """
+        path = self.folder / _file_name(len(self.names))
+        with room_for(path):
+            made = np.lib.format.open_memmap(
+                path, "w+", array.dtype, (self.count, *array.shape[1:])
+            )
+            with open(path, "r+b") as file:
+                os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+        self.names[name], self.maps[name] = path.name, made
 
     def flush(self):
         """Makes what was added so far survive a kill."""
         for array in self.maps.values():
             array.flush()
         state = {"meta": self.meta, "done": self.done, "names": self.names}
-        write_json(self.folder / "state.json", state)
+        write_json(self.folder / "state.json", state | {"mark": _mark(state)})
 
     def finish(self, constants, meta):
         """Packs everything with the arrays `constants` (such as the head) and the final `meta`."""
@@ -238,8 +289,9 @@ class OutputsWriter:
         self.maps = {}
         constants = constants | {"meta": np.array(json.dumps(meta, default=str))}
         for name, array in constants.items():
-            self.names[name] = f"{len(self.names):03d}.npy"
-            with open(self.folder / self.names[name], "wb") as file:
+            path = self.folder / _file_name(len(self.names))
+            self.names[name] = path.name
+            with room_for(path), open(path, "wb") as file:
                 np.save(file, array)
         with (
             atomic_path(self.path) as temporary,
@@ -250,9 +302,24 @@ class OutputsWriter:
         shutil.rmtree(self.folder)
 
 
+def _mark(state):
+    """Checksum of what a writer's state.json says."""
+    text = json.dumps(state, sort_keys=True, default=str)
+    return fingerprint(np.frombuffer(text.encode(), np.uint8))
+
+
+def _file_name(number):
+    """Of the array of that number, in a writer's folder."""
+    return f"{number:03d}.npy"
+
+
 def _check(name, array, shape, sizes):
     if not isinstance(array, np.ndarray):
         raise ValueError(f"`{name}` must be a NumPy array. Received: {type(array).__name__}.")
+    kinds = "iub" if name in WHOLE else "fiub"
+    if array.dtype.kind not in kinds:
+        wanted = "integers" if name in WHOLE else "real numbers"
+        raise ValueError(f"`{name}` must hold {wanted}. Received: dtype={array.dtype}.")
     if ... in shape:
         shape = shape[:1] + tuple(f"{name}_{i}" for i in range(1, max(array.ndim, 2)))
     if array.ndim != len(shape):

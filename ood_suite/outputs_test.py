@@ -1,5 +1,13 @@
 """Outputs and npz files: round trip, checks, damaged files, nothing pickled."""
 
+import errno
+import io
+import json
+import os
+import subprocess
+import sys
+import zipfile
+
 import numpy as np
 import pytest
 
@@ -62,7 +70,7 @@ def test_damaged_files(rng, tmp_path):
         Outputs.load(path)
     example(rng).save(path)
     path.write_bytes(path.read_bytes()[:-200])
-    with pytest.raises(ValueError, match="truncated: delete it"):
+    with pytest.raises(ValueError, match="truncated: copy it again"):
         Outputs.load(path)
     path.write_bytes(b"")
     with pytest.raises(ValueError, match="cannot be read as npz"):
@@ -72,7 +80,7 @@ def test_damaged_files(rng, tmp_path):
 def test_pickles_are_refused(tmp_path):
     path = tmp_path / "evil.npz"
     np.savez(path, log_prob=np.array([{"a": 1}], dtype=object))
-    with pytest.raises(ValueError, match="allow_pickle=False"):
+    with pytest.raises(ValueError, match="Python objects, which are never read"):
         Outputs.load(path)
 
 
@@ -136,3 +144,176 @@ def test_a_truncated_mapped_file_is_named(rng, tmp_path, monkeypatch):
         (tmp_path / "o.npz").write_bytes(content[:size])
         with pytest.raises(ValueError, match="o.npz cannot be read as npz"):
             Outputs.load(tmp_path / "o.npz")
+
+
+def test_flipped_bytes_of_mapped_arrays_are_found(rng, tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "MAPPED_FROM", 100)
+    writer = OutputsWriter(tmp_path / "o.npz", 50, {})
+    writer.add({"features": rng.normal(size=(50, 6))})
+    writer.finish({}, {})
+    content = (tmp_path / "o.npz").read_bytes()
+    at = content.index(b"NUMPY")
+    for position in (at + 300, at + 50 * 6 * 8):
+        damaged = bytearray(content)
+        damaged[position] ^= 1
+        (tmp_path / "o.npz").write_bytes(damaged)
+        with pytest.raises(ValueError, match="o.npz cannot be read as npz .*CRC"):
+            Outputs.load(tmp_path / "o.npz")
+
+
+@pytest.mark.parametrize("rows", [40, 60, 2**50])
+@pytest.mark.parametrize("how", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+def test_a_header_that_promises_more_or_less_than_there_is(tmp_path, monkeypatch, rows, how):
+    monkeypatch.setattr(files, "MAPPED_FROM", 100)
+    buffer = io.BytesIO()
+    header = {"descr": "<f8", "fortran_order": False, "shape": (rows,)}
+    np.lib.format.write_array_header_1_0(buffer, header)
+    with zipfile.ZipFile(tmp_path / "o.npz", "w", how) as archive:
+        archive.writestr("log_prob.npy", buffer.getvalue() + bytes(8 * 50))
+    for mapped in (False, True):
+        with pytest.raises(ValueError, match=f"holds 400 bytes, .* promises {8 * rows}"):
+            load_npz(tmp_path / "o.npz", mapped)
+
+
+def test_two_arrays_of_one_name_are_refused(tmp_path):
+    with zipfile.ZipFile(tmp_path / "o.npz", "w") as archive, pytest.warns(UserWarning):
+        for value in (0.0, 1.0):
+            buffer = io.BytesIO()
+            np.save(buffer, np.full(3, value))
+            archive.writestr("log_prob.npy", buffer.getvalue())
+    with pytest.raises(ValueError, match="two arrays of one name"):
+        load_npz(tmp_path / "o.npz")
+
+
+def test_pipes_are_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe.npz")
+    with pytest.raises(ValueError, match="pipe.npz cannot be read as npz .*no regular file"):
+        load_npz(tmp_path / "pipe.npz")
+    with pytest.raises(files.RunError, match="no regular file"):
+        files.read_json(tmp_path / "pipe.npz")
+
+
+@pytest.mark.parametrize(
+    "array", [np.array(["a", "b"]), np.array([1j, 2j]), np.array([None, 1]), np.zeros(2, "M8[s]")]
+)
+def test_arrays_of_other_things_than_numbers_are_refused(array):
+    for name, shape in (("logits", (2, 1)), ("log_prob", (2,)), ("labels", (2,))):
+        with pytest.raises(
+            ValueError, match=f"`{name}` must hold .*dtype={array.dtype}".replace("[", r"\[")
+        ):
+            Outputs(**{name: array.reshape(shape)})
+    with pytest.raises(ValueError, match="`labels` must hold integers"):
+        Outputs(labels=np.zeros(2))
+
+
+@pytest.fixture
+def killed(tmp_path, rng):
+    """A writer's folder, and what makes the writer again."""
+    path = tmp_path / "o.npz"
+
+    def writer():
+        return OutputsWriter(path, 300, {"fingerprint": "x"})
+
+    first = writer()
+    first.add({"logits": rng.normal(size=(200, 6)), "labels": np.arange(200)})  # not sorted
+    first.flush()
+    assert writer().done == 200
+    return path.with_suffix(".partial"), writer
+
+
+@pytest.mark.parametrize("size", [0, 50, 128, 10_000, -8, +8])
+def test_a_truncated_array_is_not_gone_on_with(killed, size):
+    """NumPy stretched it: 300 rows of zeros stood in the final file."""
+    folder, writer = killed
+    content = (folder / "000.npy").read_bytes()
+    cut = content[:size] if size != 8 else content + bytes(8)
+    (folder / "000.npy").write_bytes(cut)
+    assert writer().done == 0 and not list(folder.iterdir())
+
+
+def test_a_state_that_was_damaged_to_another_is_not_gone_on_with(killed):
+    """A flipped digit of `done` would leave rows of zeros; version 0.1 wrote no checksum."""
+    folder, writer = killed
+    text = (folder / "state.json").read_text()
+    files.write_json(
+        folder / "state.json", {k: v for k, v in json.loads(text).items() if k != "mark"}
+    )
+    assert writer().done == 200
+    (folder / "state.json").write_text(text.replace('"done": 200', '"done": 201'))
+    assert writer().done == 0
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"names": {"features": "../victim.npy"}}, {"names": {"features": "/tmp/victim.npy"}},
+        {"names": {"features": "000.npy", "labels": "000.npy"}}, {"names": ["features"]},
+        {"names": {"features": None}}, {"done": 301}, {"done": -1}, {"done": "1"}, {"names": {}},
+    ],
+)  # fmt: skip
+def test_a_state_names_files_of_its_own_folder_alone(killed, tmp_path, change):
+    folder, writer = killed
+    victim = tmp_path / "victim.npy"
+    np.save(victim, np.zeros((300, 6)))
+    before = victim.read_bytes()
+    state = files.read_json(folder / "state.json")
+    own = {name: value for name, value in state.items() if name != "mark"}
+    files.write_json(folder / "state.json", own | change)
+    assert writer().done == 0 and victim.read_bytes() == before
+    files.write_json(folder / "state.json", state)
+    (folder / "000.npy").symlink_to(victim)
+    assert writer().done == 0 and victim.read_bytes() == before
+
+
+def test_a_full_disk_is_named_before_a_map_could_break(tmp_path):
+    """In a process that may not write files of more than 64 KiB: writing to a map would be SIGBUS
+    or silence. The same command goes on once there is room.
+    """
+    code = """
+import resource, sys
+import errno
+import io
+import json
+import os
+import subprocess
+import sys
+import zipfile
+
+import numpy as np
+from ood_suite.files import RunError, write_text
+from ood_suite.outputs import OutputsWriter
+resource.setrlimit(resource.RLIMIT_FSIZE, (2**16, resource.RLIM_INFINITY))
+for write in (
+    lambda: OutputsWriter("o.npz", 10_000, {}).add({"features": np.ones((5, 6))}),
+    lambda: write_text("t.txt", "x" * 2**17),
+):
+    try:
+        write()
+    except RunError as error:
+        print(error)
+resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY,) * 2)
+writer = OutputsWriter("o.npz", 10_000, {})
+writer.add({"features": np.ones((10_000, 6))})
+writer.finish({}, {})
+"""
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True
+    )
+    lines = done.stdout.splitlines()
+    assert done.returncode == 0 and len(lines) == 2, done.stderr
+    assert "o.partial/000.npy cannot be written" in lines[0] and "Make room" in lines[0]
+    assert "t.txt cannot be written" in lines[1]
+    assert (Outputs.load(tmp_path / "o.npz").features == 1).all()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["o.npz"]
+
+
+def test_the_room_of_a_writer_is_taken_at_once(tmp_path, monkeypatch):
+    """[Errno 28] of the file system itself."""
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(files.RunError, match="000.npy cannot be written: No space left.*repeat"):
+        OutputsWriter(tmp_path / "o.npz", 10, {}).add({"features": np.ones((5, 6))})

@@ -115,3 +115,14 @@ def test_bad_files(tmp_path):
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(ValueError, match="truncated"):
         read_images(path)
+
+
+@pytest.mark.parametrize("label", [2**32 + 1, 2**63, -(2**40)])
+def test_labels_that_would_wrap_are_refused(tmp_path, label):
+    images = np.zeros((2, 4, 4, 1), np.uint8)
+    labels = np.array([0, label], np.uint64 if label > 2**62 else np.int64)
+    np.savez(tmp_path / "a.npz", images=images, labels=labels)
+    with pytest.raises(ValueError, match="`labels` of .*a.npz must lie in"):
+        read_images(tmp_path / "a.npz")
+    with pytest.raises(ValueError, match="`labels` must lie in"):
+        write_images(tmp_path / "b.npz", images, labels)

@@ -47,7 +47,7 @@ def read_images(path):
             f"`labels` of {path} must be integers of shape ({len(images)},). "
             f"Received: {labels.dtype}, shape={labels.shape}."
         )
-    return images, labels.astype(np.int32)
+    return images, _int32(labels, f"`labels` of {path}")
 
 
 def write_images(path, images, labels):
@@ -56,4 +56,15 @@ def write_images(path, images, labels):
     if len(labels) != len(images):
         raise ValueError(f"There are {len(images)} images and {len(labels)} labels.")
     with atomic_path(pathlib.Path(path)) as temporary, open(temporary, "wb") as file:
-        np.savez_compressed(file, images=images, labels=np.asarray(labels, np.int32))
+        np.savez_compressed(file, images=images, labels=_int32(np.asarray(labels), "`labels`"))
+
+
+def _int32(labels, source):
+    """The labels as int32; those that would wrap are refused."""
+    limits = np.iinfo(np.int32)
+    if labels.size and not limits.min <= int(labels.min()) <= int(labels.max()) <= limits.max:
+        raise ValueError(
+            f"{source} must lie in {limits.min}..{limits.max}. Received: {labels.min()} to "
+            f"{labels.max()}."
+        )
+    return labels.astype(np.int32)

@@ -6,16 +6,18 @@ order too.
 """
 
 import itertools
+import math
 import pathlib
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from ood_suite.data.npz import UNLABELLED
-from ood_suite.files import fingerprint
+from ood_suite.files import fingerprint, reading
 from ood_suite.optional import optional
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".ppm", ".tif", ".tiff"}
+LONGEST = 32  # times the short side, beyond which an image is cut before it is scaled
 
 
 class FolderImages:
@@ -69,13 +71,12 @@ class FolderImages:
 
     def _read(self, path):
         height, width, channels = self.shape[1:]
-        try:
-            with Image.open(path) as file:
-                if file.mode[0] in "IF":
-                    raise OSError(f"mode {file.mode}, more than 8 bits; convert it to 8 bits")
-                image = file.convert("L" if channels == 1 else "RGB")
-        except (OSError, UnidentifiedImageError) as error:
-            raise ValueError(f"{path} cannot be read as an image: {error}.") from error
+        with reading(path, "an image"), Image.open(path) as file:
+            if file.mode[0] in "IF":
+                raise ValueError(f"mode {file.mode}, more than 8 bits; convert it to 8 bits")
+            image = file.convert("L" if channels == 1 else "RGB")
+        if max(image.size) > LONGEST * min(image.size):
+            image = _middle(image, width / height)
         scale = max(height / image.height, width / image.width)
         size = max(width, round(image.width * scale)), max(height, round(image.height * scale))
         if size != image.size:
@@ -83,6 +84,16 @@ class FolderImages:
         left, top = (size[0] - width) // 2, (size[1] - height) // 2
         image = image.crop((left, top, left + width, top + height))
         return np.asarray(image).reshape(height, width, channels)
+
+
+def _middle(image, ratio):
+    """The middle of a long strip, twice as much as the cut after scaling takes: scaled as a whole,
+    40,000 pixels in a row would fill the memory.
+    """
+    width = min(image.width, math.ceil(2 * ratio * image.height))
+    height = min(image.height, math.ceil(2 / ratio * image.width))
+    left, top = (image.width - width) // 2, (image.height - height) // 2
+    return image.crop((left, top, left + width, top + height))
 
 
 class TfdsImages:

@@ -1,5 +1,8 @@
 """Streams of images: folders and TFDS splits, the same whichever slices are read; and noise."""
 
+import os
+import tracemalloc
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -123,3 +126,35 @@ def test_other_synthetic_sets(name):
         )
         same = (images[:, 1:] > 0) == (images[:, :-1] > 0)
         assert same.mean() > 0.7
+
+
+@pytest.mark.parametrize("size", [(40000, 1), (1, 40000), (3000, 20)])
+def test_long_strips_are_cut_before_they_are_scaled(tmp_path, size):
+    """40,000 x 1 pixels, scaled to 224 rows, were two billion."""
+    Image.fromarray(np.full((size[1], size[0]), 9, np.uint8)).save(tmp_path / "strip.png")
+    tracemalloc.start()
+    cut = FolderImages(tmp_path, (224, 224, 3))[0:1]
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert cut.shape == (1, 224, 224, 3) and (cut == 9).all() and peak < 2**24
+
+
+def test_a_cut_strip_is_the_middle_of_the_scaled_one(tmp_path, rng):
+    pixels = rng.integers(0, 256, (20, 3000), np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "strip.png")
+    whole = np.asarray(Image.fromarray(pixels).resize((6000, 40), Image.Resampling.BILINEAR))
+    found = FolderImages(tmp_path, (40, 40, 1))[0:1][0, :, :, 0]
+    np.testing.assert_array_equal(found, whole[:, 2980:3020])
+
+
+def test_bombs_and_pipes_are_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    Image.fromarray(np.zeros((30, 30), np.uint8)).save(tmp_path / "bomb.png")
+    with pytest.raises(
+        ValueError, match="bomb.png cannot be read as an image .*decompression bomb"
+    ):
+        FolderImages(tmp_path, (8, 8, 1))[0:1]
+    (tmp_path / "bomb.png").unlink()
+    os.mkfifo(tmp_path / "pipe.png")
+    with pytest.raises(ValueError, match="pipe.png cannot be read as an image .*no regular file"):
+        FolderImages(tmp_path, (8, 8, 1))[0:1]

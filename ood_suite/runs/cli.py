@@ -17,6 +17,7 @@ from ood_suite import shipped
 from ood_suite.files import MENDABLE
 from ood_suite.progress import AboveBars, close_bars
 from ood_suite.runs import jobs
+from ood_suite.runs.run import is_plain
 from ood_suite.runs.settings import declared, kind_of, known_experiment, replaced
 from ood_suite.runs.sweep import sweep
 
@@ -75,6 +76,14 @@ def define_run(help, checkpoint=True):
 
 def define_data_dir(default):
     flags.DEFINE_string("data_dir", None, f"Folder of the npz files; default: {default}.")
+
+
+def define_name(default, help):
+    """--name, of a folder or file that is made in another flag's place and nowhere else."""
+    flags.DEFINE_string("name", default, help)
+    flags.register_validator(
+        "name", lambda name: name is None or is_plain(name), "must be a plain name, without a /"
+    )
 
 
 def define_experiment(experiments, exp, out_dir, data_dir, settings, without=()):

@@ -18,7 +18,7 @@ from typing import Any, Protocol, cast
 
 import numpy as np
 
-from ood_suite.files import RunError, example_hashes, fingerprint, locked
+from ood_suite.files import BusyError, RunError, example_hashes, fingerprint, locked
 from ood_suite.optional import quietly
 from ood_suite.outputs import Outputs, OutputsWriter
 from ood_suite.progress import progress
@@ -184,6 +184,7 @@ class Extraction:
         if outputs is not None:
             if not self.shard:  # what a kill, or another process that was faster, left
                 shutil.rmtree(path.with_suffix(".shards"), ignore_errors=True)
+                _remove_partial(path)
             return outputs
         if self.shard:
             rows = self._shard_rows(*self.shard)
@@ -268,6 +269,15 @@ class Extraction:
         with contextlib.suppress(OSError):  # those of another count may still be written
             folder.rmdir()
         return True
+
+
+def _remove_partial(path):
+    """Of a file that is whole: a kill between its rename and the removal leaves it, a writer of
+    other contents that is at work keeps it.
+    """
+    if path.with_suffix(".partial").exists():
+        with contextlib.suppress(BusyError), locked(path.parent):
+            shutil.rmtree(path.with_suffix(".partial"), ignore_errors=True)
 
 
 def _shard_path(path, number, count):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from ood_suite.data import ImageSet
+from ood_suite.files import locked
 from ood_suite.runs import extraction
 from ood_suite.runs.extraction import Extraction
 from ood_suite.runs.run import Run
@@ -97,3 +98,23 @@ def test_a_kill_while_shards_are_joined(make, monkeypatch, kill_at):
 def test_bad_shards(make):
     with pytest.raises(ValueError, match="`shard` must be"):
         make(shard=(3, 3))
+
+
+def test_a_kill_between_rename_and_removal_leaves_nothing(make):
+    job = make()
+    expected = job.get()
+    partial = job.job.run.outputs_path("set", "test").with_suffix(".partial")
+    partial.mkdir()
+    (partial / "state.json").write_text("{}")
+    assert_same(make().get(), expected)
+    assert not partial.exists() and make().calls == []
+
+
+def test_a_writer_at_work_keeps_its_folder(make):
+    job = make()
+    job.get()
+    path = job.job.run.outputs_path("set", "test")
+    path.with_suffix(".partial").mkdir()
+    with locked(path.parent):
+        make().get()
+    assert path.with_suffix(".partial").exists()

@@ -21,10 +21,12 @@ import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 from absl import logging
 
-from ood_suite.files import RunError, locked, make_folder, read_json, write_json
+from ood_suite.files import RunError, fingerprint, locked, make_folder, read_json, write_json
 
+PLACES = ("base_run",)  # settings that say where something lay; a fingerprint says what it was
 KINDS = ("classifier", "density", "ensemble", "member")
 PACKAGES = ("numpy", "scipy", "keras", "tensorflow", "tensorflow-probability", "jax")
 # Extractors of density models: of runs that were made before `kind` was on record.
@@ -72,13 +74,41 @@ def _completed(config: Any, path: pathlib.Path) -> dict[str, Any]:
     if not isinstance(config, dict) or not all(isinstance(config.get(p), dict) for p in parts):
         raise RunError(f"{path} is not that of a run: it must hold {', '.join(parts)}.")
     settings = config["settings"]
+    members = settings.get("parts", [])
+    if not isinstance(members, list) or not all(map(is_plain, members)):
+        raise RunError(f"{path}: parts must be names of folders beside it. Received: {members!r}.")
     if "kind" not in config:
         kind = "density" if config.get("extractor") in _DENSITIES else "classifier"
         kind = "ensemble" if "parts" in settings else "member" if "member" in settings else kind
         config |= {"kind": kind, "roles": _as_json(roles_from(settings))}
     if config["kind"] not in KINDS:
         raise RunError(f"{path}: kind must be one of {KINDS}. Received: {config['kind']!r}.")
+    try:
+        _roles_of(config)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise RunError(f"{path}: its roles are damaged ({error!r:.200}).") from error
     return config
+
+
+def _has_begun(folder: pathlib.Path) -> bool:
+    """Whether a run has come to its first checkpoint, or its first part."""
+    left = ("checkpoints/step_*.npz", "logs/history.csv", "model.keras", "member*/config.json")
+    return any(path for pattern in left for path in folder.glob(pattern))
+
+
+def is_plain(name: Any) -> bool:
+    """Whether a name is that of something within the folder, not a path that leads out of it."""
+    return isinstance(name, str) and name not in ("", ".", "..") and "/" not in name
+
+
+def _roles_of(config: Mapping[str, Any]) -> dict[str, Role]:
+    found = {}
+    for name, role in config["roles"].items():
+        names, split, near = tuple(role["names"]), role["split"], role["near"]
+        if not names or not all(isinstance(text, str) for text in (*names, split)):
+            raise ValueError(f"{name}: names and split must be texts")
+        found[name] = Role(names, split, bool(near))
+    return found
 
 
 def _as_json(roles: Mapping[str, Role]) -> dict[str, Any]:
@@ -199,15 +229,25 @@ class Run:
                 f"  {key}: {config[part].get(key)!r} there, {wanted[part].get(key)!r} now"
                 for part in wanted
                 for key in sorted({*wanted[part], *config[part]})
-                if config[part].get(key) != wanted[part].get(key)
+                if config[part].get(key) != wanted[part].get(key) and key not in PLACES
             ]
-            if differences:
+            if differences and _has_begun(folder):
                 raise RunError(
                     f"{folder} holds a run made with other settings:\n"
                     + "\n".join(differences)
                     + "\nChoose another --out_dir, repeat these settings, or delete that folder."
                 )
-            return cls(folder, config)
+            if not differences:
+                return cls(folder, config)
+            # A wrong call that failed before its first checkpoint is not in the way of the right
+            # one; models that it kept at step 0 are of its settings.
+            for stale in folder.glob("checkpoints/*.keras"):
+                stale.unlink()
+        elif _has_begun(folder):
+            raise RunError(
+                f"{folder} has no config.json, but what a run left, whose settings nobody knows. "
+                "Put config.json back, or choose another --out_dir."
+            )
         config = wanted | {
             "kind": kind,
             "roles": _as_json(roles_from(settings)),
@@ -245,14 +285,18 @@ class Run:
     @property
     def roles(self) -> dict[str, Role]:
         """{role: data sets and split}, see `roles_from`."""
-        return {
-            name: Role(tuple(role["names"]), role["split"], role["near"])
-            for name, role in self.config["roles"].items()
-        }
+        return _roles_of(self.config)
 
     @property
     def settings(self) -> dict[str, Any]:
         return self.config["settings"]
+
+    @property
+    def mark(self) -> str:
+        """Fingerprint of the settings and data, which the run's checkpoints carry."""
+        settings = {n: value for n, value in self.settings.items() if n not in PLACES}
+        text = json.dumps([settings, self.config["fingerprints"]], sort_keys=True)
+        return fingerprint(np.frombuffer(text.encode(), np.uint8))
 
     @property
     def parts(self) -> list[pathlib.Path]:

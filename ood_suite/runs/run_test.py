@@ -10,7 +10,7 @@ import pytest
 from ood_suite import files
 from ood_suite.files import RunError
 from ood_suite.runs.run import Run, next_step
-from tests.support import opening
+from tests.support import command, opening
 
 
 def test_open_continues_the_same_and_refuses_other_settings(tmp_path):
@@ -18,6 +18,7 @@ def test_open_continues_the_same_and_refuses_other_settings(tmp_path):
     Run.open(tmp_path / "run", **opening(settings, {"train": "abc"}))
     run = Run.open(tmp_path / "run", **opening(settings, {"train": "abc"}))
     assert run.settings["learning_rate"] == 0.1 and run.config["versions"]["numpy"]
+    files.write_csv(tmp_path / "run/logs/history.csv", [{"step": 1}])
     with pytest.raises(RunError, match=r"learning_rate: 0\.1 there, 0\.2 now"):
         Run.open(tmp_path / "run", **opening(settings | {"learning_rate": 0.2}))
     with pytest.raises(RunError, match="train: 'abc' there, 'xyz' now"):
@@ -28,7 +29,7 @@ def test_load_names_what_is_wrong(tmp_path):
     with pytest.raises(RunError, match="is not a run folder"):
         Run.load(tmp_path)
     (tmp_path / "config.json").write_text('{"settings": ')
-    with pytest.raises(RunError, match="config.json is damaged"):
+    with pytest.raises(RunError, match="config.json cannot be read as JSON .* damaged"):
         Run.load(tmp_path)
 
 
@@ -90,3 +91,83 @@ def test_the_next_command_can_be_pasted():
     found = next_step("my out/run", "my data", "--checkpoint=best")
     expected = "python -m ood_suite.eval '--run=my out/run' '--data_dir=my data' --checkpoint=best"
     assert found == expected
+
+
+def test_a_wrong_call_is_not_in_the_way_of_the_right_one(tmp_path):
+    """A rate that diverged at its first steps left a folder that refused the corrected command."""
+    Run.open(tmp_path, **opening({"learning_rate": 1e9}))
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints/first.keras").touch()  # kept at step 0, of that rate
+    assert Run.open(tmp_path, **opening({"learning_rate": 0.1})).settings == {"learning_rate": 0.1}
+    assert Run.load(tmp_path).settings == {"learning_rate": 0.1}
+    assert Run.load(tmp_path).checkpoints() == ["last"]
+
+
+@pytest.mark.parametrize("left", ["checkpoints/step_00000004.npz", "model.keras"])
+def test_what_has_no_config_is_not_gone_on_with(tmp_path, left):
+    """Checkpoints were continued with whatever seed and rate the command gave."""
+    path = tmp_path / left
+    path.parent.mkdir(exist_ok=True)
+    path.touch()
+    with pytest.raises(RunError, match="has no config.json, but what a run left"):
+        Run.open(tmp_path, **opening({"learning_rate": 0.2}))
+    assert [p for p in tmp_path.rglob("*") if p.is_file()] == [path]
+
+
+def test_where_a_base_lies_is_no_other_setting(tmp_path):
+    """The same base under another path; what it is, its fingerprint says."""
+    prints = {"base_model": "abc"}
+    first = Run.open(tmp_path, **opening({"base_run": "output/x"}, prints))
+    files.write_csv(tmp_path / "logs/history.csv", [{"step": 1}])
+    again = Run.open(tmp_path, **opening({"base_run": "/home/me/output/x"}, prints))
+    assert first.mark == again.mark
+    with pytest.raises(RunError, match="base_model: 'abc' there, 'xyz' now"):
+        Run.open(tmp_path, **opening({"base_run": "output/x"}, {"base_model": "xyz"}))
+
+
+@pytest.mark.parametrize("parts", [["../../etc"], ["/etc"], ["a/b"], [".."], [""], "member0", [1]])
+def test_parts_lie_within_the_folder(tmp_path, parts):
+    Run.open(tmp_path, **opening({"parts": []}))
+    config = files.read_json(tmp_path / "config.json")
+    config["settings"]["parts"] = parts
+    files.write_json(tmp_path / "config.json", config)
+    with pytest.raises(RunError, match="config.json: parts must be names of folders"):
+        Run.load(tmp_path)
+
+
+@pytest.mark.parametrize("roles", [None, [], {"training": None}, {"training": {"names": [1]}}])
+def test_damaged_roles_are_named(tmp_path, roles):
+    Run.open(tmp_path, **opening({}))
+    config = files.read_json(tmp_path / "config.json")
+    files.write_json(tmp_path / "config.json", config | {"roles": roles})
+    with pytest.raises(RunError, match="config.json: its roles are damaged"):
+        Run.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "content, message",
+    [
+        (b"[" * 100_000, "cannot be read as JSON"),
+        (b"\xff\xfe", "cannot be read as JSON"),
+        (b"1" * 5000, "cannot be read as JSON"),
+    ],
+)
+def test_damaged_json_is_named(tmp_path, content, message):
+    (tmp_path / "config.json").write_bytes(content)
+    with pytest.raises(RunError, match=f"config.json {message}"):
+        Run.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "content", [b"a,b\n1\n", b"a,b\n1,2,3\n", b"a\n" + b"x" * 200_000 + b"\n", b"a\n\xff\n"]
+)
+def test_damaged_tables_are_named(tmp_path, content):
+    (tmp_path / "a.csv").write_bytes(content)
+    with pytest.raises(RunError, match="a.csv cannot be read as CSV"):
+        files.read_csv(tmp_path / "a.csv")
+
+
+@pytest.mark.parametrize("module", ["classifier_ood.train", "classifier_ood.train_leave_out"])
+def test_a_name_is_no_path(module):
+    done = command(module, "--name=../..")
+    assert done.returncode != 0 and "--name=../..: must be a plain name" in done.stderr

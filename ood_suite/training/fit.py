@@ -75,7 +75,10 @@ class History:
         """What the file says up to `step`; later rows belong to a part that will be trained
         again.
         """
-        return cls(path, [row for row in read_csv(path) if int(row["step"]) <= step])
+        rows = read_csv(path)
+        if not all(row.get("step", "").isdecimal() for row in rows):
+            raise RunError(f"{path} is damaged: every row must have a step. Put back a whole one.")
+        return cls(path, [row for row in rows if int(row["step"]) <= step])
 
     def add(self, row):
         self.rows.append(row)
@@ -205,6 +208,7 @@ def save(model, run, step):
     arrays = {
         name: keras.ops.convert_to_numpy(variable) for name, variable in _state(model).items()
     }
+    arrays["settings"] = np.array(run.mark)
     folder = run.folder / "checkpoints"
     with atomic_path(folder / f"step_{step:08d}.npz") as temporary, open(temporary, "wb") as file:
         np.savez(file, **arrays)
@@ -224,12 +228,19 @@ def restore(model, run):
         arrays = load_npz(path)
     except ValueError as error:
         raise RunError(
-            f"The checkpoint {path} is damaged ({error}). Delete it: the run then continues from "
-            f"{found[-2].name if len(found) > 1 else 'its beginning'}."
+            f"The checkpoint {path} is damaged ({error}). Move it away: the run then continues "
+            f"from {found[-2].name if len(found) > 1 else 'its beginning'}."
         ) from error
+    if str(arrays.pop("settings", run.mark)) != run.mark:  # version 0.1 wrote none
+        raise RunError(
+            f"The checkpoint {path} was made with other settings or data than {run.folder}'s "
+            "config.json says. Put back the one that belongs to it, or choose another --out_dir."
+        )
     state = _state(model)
     wrong = sorted(set(state) ^ set(arrays)) or [
-        name for name in state if tuple(state[name].shape) != arrays[name].shape
+        name
+        for name in state
+        if tuple(state[name].shape) != arrays[name].shape or arrays[name].dtype.kind not in "biufV"
     ]
     if wrong:
         raise RunError(
@@ -238,7 +249,7 @@ def restore(model, run):
         )
     for name, variable in state.items():
         variable.assign(arrays[name])
-    step = int(re.fullmatch(r"step_(\d+)", path.stem)[1])
+    step = int(path.stem.removeprefix("step_"))
     logging.info("Continuing from %s.", path)
     return step
 
@@ -251,7 +262,8 @@ def _not_finite(what, step):
 
 
 def _checkpoints(folder):
-    return sorted(pathlib.Path(folder).glob("step_*.npz"))
+    paths = pathlib.Path(folder).glob("step_*.npz")
+    return sorted(path for path in paths if re.fullmatch(r"step_\d{1,12}", path.stem))
 
 
 class _RawWeights(keras.callbacks.Callback):

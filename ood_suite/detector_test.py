@@ -1,0 +1,61 @@
+"""Files of detectors: what is read is checked, whatever a file says of itself."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+
+from ood_suite import scores
+from ood_suite.detector import Detector
+from ood_suite.files import load_npz
+from ood_suite.outputs import Outputs
+
+
+@pytest.fixture
+def changed(tmp_path, rng):
+    """A function that saves a detector whose description is changed, and returns its path."""
+    path = tmp_path / "detector.npz"
+
+    def change(score="energy", **settings):
+        logits = rng.normal(size=(60, 3))
+        held_out = Outputs(logits=logits, features=logits, labels=np.arange(60) % 3)
+        Detector(score).fit(held_out, held_out).save(path)
+        arrays = load_npz(path)
+        text = json.dumps(json.loads(str(arrays["detector"])) | settings)
+        np.savez(path, **arrays | {"detector": np.array(text)})
+        return path
+
+    return change
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"name": 3}, {"name": "none"}, {"acceptance": 0.0}, {"acceptance": "0.9"},
+        {"acceptance": 7.0}, {"threshold": math.inf}, {"threshold": None}, {"parameters": []},
+        {"source": None}, {"parameters": {"temperature": "hot"}},
+        {"parameters": {"temperature": [1, 2]}}, {"parameters": {"temperature": math.nan}},
+        {"parameters": {"temperature": True}}, {"parameters": {"temperature": {"a": 1}}},
+        {"parameters": {"nothing": 1.0}},
+    ],
+)  # fmt: skip
+def test_a_damaged_description_is_named(changed, settings):
+    with pytest.raises(ValueError, match="detector.npz"):
+        Detector.load(changed(**settings))
+
+
+def test_a_parameter_is_whole_where_its_default_is(changed):
+    assert Detector.load(changed("knn", parameters={"k": 3})).parameters == {"k": 3}
+    with pytest.raises(ValueError, match="`k` must be like 50. Received: '2.5'"):
+        Detector.load(changed("knn", parameters={"k": 2.5}))
+
+
+@pytest.mark.parametrize("name", scores.SCORES)
+def test_every_value_of_a_grid_is_accepted(name):
+    """No check of a file refuses what tuning may have chosen."""
+    from ood_suite.detector import _check_parameters
+
+    entry = scores.get(name)
+    for parameters in [entry.parameters, *entry.settings]:
+        _check_parameters(entry.parameters, parameters)
