@@ -122,7 +122,10 @@ SHAPERS = {
     ),
     "vra": Score(
         activations.VRA, _SHAPED, ("features", "head_kernel"),
-        grid={"low_percentile": (5.0, 30.0, 60.0), "high_percentile": (90.0, 95.0, 99.0)},
+        grid={
+            "low_percentile": (5.0, 30.0, 60.0), "high_percentile": (90.0, 95.0, 99.0),
+            "per_feature": (True, False),
+        },
     ),
 }  # fmt: skip
 
