@@ -187,6 +187,11 @@ class FineTuning:
     m_out: float = setting(-7.0, "Energy that outliers should stay above.")
     pool_size: int = setting(400_000, "Images that POEM looks at before each epoch.", at_least=1)
     warm_up: int = setting(5, "Epochs of DOE with plain outlier exposure.", at_least=0)
+    doe_direction: str = setting(
+        "ascent",
+        "DOE's search: the paper's, or the released codes'.",
+        choices=("ascent", "descent"),
+    )
     steps_per_epoch: int = setting(
         0, "Steps that count as an epoch; 0: a pass over the data.", at_least=0
     )

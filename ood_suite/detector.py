@@ -77,7 +77,9 @@ class Detector:
         before = copy.copy(self.learner)
         learned = self._fit_to_held_out(self.learner, held_out, validation_ood)
         self._fitted = True
-        if learned and len(held_out) > 1:
+        if hasattr(self.learner, "unseen_"):
+            values = self.learner.unseen_
+        elif learned and len(held_out) > 1:
             values = self._unseen(before, held_out, validation_ood)
         else:
             values = self.score(held_out)
@@ -112,6 +114,9 @@ class Detector:
             learned = True
         if getattr(learner, "judge_needs", ()) and learner.judge_on == "held_out":
             learner.fit_judge(*held_out.require(self._judge_needs(), self.name))
+            learned = True
+        if hasattr(learner, "fit_held_out"):
+            learner.fit_held_out(*held_out.require(self.entry.needs, self.name))
             learned = True
         if hasattr(learner, "fit_validation"):
             if validation_ood is None:

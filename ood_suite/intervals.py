@@ -128,6 +128,7 @@ def bootstrap_intervals(id_scores, ood_scores, level=0.95, resamples=1000, seed=
     """
     counts = Counts.of(id_scores, ood_scores)
     sizes = int(counts.id.sum()), int(counts.ood.sum())
+    fixed = _fixed_variance(counts)
     rng = np.random.default_rng(seed)
     names = [name for name in metrics.METRICS if name != "auroc"]
     values = np.array([metrics.METRICS[name](counts) for name in names])
@@ -145,13 +146,25 @@ def bootstrap_intervals(id_scores, ood_scores, level=0.95, resamples=1000, seed=
         draws[:, rows] = [metrics.METRICS[name](resampled) for name in names]
     draws += shift[:, None]
     found = {
-        name: _interval(name, value, drawn, sizes, level)
+        name: _interval(name, value, drawn, sizes, fixed, level)
         for name, value, drawn in zip(names, values, draws, strict=True)
     }
     return {"auroc": auroc_interval(id_scores, ood_scores, level)} | found
 
 
-def _interval(name, value, drawn, sizes, level):
+def _fixed_variance(counts):
+    """That of the detection error at the best threshold, if it were known."""
+    missed, rejected = np.cumsum(counts.ood), counts.id.sum() - np.cumsum(counts.id)
+    best = np.argmin(missed / counts.ood.sum() + rejected / counts.id.sum())
+    variance = 0.0
+    for errors, part in ((missed, counts.ood), (rejected, counts.id)):
+        count = part.sum()
+        share = (errors[best] + 1.0) / (count + 2.0)  # none seen is not none at all
+        variance += share * (1.0 - share) / count / 4.0
+    return float(variance)
+
+
+def _interval(name, value, drawn, sizes, fixed, level):
     """(low, high) of a metric from its resampled values, see bootstrap_intervals."""
     if value in (0.0, 1.0) and (drawn == value).all():
         slack = _slack(min(sizes), level)
@@ -160,7 +173,9 @@ def _interval(name, value, drawn, sizes, level):
         low, high = _on_the_logit_scale(value, drawn, sizes, level)
     elif name == "detection_error":
         share = float(np.clip(2.0 * value - drawn.mean(), 0.0, 0.5))
-        low, high = _wilson(share, drawn.var(), 4.0 / sum(1.0 / n for n in sizes), level)
+        # Which class the errors are of is uncertain too: half of what two equal shares would give.
+        equal = share * (1.0 - share) * sum(1.0 / n for n in sizes) / 4.0
+        low, high = _wilson(share, max(drawn.var(), (fixed + equal) / 2.0), level)
         high = min(high, 0.5)
     else:
         low, high = np.quantile(drawn, [(1.0 - level) / 2, (1.0 + level) / 2])
@@ -177,15 +192,12 @@ def _on_the_logit_scale(value, drawn, sizes, level):
     return special.expit(logits[-1] - reach), special.expit(logits[-1] + reach)
 
 
-def _wilson(share, variance, largest, level):
-    """Wilson's interval of a share, for as many trials as would give it that variance, at most the
-    `largest`.
-    """
+def _wilson(share, variance, level):
+    """Wilson's interval of a share, for as many trials as would give it that variance."""
     z = stats.norm.ppf((1.0 + level) / 2)
-    own = share * (1.0 - share)
-    size = own / max(variance, own / largest) if own > 0.0 else largest
+    size = max(share * (1.0 - share) / variance, 1.0)
     centre = (share + z**2 / (2 * size)) / (1 + z**2 / size)
-    reach = z / (1 + z**2 / size) * np.sqrt(own / size + z**2 / (4 * size**2))
+    reach = z / (1 + z**2 / size) * np.sqrt(share * (1.0 - share) / size + (z / (2 * size)) ** 2)
     return centre - reach, centre + reach
 
 

@@ -12,13 +12,32 @@ CHUNK_BYTES = 2**24  # of float64 rows at a time
 COLUMN_BYTES = 2**27  # of whole float32 columns at a time
 
 
+class UnitRows:
+    """A matrix whose rows are divided by their Euclidean length when they are asked for, so that
+    nothing is copied. A row of zeros stays one.
+    """
+
+    ndim, dtype = 2, np.dtype(np.float64)
+
+    def __init__(self, name, values):
+        self.values = matrix(name, values, what="features")
+        self.shape, self.size = self.values.shape, self.values.size
+
+    def __len__(self):
+        return len(self.values)
+
+    def __getitem__(self, rows):
+        found = np.asarray(self.values[rows], np.float64)
+        return found / np.maximum(np.linalg.norm(found, axis=1, keepdims=True), 1e-12)
+
+
 def matrix(name, values, width=None, what="columns"):
     """`values` (n, k) as it came, as an array; ValueError for another shape.
 
     Args:
         width: the k that was seen at fit.
     """
-    values = np.asanyarray(values)
+    values = values if isinstance(values, UnitRows) else np.asanyarray(values)
     if values.ndim != 2 or values.shape[1] == 0 or values.dtype.kind not in "fiu":
         raise ValueError(
             f"`{name}` must be numbers of shape (n, {what}). Received: {values.dtype}, "
