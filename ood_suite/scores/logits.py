@@ -19,6 +19,9 @@ def msp(logits: Array) -> Array:
     Computed as the sum of the other probabilities: -max_c softmax(z)_c, as other libraries give it,
     is -1 in float64 for all logits that lead by more than 37, and their order is lost.
 
+    Fails: on far OOD that the network is sure of; networks are surest where logits are large, and
+        the softmax hides by how much.
+
     Reference: Hendrycks, Gimpel, "A Baseline for Detecting Misclassified and Out-of-Distribution
         Examples in Neural Networks", ICLR 2017.
 
@@ -32,6 +35,8 @@ def msp(logits: Array) -> Array:
 
 def max_logit(logits: Array) -> Array:
     """-max_c z_c.
+
+    Fails: as msp does on confident mistakes; logits of few classes say less than of many.
 
     Reference: Hendrycks et al., "Scaling Out-of-Distribution Detection for Real-World Settings",
         ICML 2022, section 3.
@@ -47,6 +52,10 @@ def energy(logits: Array, temperature: float = 1.0) -> Array:
 
     Args:
         temperature: T > 0.
+
+    Defaults: 1, the paper's section 3.2: larger ones were worse there.
+
+    Fails: where OOD inputs have large features, whose logits are large too.
 
     Reference: Liu et al., "Energy-based Out-of-distribution Detection", NeurIPS 2020, equation 4.
 
@@ -83,6 +92,10 @@ def gen(logits: Array, gamma: float = 0.1, top: int = 100) -> Array:
 
     Args:
         gamma: in (0, 1). top: M, classes that count; all if there are fewer.
+
+    Defaults: the paper's for ImageNet, 0.1 and 100 of 1000 classes, which OpenOOD has too.
+
+    Fails: on networks whose small probabilities are noise, as after label smoothing.
 
     Reference: Liu, Lochman, Zach, "GEN: Pushing the Limits of Softmax-Based Out-of-Distribution
         Detection", CVPR 2023, equation 4.
@@ -151,6 +164,9 @@ class KLMatching(Learner):
 
     Classes that are never predicted there have no template. log d_k is clipped at log(1e-300).
 
+    Fails: with few held-out examples per class, whose templates are those examples. (Its threshold
+        comes from examples that made no template, see Detector.fit.)
+
     Attributes:
         log_templates_: float64 (templates, classes).
 
@@ -197,6 +213,10 @@ class OpenMax(Learner):
     Args:
         tail: number of largest distances per class that the Weibull distribution describes.
         alpha: number of top classes that are revised, at most all.
+
+    Defaults: tail 20 as OSDN; alpha 3 as OpenOOD, where OSDN takes 10 of ImageNet's 1000 classes.
+
+    Fails: on networks with few wrong or distant training examples, whose tails say nothing.
 
     Attributes:
         means_: float64 (classes, classes), the mean logits of correctly classified examples.

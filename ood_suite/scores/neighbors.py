@@ -90,8 +90,11 @@ class KNN(Learner):
     OpenOOD and oodeel give the square of it.
 
     Args:
-        k: in 1..number of training examples. The paper takes 50 on CIFAR-10, 200 on CIFAR-100, and
-            1000 on ImageNet.
+        k: in 1..number of training examples.
+
+    Defaults: 50, the paper's for CIFAR-10; it takes 200 on CIFAR-100 and 1000 on ImageNet.
+
+    Fails: with fewer than about k training examples of a class; costs a pass over all of them.
 
     Attributes:
         bank_: (m, d) the training features themselves, not a copy. norms_: float64 (m,).
@@ -126,7 +129,11 @@ class NNGuide(Learner):
     of the logits.
 
     Args:
-        k: neighbours that guide. The paper takes 10 on CIFAR, and 10 of 1% of ImageNet.
+        k: neighbours that guide.
+
+    Defaults: 10, the paper's on CIFAR, and of 1% of ImageNet.
+
+    Fails: as the energy does, which it multiplies; negative energies turn its order round.
 
     Attributes:
         bank_: (m, d) the training features themselves. norms_, energies_: float64 (m,).
@@ -190,7 +197,7 @@ class Relation(Learner):
         self.bank_, self.norms_ = _bank(features, 1)
         logits = checks.matrix("logits", logits, what="classes")
         checks.same_length(features, logits)
-        self.probabilities_ = np.empty(logits.shape, np.float32)
+        self.probabilities_: Array = np.empty(logits.shape, np.float32)
         for part, rows in checks.chunks("logits", logits):
             self.probabilities_[part] = softmax(rows, axis=1)
         return self

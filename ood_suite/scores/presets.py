@@ -11,7 +11,7 @@ PRESETS = {
         "himplos": {"mask_percentile": 60.0, "clip": 1.6},  # the HIMPLoS README
         "knn": {"k": 50},  # the KNN paper, section 4.1
         "line": {"activation_percentile": 90.0, "weight_percentile": 90.0},  # the LINe code
-        # The constant of the DICE, LINe and HIMPLoS codes for this network; see ReAct.
+        # HIMPLoS's clip for this network; see ReAct.
         "react+energy": {"react.threshold": 1.6},
         "vra+energy": {"vra.low_percentile": 60.0, "vra.high_percentile": 90.0},  # VRA's quick_ood
     },
@@ -28,7 +28,7 @@ PRESETS = {
         "himplos": {"mask_percentile": 30.0, "clip": 0.8},
         "knn": {"k": 1000},
         "line": {"activation_percentile": 10.0, "weight_percentile": 10.0},
-        "nci": {"alpha": 0.0001},  # the NCI code, which searches around it
+        "nci": {"alpha": 0.0001},  # OpenOOD, which searches up to 0.1
         "openmax": {"alpha": 10},  # OSDN's; OpenOOD has 3
         "react+energy": {"react.percentile": 90.0},  # the ReAct paper, section 4.2
     },

@@ -18,8 +18,11 @@ class Residual(Learner):
     eigenvalues.
 
     Args:
-        dimension: D, of the principal subspace; 0 for the authors' choice: 1000 from 2048 features
-            on, 512 from 768 on, else half of them.
+        dimension: D, of the principal subspace; 0 for the authors' choice.
+
+    Defaults: 1000 from 2048 features on, 512 from 768 on, else half of them, as the authors.
+
+    Fails: where ID features vary in all directions, and where OOD differs within the subspace.
 
     Attributes:
         origin_: float64 (d,). residual_: float64 (d, d - D).
@@ -83,6 +86,10 @@ class Vim(Learner):
 
     Args:
         dimension: as of Residual.
+
+    Defaults: as of Residual.
+
+    Fails: as Residual does; its share of the sum is set by training means alone.
 
     Attributes:
         space_: a fitted Residual. alpha_: float64.
