@@ -31,6 +31,7 @@ from ood_suite.scores import (
     neighbors,
     prototypes,
     subspace,
+    weiper,
 )  # fmt: skip
 from ood_suite.scores.presets import PRESETS as PRESETS
 
@@ -263,6 +264,10 @@ SCORES = {
     "vim": Score(
         subspace.Vim, ("features", "logits"), ("features", "logits", *_HEAD),
         grid={"dimension": (0, 16, 32, 64, 128, 256, 512, 1000)},
+    ),
+    "weiper": Score(
+        weiper.WeiPer, ("features",), ("features", *_HEAD),
+        grid={"logits_weight": (0.1, 1.0, 5.0), "msp_weight": (0.1, 1.0, 5.0)},
     ),
 }  # fmt: skip
 # What "all" stands for: the catalogue, each shaper before the energy, and one fusion.

@@ -6,7 +6,7 @@ from scipy.special import logsumexp
 
 from ood_suite.detector import Detector
 from ood_suite.outputs import Outputs
-from ood_suite.scores import activations, checks, get
+from ood_suite.scores import activations, checks, get, kernels
 from ood_suite.scores.scores_test import fitted, outputs
 
 
@@ -220,3 +220,65 @@ def test_what_cannot_be_fused_is_refused(tmp_path):
     fused.fit(outputs(0), outputs(2, 100)).save(tmp_path / "fused.npz")
     again = Detector.load(tmp_path / "fused.npz")
     np.testing.assert_array_equal(again.score(outputs(1)), fused.score(outputs(1)))
+
+
+def test_cop_and_corp_give_what_their_authors_code_gives(monkeypatch):
+    """Frozen: the NumPy lines of CoP_CoRP_c10.py (fanghenshaometeor/ood-kernel-pca, commit 5f24c69)
+    on these arrays in float32, with 0.85 and with 0.8, gamma 2, M 16 and np.random.seed(0).
+    """
+
+    def array(count, offset):
+        i = np.arange(count * 6).reshape(count, 6) + offset
+        return np.abs(np.sin(1.7 * i) + 0.3 * np.cos(0.37 * i)).astype(np.float32)
+
+    found = get("cop").make().fit(array(40, 0)).score(array(5, 1000))
+    theirs = [0.11577334, 0.01945711, 0.04343962, 0.07219274, 0.00274006]
+    np.testing.assert_allclose(found, theirs, atol=2e-6)
+
+    def draw(self, width):
+        random = np.random.RandomState(0)
+        self.frequencies_ = 2.0 * random.normal(size=(16, width))
+        self.phases_ = 2.0 * np.pi * random.rand(16)
+
+    monkeypatch.setattr(kernels.CoRP, "_draw", draw)
+    found = get("corp").make({"components": 16}).fit(array(40, 0)).score(array(5, 1000))
+    theirs = [0.1782557, 0.29100513, 0.29107647, 0.19394547, 0.12977881]
+    np.testing.assert_allclose(found, theirs, atol=1e-5)
+
+
+def test_weiper_literally():
+    training, test = outputs(2, 100), outputs(1)
+    parameters = {
+        "distance": 1.5, "repeats": 3, "bins": 8, "smoothing": 4, "logits_weight": 0.5,
+        "msp_weight": 2.0,
+    }  # fmt: skip
+    detector = fitted("weiper", parameters)
+    heads = detector.learner.kernel_.reshape(12, 3, 5)
+    for r in range(3):
+        for c in range(5):
+            away = np.linalg.norm(heads[:, r, c] - test.head_kernel[:, c])
+            assert away == pytest.approx(1.5 * np.linalg.norm(test.head_kernel[:, c]))
+
+    def spaces(x):
+        logits = [x @ heads[:, r] + test.head_bias for r in range(3)]
+        return x, np.concatenate(logits), logits
+
+    def histogram(values, low, high):
+        return np.histogram(values, 8, (low, high))[0] / len(values)
+
+    known = [spaces(x) for x in training.features]
+    expected = np.zeros(60)
+    for space, (floor, weight) in enumerate(((0.01, 1.0), (0.025, 0.5))):
+        low, high = (f([f(k[space]) for k in known]) for f in (np.min, np.max))
+        mean = np.mean([histogram(k[space], low, high) for k in known], axis=0) + floor
+        mean /= mean.sum()
+        for i, x in enumerate(test.features):
+            own = histogram(spaces(x)[space], low, high)
+            around = [own[[min(max(b + s, 0), 7) for s in (-1, 0, 1, 2)]].mean() for b in range(8)]
+            q = np.array(around) + floor
+            q /= q.sum()
+            divergence = (mean * np.log(mean / q)).sum() + (q * np.log(q / mean)).sum()
+            expected[i] += weight * divergence
+    for i, x in enumerate(test.features):
+        expected[i] -= 2.0 * np.mean([softmax(z).max() for z in spaces(x)[2]])
+    np.testing.assert_allclose(detector.score(test), expected, rtol=1e-8)

@@ -18,7 +18,7 @@ OTHER = {
     "clip_percentile": 70.0, "epsilon": 0.002, "gamma": 0.5, "high_percentile": 80.0, "k": 3,
     "low_percentile": 20.0, "mask_percentile": 20.0, "percentile": 40.0, "smooth": False,
     "tail": 5, "threshold": 0.3, "temperature": 5.0, "top": 2, "weight_percentile": 60.0,
-    "components": 64, "seed": 1, "explained": 0.5, "normalize": True, "with_logit": False,
+    "distance": 1.0, "repeats": 5, "bins": 50, "smoothing": 4, "components": 64, "seed": 1, "explained": 0.5, "normalize": True, "with_logit": False,
     "power": 2.0, "least": 0.2,
     "members": 1, "rule": "cross_entropy", "terms": "entropy",
 }  # fmt: skip
