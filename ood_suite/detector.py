@@ -211,7 +211,7 @@ class Detector:
 
 def _rows(outputs, rows):
     """Outputs of some of the examples, head and all."""
-    found = {}
+    found: dict[str, Any] = {}
     for name, array in outputs.arrays().items():
         field, _, key = name.partition("/")
         if key:

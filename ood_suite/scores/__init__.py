@@ -164,6 +164,10 @@ SCORES = {
     "cadref": Score(
         collapse.CADRef, ("features", "logits", "head_kernel"), ("features", "logits")
     ),
+    "class_residual": Score(
+        subspace.ClassResidual, ("features",), ("features", "labels"),
+        grid={"dimension": (0, 16, 32, 64, 128, 256)},
+    ),
     "cop": Score(
         kernels.CoP, ("features",), ("features",),
         grid={"explained": (0.5, 0.7, 0.85, 0.95, 0.99)},

@@ -282,3 +282,16 @@ def test_weiper_literally():
     for i, x in enumerate(test.features):
         expected[i] -= 2.0 * np.mean([softmax(z).max() for z in spaces(x)[2]])
     np.testing.assert_allclose(detector.score(test), expected, rtol=1e-8)
+
+
+def test_class_residual_literally():
+    training, test = outputs(2, 100), outputs(1)
+    expected = np.full(60, np.inf)
+    for c in range(5):
+        x = training.features[training.labels == c]
+        vectors, _, _ = np.linalg.svd((x - x.mean(0)).T, full_matrices=True)
+        inside = vectors[:, :4] @ vectors[:, :4].T  # the projector on the principal subspace
+        away = test.features - x.mean(0)
+        expected = np.minimum(expected, np.linalg.norm(away - away @ inside, axis=1))
+    found = fitted("class_residual", {"dimension": 4}).score(test)
+    np.testing.assert_allclose(found, expected, rtol=1e-8)
