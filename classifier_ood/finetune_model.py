@@ -39,7 +39,7 @@ class FineTuneModel(ClassifierModel):
             self.weight = OUTLIER_WEIGHTS[self.method]
         if self.method == "doe":
             self.implicit_outliers = ImplicitOutliers(
-                network, warm_up, seed + 1, settings.doe_direction
+                network, warm_up, seed + 1, settings.doe_direction or "ascent"
             )
         self.running_mean = self.add_weight((), "zeros", name="running_mean", trainable=False)
         self.running_weight = self.add_weight((), "zeros", name="running_weight", trainable=False)
