@@ -162,6 +162,11 @@ class FineTuning:
     m_out: float = setting(-7.0, "Energy that outliers should stay above.")
     pool_size: int = setting(400_000, "Images that POEM looks at before each epoch.", at_least=1)
     warm_up: int = setting(5, "Epochs of DOE with plain outlier exposure.", at_least=0)
+    doe_direction: str | None = setting(
+        None,
+        "DOE's search; if not given: ascent, the paper's. The released codes descend.",
+        choices=("ascent", "descent"),
+    )
     steps_per_epoch: int = setting(0, "Steps of an epoch; 0: a pass over the data.", at_least=0)
     epochs: int = _same("epochs", 100)
     batch_size: int = _same("batch_size", 256)

@@ -11,6 +11,7 @@ from ood_suite.training import backend
 
 STRENGTHS = (1e-1, 1e-2, 1e-3, 1e-4)  # gamma, drawn for each step
 SEARCH_RATE, SEARCH_MOMENTUM, SEARCH_DECAY, SEARCH_CLIP = 1.0, 0.9, 1e-4, 1.0
+DIRECTIONS = ("ascent", "descent")
 FORGETTING = 0.6  # share of the old direction in the new one
 
 
@@ -20,27 +21,38 @@ class ImplicitOutliers(keras.layers.Layer):
 
     For each kernel W of the network, in each step after the warm-up:
 
-    1. a copy without dropout climbs one step of SGD on sensitivity_to_scale(logits of outliers);
+    1. a copy without dropout takes one step of SGD on sensitivity_to_scale(logits of outliers),
+       uphill or, with direction="descent", downhill;
     2. new = |W| * change / |change|, the Frobenius norms over the whole kernel;
     3. direction = 0.6 * direction + 0.4 * new (the first time: new);
     4. gamma is drawn from STRENGTHS.
 
-    Where the released code differs, by mistake as we see it: it descends in 1, where the paper
-    searches the worst case; it clips the gradient of the network there and not that of the copy; it
-    takes two SGD steps per batch (on the outliers at the changed weights, on ID data at the old
-    ones) that share a momentum, where this term and the ID loss make one; it stops when an
-    interrupted training continues, because the direction is not saved: here it is a weight.
+    Uphill is the paper's min-max wording, and the default. The released codes (the authors' and
+    Unleashing Mask's copy of it) step downhill, towards outliers that the network is least
+    sensitive to: the published numbers come from there, and direction="descent" makes them so.
+
+    Other differences of the codes: the authors' proxy has neither momentum nor weight decay (those
+    here are of Unleashing Mask's copy). That copy clips the gradient of the network in 1 and not
+    that of the copy of the weights; it takes two SGD steps per batch (on the outliers at the
+    changed weights, on ID data at the old ones) that share a momentum, where this term and the ID
+    loss make one; it stops when an interrupted training continues, because the direction is not
+    saved: here it is a weight.
 
     Args:
         network: keras.Model with "logits", which is in training.
-        warm_up: steps. seed: of gamma.
+        warm_up: steps. seed: of gamma. direction: one of DIRECTIONS.
 
     Reference: Wang et al., "Out-of-distribution Detection with Implicit Outlier Transformation",
         ICLR 2023.
     """
 
-    def __init__(self, network, warm_up, seed, **kwargs):
+    def __init__(self, network, warm_up, seed, direction="ascent", **kwargs):
         super().__init__(**kwargs)
+        if direction not in DIRECTIONS:
+            raise ValueError(
+                f"`direction` must be one of {', '.join(DIRECTIONS)}. Received: {direction!r}."
+            )
+        self.uphill = 1.0 if direction == "ascent" else -1.0
         copy = without_dropout(network)
         self._networks = lambda: (network, copy)  # not layers of this one
         self.warm_up = warm_up
@@ -98,7 +110,7 @@ class ImplicitOutliers(keras.layers.Layer):
         directions, velocities = [], []
         is_first = ops.equal(self.step, self.warm_up)
         for place, i in enumerate(self.kernels):
-            step = SEARCH_DECAY * values[i] - clip * gradients[i]  # minus: uphill
+            step = SEARCH_DECAY * values[i] - self.uphill * clip * gradients[i]
             velocity = SEARCH_MOMENTUM * self.velocities[place] + step
             change = -SEARCH_RATE * velocity
             new = _norm(values[i]) / (_norm(change) + 1e-20) * change

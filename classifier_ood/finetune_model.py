@@ -38,7 +38,9 @@ class FineTuneModel(ClassifierModel):
         if self.method and self.weight is None:
             self.weight = OUTLIER_WEIGHTS[self.method]
         if self.method == "doe":
-            self.implicit_outliers = ImplicitOutliers(network, warm_up, seed + 1)
+            self.implicit_outliers = ImplicitOutliers(
+                network, warm_up, seed + 1, settings.doe_direction or "ascent"
+            )
         self.running_mean = self.add_weight((), "zeros", name="running_mean", trainable=False)
         self.running_weight = self.add_weight((), "zeros", name="running_weight", trainable=False)
         self.only_in_training = [keras.metrics.Mean("cross_entropy"), keras.metrics.Mean("ascent")]

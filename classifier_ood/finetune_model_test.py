@@ -100,7 +100,8 @@ def test_outliers_have_a_term_of_their_own(images, method, weight):
     assert logs["accuracy"] == pytest.approx(np.mean(seen[:8].argmax(1) == labels[:8]))
 
 
-def test_doe_is_its_formula(rng):
+@pytest.mark.parametrize("towards", ("ascent", "descent"))
+def test_doe_is_its_formula(rng, towards):
     """Two steps after a step of warm-up, on a linear network, rewritten in NumPy with gradients by
     differences.
     """
@@ -110,7 +111,7 @@ def test_doe_is_its_formula(rng):
     dense = keras.layers.Dense(3)
     network = keras.Model(inputs, {"features": inputs, "logits": dense(inputs)})
     dense.set_weights([kernel, bias])
-    layer = doe.ImplicitOutliers(network, warm_up=1, seed=0)
+    layer = doe.ImplicitOutliers(network, warm_up=1, seed=0, direction=towards)
 
     def uniform_loss(kernel):
         z = x[2:].astype(np.float64) @ kernel + bias
@@ -136,7 +137,7 @@ def test_doe_is_its_formula(rng):
     assert not np.any(np.asarray(layer.directions[0]))
     climb, slope = gradients()
     norm = np.sqrt((climb**2).sum() + (slope**2).sum())
-    climb *= min(1.0, 1.0 / norm)
+    climb *= min(1.0, 1.0 / norm) * (1.0 if towards == "ascent" else -1.0)
     velocity = direction = 0.0
     for step in range(2):
         loss = float(layer(x, logits=logits, first=2))
@@ -148,7 +149,8 @@ def test_doe_is_its_formula(rng):
             uniform_loss(kernel + gamma * direction) for gamma in (1e-1, 1e-2, 1e-3, 1e-4)
         ]
         assert np.min(np.abs(np.array(candidates) - loss)) < 1e-4
-        assert sensitivity(kernel + 0.01 * direction, bias) > sensitivity(kernel, bias)  # uphill
+        moved = sensitivity(kernel + 0.01 * direction, bias) - sensitivity(kernel, bias)
+        assert (moved > 0.0) == (towards == "ascent")
 
 
 def test_presets_are_those_of_the_released_configurations():

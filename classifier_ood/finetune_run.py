@@ -66,6 +66,7 @@ def _check_effects(settings):
         "m_out": has_margins,
         "pool_size": sampling(settings) == "poem",
         "warm_up": settings.oe_method == "doe",
+        "doe_direction": settings.oe_method == "doe",
     }
     default = FineTuning()
     for name, is_effective in effective.items():

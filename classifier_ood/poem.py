@@ -22,7 +22,7 @@ class Regression:
     A = Z^T Z / noise + I / weight_variance, mean = A^-1 Z^T y / noise,
     covariance = weight_variance * A^-1.
 
-    The factor in the covariance is that of the released code; Bayes' rule has A^-1 alone. A is
+    The factor in the covariance is that of the released codes; Bayes' rule has A^-1 alone. A is
     positive definite, so that no eigenvalues need mending. Sums are kept, not features.
 
     Args:
@@ -56,16 +56,17 @@ class Regression:
 class Poem:
     """Which outliers each epoch trains on; a choice is a file, so that it outlives a kill.
 
-    The released code's buffer of the last epochs overwrites only its first rows from the fifth
-    epoch on, so that the rest goes stale; here the last `buffer` epochs are made again from their
-    rows. ID images come as they are (the released code takes the crops of its first epoch), as many
-    as outliers are chosen.
+    The last `buffer` epochs are made again from their rows. (The authors' code keeps their features
+    in a ring; Unleashing Mask's copy of it overwrites only the first rows from the fifth epoch on,
+    so that the rest goes stale.) ID images come as they are (that copy takes the crops of its first
+    epoch), as many as outliers are chosen.
 
     Args:
         network: keras.Model with "features", in the state of the training.
         outliers: Outliers. id_images: uint8 (n, height, width, channels).
         folder: for outliers_<epoch>.npz. count: rows per epoch. pool_size: images that an epoch
-            looks at.
+            looks at. confidence: the regression's target, 3.9 in Unleashing Mask's copy, whose
+            numbers we compare with; the authors' own is 3.0.
     """
 
     def __init__(

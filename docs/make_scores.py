@@ -27,7 +27,8 @@ float64 (n,), and higher means more OOD. Symbols: x features, z logits, W and b 
 - **cost**: milliseconds per 1000 examples of 342 features and 10 classes, fitted to 40000, on two
   cores (fit in seconds), as `python benchmarks/scores.py` measured it in one run.
 - The parameters' defaults are in bold in their grid, which `python -m ood_suite.eval --tune`
-  searches on validation data.
+  searches on validation data; **defaults** says where they come from, **fails** where the score is
+  known to. What authors use on one benchmark is a preset, see the end of this page.
 
 """
 
@@ -37,7 +38,8 @@ def sections(catalogue, costs):
         doc = inspect.getdoc(entry.fn)
         yield f"### {name}\n"
         yield _paragraph(doc.split("\n\n")[0]) + "\n"
-        rest = [block for block in doc.split("\n\n")[1:] if _is_prose(block)]
+        blocks = doc.split("\n\n")[1:]
+        rest = [block for block in blocks if _is_prose(block)]
         yield from (_paragraph(block) + "\n" for block in rest)
         yield f"- needs: {_fields(entry.needs)}"
         if entry.learns:
@@ -48,6 +50,9 @@ def sections(catalogue, costs):
             values = values if default in values else [default, *values]
             shown = ", ".join(f"**{v}**" if v == default else f"{v}" for v in values)
             yield f"- `{parameter}`: {shown}"
+        for word in ("Defaults", "Fails"):
+            said = [b.split(":", 1)[1] for b in blocks if b.startswith(f"{word}:")]
+            yield from (f"- {word.lower()}: {_paragraph(text.strip())}" for text in said)
         cost = costs.get(name) or costs.get(f"{name}+energy")
         if cost:
             yield f"- cost: {cost['score_ms']:.3g} ms, fit {cost['fit_s']:.2g} s"
@@ -55,7 +60,9 @@ def sections(catalogue, costs):
 
 
 def _is_prose(block):
-    return not re.match(r"(Args|Attributes|Returns|Reference|Raises|>>>)", block.strip())
+    return not re.match(
+        r"(Args|Attributes|Defaults|Fails|Returns|Reference|Raises|>>>)", block.strip()
+    )
 
 
 def _paragraph(text):
@@ -91,6 +98,22 @@ def render():
         "cost is that of the shaper with the energy.\n"
     )
     lines += sections(scores.SHAPERS, costs)
+    lines.append("## Fusion\n")
+    lines.append(
+        f"Any scores that learn from training data alone are fused by their names: "
+        f"`{scores.FUSION}`, `react+energy&knn`. The cost is the sum of the members'.\n"
+    )
+    lines += sections({scores.FUSION: scores.get(scores.FUSION)}, costs)
+    lines.append("## Presets\n")
+    lines.append(
+        "`python -m ood_suite.eval --preset=NAME`; their sources: `ood_suite/scores/presets.py`.\n"
+    )
+    for preset, parameters in scores.PRESETS.items():
+        lines.append(f"- `{preset}`:")
+        for name, values in parameters.items():
+            shown = ", ".join(f"`{k}` {v:g}" for k, v in values.items())
+            lines.append(f"  - {name}: {shown}")
+    lines.append("")
     return "\n".join(lines)
 
 

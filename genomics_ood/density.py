@@ -39,7 +39,8 @@ class ReadDensity(keras.Model):
         kernel_size: of those.
         embedding_dim: width of a learned embedding of the bases (a linear map of one-hot, without
             bias); 0 feeds them one-hot.
-        layer_norm: normalise gates and state of the LSTM, or the input of each gated layer.
+        layer_norm: normalise gates and outgoing state of the LSTM (see LayerNormLSTMCell), or the
+            input of each gated layer.
         dropout_p: dropout of what enters the last layer, in [0, 1).
         reg_weight, reg_type: the penalty.
         mutation_rate: probability that a training base is replaced by another one, never by itself:
@@ -183,11 +184,14 @@ def _penalty(options):
 
 @keras.saving.register_keras_serializable("ood_suite")
 class LayerNormLSTMCell(layers.LSTMCell):
-    """LSTM cell with layer normalisation of each gate and of the new state.
+    """LSTM cell with layer normalisation of each gate and of the state that leaves it.
+
+    The state that is carried to the next step is not normalised, as in the paper's equations.
+    TensorFlow's LayerNormBasicLSTMCell (and so the likelihood ratio's reference code) carries the
+    normalised one.
 
     Reference: Ba, Kiros, Hinton, "Layer Normalization", 2016, supplement, equations 20 to 22, with
-        one normalisation of the summed inputs of each gate, as TensorFlow's LayerNormBasicLSTMCell
-        has it.
+        one normalisation of the summed inputs of each gate, as LayerNormBasicLSTMCell has it.
     """
 
     def build(self, input_shape):

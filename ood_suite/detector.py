@@ -7,6 +7,7 @@
 array([False,  True])
 """
 
+import copy
 import json
 import math
 import pathlib
@@ -17,9 +18,10 @@ import numpy as np
 
 from ood_suite import metrics, scores
 from ood_suite.files import atomic_path, load_npz, reading
-from ood_suite.outputs import Outputs
+from ood_suite.outputs import SHAPES, Outputs
 from ood_suite.scores.checks import class_labels
 
+FOLDS = 10  # of held-out data, for the threshold of a score that learns from them
 SOURCE = ("model_fingerprint", "features_layer")  # what must not change between fit and use
 # What a file says of a detector -> its type.
 SETTINGS = {
@@ -57,6 +59,9 @@ class Detector:
     ) -> "Detector":
         """Learns what the score learns, and the threshold.
 
+        A score that learns from the held-out data too fits them better than new data: its threshold
+        comes from scores of each tenth of them by a learner of the other nine.
+
         Args:
             held_out: Outputs of in-distribution examples that the model was not trained on: they
                 set the threshold.
@@ -68,32 +73,71 @@ class Detector:
         """
         self.learner = self.entry.make(self.parameters)
         self.source_ = {key: held_out.meta[key] for key in SOURCE if key in held_out.meta}
-        if self.entry.learns:
-            source = held_out if self.entry.fit_on == "held_out" else training
-            if source is None:
-                raise ValueError(
-                    f"{self.name} learns from training data: fit(held_out, training=Outputs)."
-                )
-            self._check_source(source)
-            if "labels" in self.entry.fit_needs and source.logits is not None:
-                (labels,) = source.require(("labels",), self.name)
-                class_labels(labels, len(source), source.logits.shape[1])
-            self.learner.fit(*source.require(self.entry.fit_needs, self.name))
-        if getattr(self.learner, "judge_needs", ()):
-            if training is None or self.learner.judge_on == "held_out":
-                source = held_out
-            else:
-                source = training
-            needs = list(self.entry.needs) + ["labels"] * ("labels" in self.learner.judge_needs)
-            self.learner.fit_judge(*source.require(needs, self.name))
-        if hasattr(self.learner, "fit_validation"):
+        self._fit_to_training(training)
+        before = copy.copy(self.learner)
+        learned = self._fit_to_held_out(self.learner, held_out, validation_ood)
+        self._fitted = True
+        if hasattr(self.learner, "unseen_"):
+            values = self.learner.unseen_
+        elif learned and len(held_out) > 1:
+            values = self._unseen(before, held_out, validation_ood)
+        else:
+            values = self.score(held_out)
+        self.threshold_ = metrics.threshold_at(values, self.acceptance)
+        return self
+
+    def _fit_to_training(self, training):
+        if not self.entry.learns or self.entry.fit_on == "held_out":
+            return
+        if training is None:
+            raise ValueError(
+                f"{self.name} learns from training data: fit(held_out, training=Outputs)."
+            )
+        self._check_source(training)
+        if "labels" in self.entry.fit_needs and training.logits is not None:
+            (labels,) = training.require(("labels",), self.name)
+            class_labels(labels, len(training), training.logits.shape[1])
+        self.learner.fit(*training.require(self.entry.fit_needs, self.name))
+        if getattr(self.learner, "judge_needs", ()) and self.learner.judge_on == "training":
+            self.learner.fit_judge(*training.require(self._judge_needs(), self.name))
+
+    def _judge_needs(self):
+        return [*self.entry.needs, *(["labels"] if "labels" in self.learner.judge_needs else [])]
+
+    def _fit_to_held_out(self, learner, held_out, validation_ood):
+        """Whether the learner learned anything from held-out data, which sets its attributes anew
+        and changes none in place.
+        """
+        learned = False
+        if self.entry.learns and self.entry.fit_on == "held_out":
+            learner.fit(*held_out.require(self.entry.fit_needs, self.name))
+            learned = True
+        if getattr(learner, "judge_needs", ()) and learner.judge_on == "held_out":
+            learner.fit_judge(*held_out.require(self._judge_needs(), self.name))
+            learned = True
+        if hasattr(learner, "fit_held_out"):
+            learner.fit_held_out(*held_out.require(self.entry.needs, self.name))
+            learned = True
+        if hasattr(learner, "fit_validation"):
             if validation_ood is None:
                 raise ValueError(f"{self.name} needs validation OOD data: fit(validation_ood=...).")
             pair = (held_out, validation_ood)
-            self.learner.fit_validation(*(o.require(self.entry.needs, self.name) for o in pair))
-        self._fitted = True
-        self.threshold_ = metrics.threshold_at(self.score(held_out), self.acceptance)
-        return self
+            learner.fit_validation(*(o.require(self.entry.needs, self.name) for o in pair))
+            learned = True
+        return learned
+
+    def _unseen(self, learner, held_out, validation_ood):
+        """float64 (n,): the score of each held-out example by a learner of other examples."""
+        count = len(held_out)
+        order = np.random.default_rng(0).permutation(count)  # files are often sorted by class
+        values = np.empty(count)
+        for fold in np.array_split(order, min(FOLDS, count)):
+            other = copy.copy(learner)
+            rest = np.setdiff1d(order, fold, assume_unique=True)
+            self._fit_to_held_out(other, _rows(held_out, rest), validation_ood)
+            arrays = _rows(held_out, fold).require(self.entry.needs, self.name)
+            values[fold] = other.score(*arrays)
+        return values
 
     def score(self, outputs: Outputs) -> np.ndarray:
         """float64 (n,), higher = more OOD.
@@ -174,6 +218,18 @@ def _check_parameters(defaults, parameters):
         right = isinstance(value, allowed) and (value is None or is_number or allowed is str)
         if not right or not is_whole or isinstance(value, bool) > isinstance(default, bool):
             raise ValueError(f"`{name}` must be like {default!r}. Received: {str(value)[:100]!r}.")
+
+
+def _rows(outputs, rows):
+    """Outputs of some of the examples, head and all."""
+    found: dict[str, Any] = {}
+    for name, array in outputs.arrays().items():
+        field, _, key = name.partition("/")
+        if key:
+            found.setdefault(field, {})[key] = array[rows]
+        else:
+            found[name] = array[rows] if SHAPES[name][0] == "n" else array
+    return Outputs(**found, meta=outputs.meta)
 
 
 def _settings(path, text):

@@ -2,7 +2,7 @@
 
 DeLong's variance for the AUROC (exact ties, n log n), a stratified bootstrap for all the others: ID
 and OOD examples are drawn again with replacement, each within its class. Intervals speak of the
-test examples drawn, not of the training.
+test examples drawn, not of the training. How often each holds the truth: docs/intervals.md.
 """
 
 import numpy as np
@@ -11,6 +11,7 @@ from scipy import special, stats
 from ood_suite import metrics
 from ood_suite.metrics import Counts
 
+TOGETHER = 2**15  # counts of resamples that are judged at once
 GROUPS = 2**15  # of neighbouring scores that a class is cut into where there are many more
 
 
@@ -18,19 +19,29 @@ def auroc_interval(id_scores, ood_scores, level=0.95):
     """(low, high) of the AUROC by DeLong's variance on the logit scale, which keeps it within [0,
     1].
 
+    The variance counts the worst example of either class twice: among few examples of a good score
+    the rare bad ones are missing as often as not, and the plain variance is then far too small
+    (coverage .87 at 50 examples and an AUROC of .97).
+
     Reference: DeLong, DeLong, Clarke-Pearson, Biometrics 1988; Sun, Xu, IEEE Signal Processing
-        Letters 2014. An AUROC
-    of exactly 0 or 1 has variance 0 there; then the one-sided bound of n_id + n_ood Bernoulli
-    trials is given.
+        Letters 2014. The worst example twice is ours. An AUROC of exactly 0 or 1 has variance 0;
+        then the one-sided bound of the smaller class's number of Bernoulli trials is given.
     """
     of_id, of_ood = placements(id_scores, ood_scores)
     area = float(of_ood.mean())
     if area in (0.0, 1.0):
-        slack = 1.0 - ((1.0 - level) / 2) ** (1.0 / min(of_id.size, of_ood.size))
+        slack = _slack(min(of_id.size, of_ood.size), level)
         return (0.0, slack) if area == 0.0 else (1.0 - slack, 1.0)
-    error = np.sqrt(_variance(of_id) + _variance(of_ood)) / (area * (1.0 - area))
+    worst = np.min if area >= 0.5 else np.max
+    variance = sum(_variance(np.append(part, worst(part))) for part in (of_id, of_ood))
+    error = np.sqrt(variance) / (area * (1.0 - area))
     reach = stats.norm.ppf((1.0 + level) / 2) * error
     return tuple(float(v) for v in special.expit(special.logit(area) + np.array([-reach, reach])))
+
+
+def _slack(trials, level):
+    """The share that so many trials without one hit leave possible."""
+    return 1.0 - ((1.0 - level) / 2) ** (1.0 / trials)
 
 
 def placements(id_scores, ood_scores):
@@ -93,29 +104,101 @@ def paired_auroc_difference(scores, baseline, level=0.95):
 
 
 def bootstrap_intervals(id_scores, ood_scores, level=0.95, resamples=1000, seed=0):
-    """Percentile intervals of all METRICS by stratified bootstrap: {name: (low, high)}.
+    """Intervals of all METRICS by stratified bootstrap: {name: (low, high)}.
 
-    The AUROC's interval is DeLong's. Each resample draws how often every distinct score value
-    occurs, so that it costs one pass over the sorted values and no sort. Of more than 4 *
-    GROUPS distinct values, neighbours are taken together: the intervals then have the width of the
-    grouped scores' and are moved by the difference between the exact metric and that of the groups.
+    The AUROC's interval is DeLong's. Of the resampled values,
+
+        fpr95_*           percentiles;
+        aupr_*            the standard deviation of their logits, about the logit of the value,
+                          times Student's t of the smaller class;
+        detection_error   Wilson's interval of their variance, at least that of a fixed threshold,
+                          about the value less their bias: a minimum over thresholds is too small
+                          on a sample, twice so on a resample.
+
+    All hold the value itself. Where no resample differs from a value of 0 or 1, the one-sided bound
+    of the smaller class's number of Bernoulli trials is given.
+
+    Each resample draws how often every distinct score value occurs, so that it costs one pass over
+    the sorted values and no sort. Of more than 4 * GROUPS distinct values, neighbours are taken
+    together: the intervals then have the width of the grouped scores' and are moved by the
+    difference between the exact metric and that of the groups.
+
+    Reference: Efron, Tibshirani, "An Introduction to the Bootstrap", 1993, chapters 12 and 13;
+        Wilson, Journal of the American Statistical Association 1927.
     """
     counts = Counts.of(id_scores, ood_scores)
+    sizes = int(counts.id.sum()), int(counts.ood.sum())
+    fixed = _fixed_variance(counts)
     rng = np.random.default_rng(seed)
     names = [name for name in metrics.METRICS if name != "auroc"]
-    shift = np.zeros(len(names))
+    values = np.array([metrics.METRICS[name](counts) for name in names])
     if counts.values.size > 4 * GROUPS:
-        exact, counts = counts, _grouped(counts)
-        shift += [metrics.METRICS[n](exact) - metrics.METRICS[n](counts) for n in names]
-        del exact
-    draws = np.empty((resamples, len(names)))
-    for row in range(resamples):
-        resampled = Counts(counts.values, _resample(counts.id, rng), _resample(counts.ood, rng))
-        draws[row] = [metrics.METRICS[name](resampled) for name in names]
-    tail = (1.0 - level) / 2
-    low, high = np.clip(np.quantile(draws, [tail, 1.0 - tail], axis=0) + shift, 0.0, 1.0)
-    intervals = {name: (float(low[i]), float(high[i])) for i, name in enumerate(names)}
-    return {"auroc": auroc_interval(id_scores, ood_scores, level)} | intervals
+        counts = _grouped(counts)
+    shift = values - [metrics.METRICS[name](counts) for name in names]
+    draws = np.empty((len(names), resamples))
+    together = max(1, TOGETHER // counts.values.size)
+    for start in range(0, resamples, together):
+        rows = slice(start, min(start + together, resamples))
+        size = rows.stop - rows.start
+        resampled = Counts(
+            counts.values, *(_resample(part, rng, size) for part in (counts.id, counts.ood))
+        )
+        draws[:, rows] = [metrics.METRICS[name](resampled) for name in names]
+    draws += shift[:, None]
+    found = {
+        name: _interval(name, value, drawn, sizes, fixed, level)
+        for name, value, drawn in zip(names, values, draws, strict=True)
+    }
+    return {"auroc": auroc_interval(id_scores, ood_scores, level)} | found
+
+
+def _fixed_variance(counts):
+    """That of the detection error at the best threshold, if it were known."""
+    missed, rejected = np.cumsum(counts.ood), counts.id.sum() - np.cumsum(counts.id)
+    best = np.argmin(missed / counts.ood.sum() + rejected / counts.id.sum())
+    variance = 0.0
+    for errors, part in ((missed, counts.ood), (rejected, counts.id)):
+        count = part.sum()
+        share = (errors[best] + 1.0) / (count + 2.0)  # none seen is not none at all
+        variance += share * (1.0 - share) / count / 4.0
+    return float(variance)
+
+
+def _interval(name, value, drawn, sizes, fixed, level):
+    """(low, high) of a metric from its resampled values, see bootstrap_intervals."""
+    if value in (0.0, 1.0) and (drawn == value).all():
+        slack = _slack(min(sizes), level)
+        return (0.0, slack) if value == 0.0 else (1.0 - slack, 1.0)
+    if name.startswith("aupr"):
+        low, high = _on_the_logit_scale(value, drawn, sizes, level)
+    elif name == "detection_error":
+        share = float(np.clip(2.0 * value - drawn.mean(), 0.0, 0.5))
+        # Which class the errors are of is uncertain too: half of what two equal shares would give.
+        equal = share * (1.0 - share) * sum(1.0 / n for n in sizes) / 4.0
+        low, high = _wilson(share, max(drawn.var(), (fixed + equal) / 2.0), level)
+        high = min(high, 0.5)
+    else:
+        low, high = np.quantile(drawn, [(1.0 - level) / 2, (1.0 + level) / 2])
+    low, high = np.clip([min(low, value), max(high, value)], 0.0, 1.0)
+    return float(low), float(high)
+
+
+def _on_the_logit_scale(value, drawn, sizes, level):
+    edge = 0.1 / max(sizes)  # an average precision of 1 is one of a little less, luckily drawn
+    logits = special.logit(np.clip(np.append(drawn, value), edge, 1.0 - edge))
+    freedom = max(min(sizes) - 1, 1)
+    spread = logits[:-1].std() * np.sqrt((freedom + 1) / freedom)
+    reach = stats.t.ppf((1.0 + level) / 2, freedom) * spread
+    return special.expit(logits[-1] - reach), special.expit(logits[-1] + reach)
+
+
+def _wilson(share, variance, level):
+    """Wilson's interval of a share, for as many trials as would give it that variance."""
+    z = stats.norm.ppf((1.0 + level) / 2)
+    size = max(share * (1.0 - share) / variance, 1.0)
+    centre = (share + z**2 / (2 * size)) / (1 + z**2 / size)
+    reach = z / (1 + z**2 / size) * np.sqrt(share * (1.0 - share) / size + (z / (2 * size)) ** 2)
+    return centre - reach, centre + reach
 
 
 def _grouped(counts):
@@ -134,8 +217,11 @@ def _grouped(counts):
     return Counts(counts.values[starts], *summed)
 
 
-def _resample(counts, rng):
-    if counts.sum() > 8 * counts.size:  # the same distribution, at a cost that knows no examples
-        return rng.multinomial(counts.sum(), counts / counts.sum())
-    positions = np.repeat(np.arange(counts.size), counts)
-    return np.bincount(rng.choice(positions, positions.size), minlength=counts.size)
+def _resample(counts, rng, size):
+    """int64 (size, k): how often each value occurs in resamples of as many examples."""
+    total, width = int(counts.sum()), counts.size
+    if total > 8 * width:  # the same distribution, at a cost that knows no examples
+        return rng.multinomial(total, counts / total, size)
+    positions = np.repeat(np.arange(width), counts)
+    drawn = rng.choice(positions, (size, total)) + width * np.arange(size)[:, None]
+    return np.bincount(drawn.ravel(), minlength=size * width).reshape(size, width)

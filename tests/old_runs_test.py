@@ -15,6 +15,11 @@ from ood_suite.runs.extraction import extractor_of
 from ood_suite.runs.run import Role, Run
 from tests.support import ROOT, command
 
+# Scores whose definition was wrong in version 0.1, or that repeated another's row (one background),
+# and those whose threshold was too low there.
+CORRECTED = ("background_mean", "vra+energy")
+FROM_HELD_OUT = ("kl_matching", "temperature_scaling", "typicality")
+
 
 @pytest.fixture(scope="module")
 def old(tmp_path_factory, write_small_data):
@@ -41,12 +46,19 @@ def test_results_are_what_they_were(old, path):
     found, expected = (
         read_csv(p) for p in (run / "report/results.csv", folder / f"expected/{run.name}.csv")
     )
-    assert [(r["score"], r["ood"]) for r in found] == [(r["score"], r["ood"]) for r in expected]
-    for row, other in zip(found, expected, strict=True):
+    found = {(row["score"], row["ood"]): row for row in found}
+    for other in expected:
+        name = other["score"]
+        if name in CORRECTED:
+            continue
         for key, value in other.items():
-            if key not in ("score", "ood") and value:
-                # Another processor may swap two examples whose scores nearly tie.
-                assert float(row[key]) == pytest.approx(float(value), rel=0.05, abs=0.03), key
+            if key.endswith(("_low", "_high")) or key in ("score", "ood") or not value:
+                continue  # intervals: corrected since, see docs/intervals.md
+            if name in FROM_HELD_OUT and key in ("threshold", "accepted"):
+                continue
+            # Another processor may swap two examples whose scores nearly tie.
+            row = found[name, other["ood"]]
+            assert float(row[key]) == pytest.approx(float(value), rel=0.05, abs=0.03), (name, key)
 
 
 def test_a_run_says_what_it_is(old):

@@ -102,6 +102,10 @@ def _applies(entry, material):
     pairs = [(material.held_out, entry.needs), (fit_data, entry.fit_needs)]
     if "layer_features" in entry.needs and material.validation_ood is None:
         return False
+    backgrounds = material.held_out.background_log_probs
+    if "background_log_probs" in entry.needs and backgrounds is not None:
+        if backgrounds.shape[1] < 2:  # the mean over one is likelihood_ratio again
+            return False
     return all(
         outputs is not None and all(getattr(outputs, field) is not None for field in fields)
         for outputs, fields in pairs
@@ -113,7 +117,10 @@ def evaluate_group(group, material, request):
     """All scores of one repeat on all test sets: a report.GroupReport with its figures."""
     # Stage 1: which scores, with which parameters. Validation data alone decide.
     names, baseline = _names(material, request)
-    parameters, tuned, tried = {}, [], {}
+    known = scores.PRESETS.get(request.preset, {})
+    parameters, tuned, tried = {n: known[n] for n in names if n in known}, [], {}
+    if request.tune and request.preset:
+        raise ValueError("--tune and --preset both choose parameters: leave one out.")
     if request.tune:
         if material.validation_ood is None:
             raise ValueError("--tune needs validation OOD data: the run's ood_validation is empty.")
@@ -127,6 +134,8 @@ def evaluate_group(group, material, request):
         raise ValueError(f"{group.foreground.folder} names no OOD test sets: give --ood_far.")
     warned = refuse_overlap(material, id_test, ood_tests, request.allow_overlap)
     warned += trained_on_held_out(material, id_test) + material.notes
+    if request.preset:
+        warned.append(f"Parameters of the preset {request.preset}: {parameters}.")
 
     # Stage 3: scores and thresholds of every example.
     detectors, left_out = fit(names, parameters, material, strict=request.scores != ALL)

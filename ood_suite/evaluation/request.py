@@ -3,7 +3,7 @@
 import dataclasses
 
 from ood_suite.runs.settings import setting
-from ood_suite.scores import SCORES, SHAPERS
+from ood_suite.scores import PRESETS, SCORES, SHAPERS
 
 ALL = ("all",)
 
@@ -18,6 +18,9 @@ class Request:
         f"the shapers {', '.join(SHAPERS)}.",
     )
     tune: bool = setting(False, "Search each score's grid on validation OOD (classifiers).")
+    preset: str | None = setting(
+        None, "Parameters that papers use on a benchmark, in place of defaults.", choices=PRESETS
+    )
     checkpoint: str = setting("last", "Model of the run: last, best, first, epoch_<n>.")
     inner_layers: tuple = setting((), "Layers of a classifier for mahalanobis_layers.")
     ood_near: tuple = setting((), "OOD test sets near to the ID set, in place of the run's.")

@@ -7,6 +7,7 @@ what it learns ends in an underscore. `needs` and `fit_needs` name the fields of
 HIGHER = MORE OOD.
 
 SHAPERS stand before a score of logits, joined by "+": "react+energy", "dice+react+max_logit".
+Scores joined by "&" are fused, by their p-values: "energy&vim&knn&mahalanobis".
 """
 
 import difflib
@@ -19,15 +20,20 @@ from typing import NamedTuple
 from ood_suite.plugins import added, installed
 from ood_suite.scores import (
     activations,
+    collapse,
     ensembles,
+    fusion,
     gaussian,
     gradients,
+    kernels,
     likelihood,
     logits,
     neighbors,
     prototypes,
     subspace,
+    weiper,
 )  # fmt: skip
+from ood_suite.scores.presets import PRESETS as PRESETS
 
 GROUP = "ood_suite.scores"  # of entry points
 _HEAD = ("head_kernel", "head_bias")
@@ -41,7 +47,7 @@ class Score(NamedTuple):
         fit_needs: what its `fit` takes; empty for a function.
         fit_on: "training" or "held_out", the in-distribution data that it learns from.
         grid: {parameter: values} that tuning tries.
-        parts: names of shapers and judge, of a composed score.
+        parts: names of shapers and judge, of a composed score; of the members of a fused one.
     """
 
     fn: Callable
@@ -58,6 +64,12 @@ class Score(NamedTuple):
     @property
     def parameters(self):
         """{parameter: default}; those of a composed score are called "react.percentile"."""
+        if self.fn is fusion.Fused:
+            return {
+                f"{name}.{parameter}": value
+                for name in self.parts
+                for parameter, value in get(name).parameters.items()
+            }
         if self.parts:
             entries = [*(SHAPERS[name] for name in self.parts[:-1]), SCORES[self.parts[-1]]]
             return {
@@ -90,6 +102,8 @@ class Score(NamedTuple):
         if unknown:
             known = ", ".join(self.parameters) or "none"
             raise ValueError(f"Unknown parameter {unknown[0]!r}. Known: {known}.")
+        if self.fn is fusion.Fused:
+            return self._fused(parameters)
         if not self.parts:
             fixed = self.fn(**parameters) if inspect.isclass(self.fn) else None
             return fixed or functools.partial(self.fn, **parameters)
@@ -102,6 +116,16 @@ class Score(NamedTuple):
         judge = SCORES[self.parts[-1]]
         return self.fn(shapers, part(self.parts[-1], judge), judge.fit_needs, judge.fit_on)
 
+    def _fused(self, parameters):
+        entries, members = {name: get(name) for name in self.parts}, {}
+        for name, entry in entries.items():
+            prefix = f"{name}."
+            own = {k.removeprefix(prefix): v for k, v in parameters.items() if k.startswith(prefix)}
+            members[name] = entry.make(own)
+        needs = {name: entry.needs for name, entry in entries.items()}
+        fits = {name: entry.fit_needs for name, entry in entries.items() if entry.learns}
+        return self.fn(members, needs, fits, self.needs, self.fit_needs if fits else ())
+
 
 _ASH = {"percentile": (30.0, 50.0, 65.0, 80.0, 90.0, 95.0)}
 _SHAPED = ("features", *_HEAD)
@@ -113,6 +137,8 @@ SHAPERS = {
         activations.DICE, _SHAPED, ("features", "head_kernel"),
         grid={"percentile": (10.0, 50.0, 70.0, 90.0, 95.0)},
     ),
+    "lts": Score(activations.lts, _SHAPED, grid={"percentile": (80.0, 85.0, 90.0, 95.0)}),
+    "ras": Score(activations.RAS, _SHAPED, ("features", "head_kernel")),
     "react": Score(
         activations.ReAct, _SHAPED, ("features", "head_kernel"),
         grid={"percentile": (80.0, 85.0, 90.0, 95.0, 99.0)},
@@ -122,7 +148,10 @@ SHAPERS = {
     ),
     "vra": Score(
         activations.VRA, _SHAPED, ("features", "head_kernel"),
-        grid={"low_percentile": (5.0, 30.0, 60.0), "high_percentile": (90.0, 95.0, 99.0)},
+        grid={
+            "low_percentile": (5.0, 30.0, 60.0), "high_percentile": (90.0, 95.0, 99.0),
+            "per_feature": (True, False),
+        },
     ),
 }  # fmt: skip
 
@@ -132,6 +161,22 @@ _LEAVE_OUT = {
 }
 SCORES = {
     "background_mean": Score(likelihood.background_mean, ("log_prob", "background_log_probs")),
+    "cadref": Score(
+        collapse.CADRef, ("features", "logits", "head_kernel"), ("features", "logits")
+    ),
+    "class_residual": Score(
+        subspace.ClassResidual, ("features",), ("features", "labels"),
+        grid={"dimension": (0, 16, 32, 64, 128, 256)},
+    ),
+    "cop": Score(
+        kernels.CoP, ("features",), ("features",),
+        grid={"explained": (0.5, 0.7, 0.85, 0.95, 0.99)},
+    ),
+    "corp": Score(
+        kernels.CoRP, ("features",), ("features",),
+        grid={"explained": (0.5, 0.7, 0.8, 0.9), "gamma": (0.5, 1.0, 2.0, 4.0)},
+    ),
+    "ctm": Score(collapse.CTM, ("features",), ("features", "labels")),
     "energy": Score(
         logits.energy, ("logits",), grid={"temperature": (0.5, 1.0, 2.0, 5.0, 10.0, 100.0)}
     ),
@@ -139,6 +184,10 @@ SCORES = {
     "fdbd": Score(prototypes.FDBD, ("features", "logits", "head_kernel"), ("features",)),
     "gen": Score(
         logits.gen, ("logits",), grid={"gamma": (0.01, 0.1, 0.5), "top": (5, 10, 50, 100)}
+    ),
+    "gmm": Score(
+        gaussian.GaussianMixture, ("features",), ("features", "labels"),
+        grid={"normalize": (True, False)},
     ),
     "gradnorm": Score(
         gradients.gradnorm, ("features", "logits"), grid={"temperature": (0.5, 1.0, 2.0, 5.0)}
@@ -166,7 +215,10 @@ SCORES = {
             "weight_percentile": (10.0, 30.0, 60.0, 90.0),
         },
     ),
-    "mahalanobis": Score(gaussian.Mahalanobis, ("features",), ("features", "labels")),
+    "mahalanobis": Score(
+        gaussian.Mahalanobis, ("features",), ("features", "labels"),
+        grid={"normalize": (False, True)},
+    ),
     "mahalanobis_layers": Score(
         gaussian.MahalanobisLayers, ("layer_features",), ("layer_features", "labels"),
         grid={"epsilon": (0.0, 0.0005, 0.001, 0.0014, 0.002, 0.005)},
@@ -176,6 +228,10 @@ SCORES = {
     "nci": Score(
         prototypes.NCI, ("features", "logits", "head_kernel"), ("features",),
         grid={"alpha": (0.0, 0.0001, 0.001, 0.01, 0.1)},
+    ),
+    "neco": Score(
+        collapse.NECO, ("features", "logits"), ("features", "head_kernel"),
+        grid={"dimension": (0, 16, 32, 64, 128, 256), "with_logit": (True, False)},
     ),
     "nnguide": Score(
         neighbors.NNGuide, ("features", "logits"), ("features", "logits"),
@@ -192,8 +248,13 @@ SCORES = {
         logits.OpenMax, ("logits",), ("logits", "labels"),
         grid={"tail": (10, 20, 50), "alpha": (1, 3, 5, 10)},
     ),
+    "relation": Score(
+        neighbors.Relation, ("features", "logits"), ("features", "logits"),
+        grid={"power": (0.5, 1.0, 2.0, 4.0, 8.0)},
+    ),
     "relative_mahalanobis": Score(
-        gaussian.RelativeMahalanobis, ("features",), ("features", "labels")
+        gaussian.RelativeMahalanobis, ("features",), ("features", "labels"),
+        grid={"normalize": (False, True)},
     ),
     "residual": Score(
         subspace.Residual, ("features",), ("features", *_HEAD),
@@ -208,9 +269,14 @@ SCORES = {
         subspace.Vim, ("features", "logits"), ("features", "logits", *_HEAD),
         grid={"dimension": (0, 16, 32, 64, 128, 256, 512, 1000)},
     ),
+    "weiper": Score(
+        weiper.WeiPer, ("features",), ("features", *_HEAD),
+        grid={"logits_weight": (0.1, 1.0, 5.0), "msp_weight": (0.1, 1.0, 5.0)},
+    ),
 }  # fmt: skip
-# What "all" stands for: the catalogue, and each shaper before the energy.
-ALL = (*SCORES, *(f"{shaper}+energy" for shaper in SHAPERS))
+# What "all" stands for: the catalogue, each shaper before the energy, and one fusion.
+FUSION = "energy&vim&knn&mahalanobis"
+ALL = (*SCORES, *(f"{shaper}+energy" for shaper in SHAPERS), FUSION)
 
 
 def names():
@@ -219,7 +285,11 @@ def names():
 
 
 def get(name):
-    """The score of that name, composed if it has a "+"; ValueError lists the known names."""
+    """The score of that name, composed if it has a "+", fused if it has a "&"; ValueError lists the
+    known names.
+    """
+    if "&" in name:
+        return _fusion(name)
     if "+" not in name:
         if name in SHAPERS:
             raise ValueError(f"{name} shapes features: it needs a score of logits, {name}+energy.")
@@ -242,6 +312,26 @@ def get(name):
     }
     needs = ("features", *_HEAD)
     return Score(activations.Shaped, needs, needs if learns else (), "training", grid, parts)
+
+
+def _fusion(name):
+    parts = tuple(name.split("&"))
+    entries = [get(part) for part in parts]
+    for part, entry in zip(parts, entries, strict=True):
+        judge = SCORES[entry.parts[-1]] if entry.parts else entry
+        held_out = judge.learns and (entry.parts or judge.fit_on == "held_out")
+        if held_out or hasattr(entry.fn, "fit_validation"):
+            raise ValueError(
+                f"{part} cannot be fused: it learns from more than training data, which the "
+                "p-values of held-out data must not see."
+            )
+    if len(set(parts)) < len(parts):
+        raise ValueError(f"{name!r} must fuse different scores.")
+    needs = tuple(dict.fromkeys(field for entry in entries for field in entry.needs))
+    fit_needs = tuple(dict.fromkeys(field for entry in entries for field in entry.fit_needs))
+    if not fit_needs:  # no member learns: the p-values do
+        return Score(fusion.Fused, needs, needs, "held_out", parts=parts)
+    return Score(fusion.Fused, needs, fit_needs, parts=parts)
 
 
 def _known(catalogue, name, kind):

@@ -10,6 +10,7 @@ from typing import Any, Self
 
 import numpy as np
 from scipy import linalg
+from scipy.special import logsumexp
 
 from ood_suite.scores import checks
 from ood_suite.scores.learner import Array, Learner
@@ -62,38 +63,111 @@ class TiedGaussian(Learner):
             yield part, np.maximum(squares - 2.0 * white @ means.T, 0.0)
 
 
+def _scaled(features, normalize):
+    return checks.UnitRows("features", features) if normalize else features
+
+
 class Mahalanobis(TiedGaussian):
     """min_c (x - mean_c)^T P (x - mean_c), with P the inverse of the covariance that all classes
     share.
 
+    Args:
+        normalize: divide each feature vector by its Euclidean length first (MDS++).
+
+    Defaults: False, the original; True is better on every network of Mueller and Hein, and on our
+        CIFAR-10 DenseNet (Tiny ImageNet .686 -> .877).
+
+    Fails: without `normalize` where the length of features differs between ID and OOD, as OOD
+        features tend to be short and so near to the means.
+
     Reference: Lee et al., "A Simple Unified Framework for Detecting Out-of-Distribution Samples and
-        Adversarial Attacks", NeurIPS 2018, equation 2 (negated), on one layer.
+        Adversarial Attacks", NeurIPS 2018, equation 2 (negated), on one layer. `normalize`:
+        Mueller, Hein, "Mahalanobis++", ICML 2025.
     """
+
+    def __init__(self, normalize: bool = False) -> None:
+        self.normalize = normalize
+
+    def fit(self, features: Array, labels: Array) -> Self:
+        """Learns from features (n, d) and labels (n,), every class with an example."""
+        return super().fit(_scaled(features, self.normalize), labels)
 
     def score(self, features: Array) -> Array:
         """float64 (n,)."""
+        features = checks.matrix("features", features, self.means_.shape[1], "features")
         scores = np.empty(len(features))
-        for part, distances in self.distances(features):
+        for part, distances in self.distances(_scaled(features, self.normalize)):
             scores[part] = distances.min(axis=1)
+        return scores
+
+
+class GaussianMixture(TiedGaussian):
+    """-log sum_c pi_c exp(-d_c(x) / 2): the density of a mixture with a Gaussian per class and a
+    common covariance, but for a constant.
+
+    d_c is the squared Mahalanobis distance to class c, and pi_c the share of the class. OpenOOD's
+    GMM has the same density with components from EM, on reduced features; the components here are
+    the classes, so that nothing depends on a start. Mukhoti et al. give each class a covariance of
+    its own.
+
+    Args:
+        normalize: divide each feature vector by its Euclidean length first; see Mahalanobis.
+
+    Defaults: True, as Mueller and Hein find for Gaussians of features.
+
+    Fails: as Mahalanobis does; with many classes it is little more than the nearest one.
+
+    Reference: Mukhoti et al., "Deep Deterministic Uncertainty: A New Simple Baseline", CVPR 2023,
+        equation 4.
+    """
+
+    LEARNED = {"means_": 2, "whitening_": 2, "log_shares_": 1}
+
+    def __init__(self, normalize: bool = True) -> None:
+        self.normalize = normalize
+
+    def fit(self, features: Array, labels: Array) -> Self:
+        """Learns from features (n, d) and labels (n,), every class with an example."""
+        super().fit(_scaled(features, self.normalize), labels)
+        self.log_shares_ = np.log(np.bincount(np.asarray(labels, np.int64)) / len(features))
+        return self
+
+    def score(self, features: Array) -> Array:
+        """float64 (n,)."""
+        features = checks.matrix("features", features, self.means_.shape[1], "features")
+        scores = np.empty(len(features))
+        for part, distances in self.distances(_scaled(features, self.normalize)):
+            scores[part] = -logsumexp(self.log_shares_ - distances / 2.0, axis=1)
         return scores
 
 
 class RelativeMahalanobis(Learner):
     """min_c d_c(x) - d_0(x): the Mahalanobis distance less that to one Gaussian of all the data.
 
+    Args:
+        normalize: divide each feature vector by its Euclidean length first (RMDS++).
+
     Attributes:
         classes_: a fitted TiedGaussian. mean_, whitening_: of the Gaussian of all the data.
 
+    Defaults: False, the original; see Mahalanobis.
+
+    Fails: on far OOD more than Mahalanobis: what is far from all the data has both terms large.
+
     Reference: Ren et al., "A Simple Fix to Mahalanobis Distance for Improving Near-OOD Detection",
-        2021, equation 2.
+        2021, equation 2. `normalize`: Mueller, Hein, "Mahalanobis++", ICML 2025.
     """
 
     LEARNED = {"mean_": 1, "whitening_": 2}
     PARTS = {"classes_": TiedGaussian}
 
+    def __init__(self, normalize: bool = False) -> None:
+        self.normalize = normalize
+
     def fit(self, features: Array, labels: Array) -> Self:
         """Learns from features (n, d) and labels (n,)."""
         features = checks.matrix("features", features, what="features")
+        features = _scaled(features, self.normalize)
         self.classes_ = TiedGaussian().fit(features, labels)
         labels = np.asarray(labels, np.int64)
         self.mean_ = np.average(self.classes_.means_, axis=0, weights=np.bincount(labels))
@@ -102,6 +176,8 @@ class RelativeMahalanobis(Learner):
 
     def score(self, features: Array) -> Array:
         """float64 (n,)."""
+        features = checks.matrix("features", features, len(self.mean_), "features")
+        features = _scaled(features, self.normalize)
         scores = np.empty(len(features))
         for part, distances in self.classes_.distances(features):
             background = (np.asarray(features[part], np.float64) - self.mean_) @ self.whitening_

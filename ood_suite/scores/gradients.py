@@ -32,9 +32,16 @@ def odin(
         logits_perturbed: {"T=1000,epsilon=0.0014": (n, classes)}; the gradient depends on T too.
         temperature, epsilon: which of them; epsilon in pixels / 255.
 
+    Defaults: the authors' for CIFAR-10 and a DenseNet, where 0.0014 is a step of the pixel range as
+        it is here: their code divides the sign by the channels' standard deviation because it steps
+        on normalised inputs. Code that steps there without dividing (HIMPLoS's 0.004) has another
+        unit.
+
+    Fails: where the gradient is noise, as on networks with BatchNorm in training mode, and with an
+        epsilon that was chosen on OOD data of another kind than the test's.
+
     Reference: Liang, Li, Srikant, "Enhancing The Reliability of Out-of-distribution Image Detection
-        in Neural Networks", ICLR 2018, equations 1 and 2. Their epsilon 0.0014 holds for inputs in
-        [0, 1] divided by the channels' standard deviation; here nothing is divided.
+        in Neural Networks", ICLR 2018, equations 1 and 2.
     """
     key = odin_key(temperature, epsilon)
     if not isinstance(logits_perturbed, dict) or key not in logits_perturbed:

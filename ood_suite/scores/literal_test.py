@@ -71,7 +71,7 @@ def test_dice_react_and_vra_literally():
     contribution = training.features.mean(0)[:, None] * test.head_kernel
     sparse = test.head_kernel * (contribution > np.percentile(contribution, 90.0))
     clipped = np.minimum(test.features, np.quantile(flat, 0.9))
-    low, high = np.quantile(flat, 0.6), np.quantile(flat, 0.95)
+    low, high = np.quantile(flat, 0.6, axis=0), np.quantile(flat, 0.9, axis=0)
     rectified = np.where(test.features < low, 0.0, np.minimum(test.features, high))
     for name, features, kernel in (
         ("react+energy", clipped, test.head_kernel),
@@ -81,6 +81,29 @@ def test_dice_react_and_vra_literally():
     ):
         expected = energies(features @ kernel + test.head_bias)
         np.testing.assert_allclose(fitted(name).score(test), expected, rtol=1e-6, err_msg=name)
+
+
+def test_vra_with_one_pair_of_bounds():
+    """The authors' ImageNet setting; per feature the bounds differ, as in their CIFAR code."""
+    training, test = outputs(2, 100), outputs(1)
+    flat = training.features.astype(np.float32)
+    low, high = np.quantile(flat, 0.6), np.quantile(flat, 0.9)
+    rectified = np.where(test.features < low, 0.0, np.minimum(test.features, high))
+    expected = energies(rectified @ test.head_kernel + test.head_bias)
+    found = fitted("vra+energy", {"vra.per_feature": False})
+    np.testing.assert_allclose(found.score(test), expected, rtol=1e-6)
+    assert np.ptp(fitted("vra+energy").learner.shapers["vra"].high_) > 0
+
+
+def test_quantiles_of_columns_do_not_depend_on_the_blocks(rng, monkeypatch):
+    values = rng.normal(0, 3, (53, 7)).astype(np.float32)
+    for share in (0.0, 0.4, 0.99, 1.0):
+        expected = np.quantile(values.astype(np.float64), share, axis=0)
+        np.testing.assert_allclose(checks.column_quantiles(values, share), expected, rtol=1e-12)
+    whole = checks.column_quantiles(values, 0.4)
+    monkeypatch.setattr(checks, "COLUMN_BYTES", 4 * 53 * 2)
+    monkeypatch.setattr(checks, "CHUNK_BYTES", 8 * 7 * 10)
+    np.testing.assert_array_equal(checks.column_quantiles(values, 0.4), whole)
 
 
 def test_a_shaper_learns_from_what_the_shapers_before_it_leave():

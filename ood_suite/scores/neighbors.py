@@ -8,7 +8,7 @@ scores report is computed anew in float64.
 from typing import Self
 
 import numpy as np
-from scipy.special import logsumexp
+from scipy.special import logsumexp, softmax
 
 from ood_suite.scores import checks
 from ood_suite.scores.learner import Array, Learner
@@ -90,8 +90,11 @@ class KNN(Learner):
     OpenOOD and oodeel give the square of it.
 
     Args:
-        k: in 1..number of training examples. The paper takes 50 on CIFAR-10, 200 on CIFAR-100, and
-            1000 on ImageNet.
+        k: in 1..number of training examples.
+
+    Defaults: 50, the paper's for CIFAR-10; it takes 200 on CIFAR-100 and 1000 on ImageNet.
+
+    Fails: with fewer than about k training examples of a class; costs a pass over all of them.
 
     Attributes:
         bank_: (m, d) the training features themselves, not a copy. norms_: float64 (m,).
@@ -126,7 +129,11 @@ class NNGuide(Learner):
     of the logits.
 
     Args:
-        k: neighbours that guide. The paper takes 10 on CIFAR, and 10 of 1% of ImageNet.
+        k: neighbours that guide.
+
+    Defaults: 10, the paper's on CIFAR, and of 1% of ImageNet.
+
+    Fails: as the energy does, which it multiplies; negative energies turn its order round.
 
     Attributes:
         bank_: (m, d) the training features themselves. norms_, energies_: float64 (m,).
@@ -156,3 +163,59 @@ class NNGuide(Learner):
         energies = logsumexp(checks.logits_matrix(logits), axis=1)
         _, similarities = nearest(features, self.bank_, self.norms_, self.k, self.energies_)
         return -energies * similarities.mean(axis=1, dtype=np.float64)
+
+
+class Relation(Learner):
+    """-sum over training examples y of r(x, y)**power, where r(x, y) > `least`, of
+
+    r(x, y) = max(cos(x, y), 0) * sum_c p(x)_c p(y)_c,    p = softmax(z).
+
+    Args:
+        power: of a relation. least: relations that are not above it do not count.
+
+    Attributes:
+        bank_: (m, d) the training features themselves. norms_: float64 (m,). probabilities_:
+            float32 (m, classes).
+
+    Defaults: OpenOOD's: power 1 and the authors' cut-off 0.03.
+
+    Fails: with few training examples per class, and costs a pass over all of them.
+
+    Reference: Kim et al., "Neural Relation Graph: A Unified Framework for Identifying Label Noise
+        and Outlier Data", NeurIPS 2023, equations 1 and 4.
+    """
+
+    LEARNED = {"bank_": 2, "norms_": 1, "probabilities_": 2}
+
+    def __init__(self, power: float = 1.0, least: float = 0.03) -> None:
+        self.power = power
+        self.least = least
+
+    def fit(self, features: Array, logits: Array) -> Self:
+        """Keeps training features (m, d), and the probabilities of their logits (m, classes)."""
+        checks.above("power", self.power, 0.0)
+        self.bank_, self.norms_ = _bank(features, 1)
+        logits = checks.matrix("logits", logits, what="classes")
+        checks.same_length(features, logits)
+        self.probabilities_: Array = np.empty(logits.shape, np.float32)
+        for part, rows in checks.chunks("logits", logits):
+            self.probabilities_[part] = softmax(rows, axis=1)
+        return self
+
+    def score(self, features: Array, logits: Array) -> Array:
+        """float64 (n,)."""
+        features = checks.matrix("features", features, self.bank_.shape[1], "features")
+        logits = checks.logits_matrix(logits, self.probabilities_.shape[1])
+        checks.same_length(features, logits)
+        probabilities = softmax(logits, axis=1)
+        scores = np.zeros(len(features))
+        for part, rows in checks.chunks("features", features, BANK_ROWS):
+            units = rows / lengths(rows)[:, None]
+            for start in range(0, len(self.bank_), BANK_ROWS):
+                block = slice(start, start + BANK_ROWS)
+                others = np.asarray(self.bank_[block], np.float64) / self.norms_[block, None]
+                similar = np.maximum(units @ others.T, 0.0)
+                related = similar * (probabilities[part] @ self.probabilities_[block].T)
+                counted = np.where(related > self.least, related, 0.0)
+                scores[part] -= (counted**self.power).sum(axis=1)
+        return scores

@@ -16,10 +16,16 @@ NAMES = (*scores.ALL, *COMPOSED)
 OTHER = {
     "acceptance": 0.8, "activation_percentile": 60.0, "alpha": 2, "clip": 0.3, "dimension": 3,
     "clip_percentile": 70.0, "epsilon": 0.002, "gamma": 0.5, "high_percentile": 80.0, "k": 3,
-    "low_percentile": 20.0, "mask_percentile": 20.0, "percentile": 40.0, "smooth": False,
-    "tail": 5, "temperature": 5.0, "top": 2, "weight_percentile": 60.0, "members": 1,
-    "rule": "cross_entropy", "terms": "entropy",
+    "low_percentile": 20.0, "mask_percentile": 20.0, "percentile": 40.0,
+    "tail": 5, "threshold": 0.3, "temperature": 5.0, "top": 2, "weight_percentile": 60.0,
+    "distance": 1.0, "repeats": 5, "bins": 50, "smoothing": 4, "components": 32,
+    "seed": 1, "explained": 0.5,
+    "power": 2.0, "least": 0.2,
+    "members": 1, "rule": "cross_entropy", "terms": "entropy",
 }  # fmt: skip
+
+# What fits the small data, in place of defaults.
+SMALL = {"corp": {"components": 64}, "knn": {"k": 5}, "weiper": {"repeats": 8}}
 
 
 def outputs(seed, count=60, shift=0.0):
@@ -60,9 +66,8 @@ def outputs(seed, count=60, shift=0.0):
 
 
 def fitted(name, parameters=None, acceptance=0.95):
-    """A detector on held-out, training and validation OOD outputs; k fits the small bank."""
-    own = {"k": 5} if name == "knn" else {}
-    detector = Detector(name, acceptance, own | (parameters or {}))
+    """A detector on held-out, training and validation OOD outputs."""
+    detector = Detector(name, acceptance, SMALL.get(name, {}) | (parameters or {}))
     return detector.fit(outputs(0), outputs(2, 100), outputs(3, shift=1.0))
 
 
@@ -106,6 +111,8 @@ def other_value(name, parameter):
     """A value that differs from the default, of OTHER or of the score's grid."""
     entry, short = scores.get(name), parameter.split(".")[-1]
     default = entry.parameters[parameter]
+    if isinstance(default, bool):
+        return not default
     known = [OTHER[short]] if short in OTHER else list(entry.grid.get(parameter, ()))
     found = [value for value in known if value != default] or [v / 2.0 for v in known]
     if not found:
