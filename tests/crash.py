@@ -75,7 +75,8 @@ JOBS = {
         (TRAIN_CLASSIFIER,), "fashion/convnet/outputs",
     ),
     "finetune_doe": Job(
-        FINETUNE + "--outliers=aux --oe_method=doe --warm_up=1 --epochs=3 --name=cut --out_dir={out}/tuned",
+        FINETUNE + "--outliers=aux --oe_method=doe --warm_up=1 --epochs=3 --name=cut "
+        "--out_dir={out}/tuned",
         (TRAIN_CLASSIFIER,), "tuned",
     ),
     "finetune_masks": Job(
