@@ -9,6 +9,7 @@ import keras
 import numpy as np
 import pytest
 
+import images_ood.pixelcnn  # noqa: F401 - Keras finds our classes only once they are registered
 from ood_suite.data.npz import write_images
 from ood_suite.files import RunError, load_npz, read_csv
 from ood_suite.runs.extraction import Parts

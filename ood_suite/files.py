@@ -110,10 +110,10 @@ def make_folder(path):
         pathlib.Path(path).mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise RunError(
-            f"Cannot make the folder {path}: {error.strerror}. Choose another with --out_dir."
+            f"Cannot make the folder {path}: {error.strerror}. Choose another place."
         ) from error
     if not os.access(path, os.W_OK):
-        raise RunError(f"The folder {path} is not writable. Choose another with --out_dir.")
+        raise RunError(f"The folder {path} is not writable. Make it so, or choose another.")
 
 
 def write_text(path, text):
