@@ -29,9 +29,9 @@ LEGEND = (
     "Scores are higher = more OOD. AUPR in / out: ID / OOD is the positive class (step sum). "
     "FPR95 ID+: share of OOD accepted at the threshold that accepts 95% of ID. "
     "FPR95 OOD+: share of ID rejected at the threshold that catches 95% of OOD. "
-    "In brackets 95% intervals: DeLong for AUROC, stratified bootstrap for the others; they speak "
-    "of the test examples, "
-    "not of the training. OSCR: area under the rate of accepted and correctly classified ID "
+    "In brackets 95% intervals: DeLong on the logit scale for AUROC, stratified bootstrap for the "
+    "others (docs/intervals.md); they speak of the test examples, not of the training. "
+    "OSCR: area under the rate of accepted and correctly classified ID "
     "against the rate of accepted OOD. ID accepted: share of ID test examples within the "
     "threshold, which accepts 95% of the held-out ones."
 )
@@ -90,10 +90,8 @@ def terminal_table(reports):
         row = next(row for row in first.rows if row["ood"] == ood)
         lines += ["", f"OOD: {ood}{_counts(row)}"]
         found = [metric for metric in _metrics(first) if metric in row]
-        lines.append(f"  {'score':<20}" + "".join(f"{TITLES[m]:>23}" for m in found))
-        for name in names:
-            cells = [_cell(reports, name, ood, metric) for metric in found]
-            lines.append(f"  {name:<20}" + "".join(f"{cell:>23}" for cell in cells))
+        cells = {name: [_cell(reports, name, ood, metric) for metric in found] for name in names}
+        lines += _aligned([TITLES[metric] for metric in found], cells)
     for group in reports:
         if group.chosen:
             best = max(row["validation_auroc"] for row in group.choice)
@@ -121,6 +119,13 @@ def terminal_table(reports):
     return "\n".join([*lines, "", f"Cells: {brackets}. {LEGEND}", ""])
 
 
+def _aligned(titles, cells):
+    """Lines of a table of scores, from titles of columns and {score: its cells}."""
+    width = max(map(len, cells)) + 2
+    rows = {"score": titles} | cells
+    return [f"  {name:<{width}}" + "".join(f"{c:>23}" for c in row) for name, row in rows.items()]
+
+
 def _counts(row):
     """How many examples a row is about, if it is no mean over data sets."""
     if "num_ood" not in row:
@@ -135,10 +140,8 @@ def _overview(reports, names):
     for metric in ("auroc", "fpr95_id_positive"):
         lines += ["", f"{TITLES[metric]} (all other metrics: results.csv and report.html)"]
         titles = [ood.split(" (")[0] for ood in sets]
-        lines.append(f"  {'score':<20}" + "".join(f"{title:>23}" for title in titles))
-        for name in names:
-            cells = [_cell(reports, name, ood, metric) for ood in sets]
-            lines.append(f"  {name:<20}" + "".join(f"{cell:>23}" for cell in cells))
+        cells = {name: [_cell(reports, name, ood, metric) for ood in sets] for name in names}
+        lines += _aligned(titles, cells)
     lines += [
         "",
         *(f"{ood}{_counts(next(r for r in reports[0].rows if r['ood'] == ood))}" for ood in sets),

@@ -53,7 +53,7 @@ def test_a_second_writer_is_refused(tmp_path):
 
 def test_an_unwritable_place_is_named(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(RunError, match=r"Cannot make the folder .*file/run.*--out_dir"):
+    with pytest.raises(RunError, match=r"Cannot make the folder .*file/run.*Choose another place"):
         Run.open(tmp_path / "file" / "run", **opening({}))
 
 
