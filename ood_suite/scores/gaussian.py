@@ -75,7 +75,7 @@ class Mahalanobis(TiedGaussian):
         normalize: divide each feature vector by its Euclidean length first (MDS++).
 
     Defaults: False, the original; True is better on every network of Mueller and Hein, and on our
-        CIFAR-10 DenseNet (Tiny ImageNet .686 -> .877).
+        CIFAR-10 DenseNet (Tiny ImageNet .688 -> .881, benchmarks/RESULTS.md).
 
     Fails: without `normalize` where the length of features differs between ID and OOD, as OOD
         features tend to be short and so near to the means.
