@@ -9,7 +9,7 @@ import numpy as np
 from absl import logging
 
 from genomics_ood import density  # noqa: F401 (the class of stored models)
-from ood_suite import metrics
+from ood_suite import conformal
 from ood_suite.evaluation import densities
 from ood_suite.evaluation.groups import find_groups, is_background
 from ood_suite.evaluation.read_figures import gc_content
@@ -60,7 +60,7 @@ class Screen:
         else:
             logging.info("There is no background model: the score is the likelihood.")
         sums = np.cumsum(track, axis=1)
-        thresholds = np.array([metrics.threshold_at(s, acceptance) for s in sums.T])
+        thresholds = np.array([conformal.accepting(s, acceptance) for s in sums.T])
         labels = held_out.labels
         by_class = {int(label): sums[labels == label, -1] for label in np.unique(labels)}
         return cls(models, thresholds, by_class, acceptance)
@@ -77,7 +77,7 @@ class Screen:
                 for own in self.held_out.values()
             ]
             drawn = np.concatenate(means)
-            self._means[windows] = metrics.threshold_at(drawn, self.acceptance)
+            self._means[windows] = conformal.accepting(drawn, self.acceptance)
         return self._means[windows]
 
     def __post_init__(self):

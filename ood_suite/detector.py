@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from ood_suite import metrics, scores
+from ood_suite import conformal, scores
 from ood_suite.files import atomic_path, load_npz, reading
 from ood_suite.outputs import SHAPES, Outputs
 from ood_suite.scores.checks import class_labels
@@ -38,7 +38,10 @@ class Detector:
         parameters: {name: value} other than the defaults of the score.
 
     Attributes:
-        threshold_: the score above which an example is OOD.
+        threshold_: the score above which an example is OOD: the held-out score of rank
+            ceil((n + 1) * acceptance), so that on average over held-out sets at least `acceptance`
+            of new ID examples are accepted (see ood_suite.conformal).
+        calibration_: float64 (n,), the held-out scores in ascending order.
         source_: model and layer that the fit saw, as far as its Outputs say.
     """
 
@@ -83,7 +86,8 @@ class Detector:
             values = self._unseen(before, held_out, validation_ood)
         else:
             values = self.score(held_out)
-        self.threshold_ = metrics.threshold_at(values, self.acceptance)
+        self.threshold_ = conformal.accepting(values, self.acceptance)
+        self.calibration_ = np.sort(values)
         return self
 
     def _fit_to_training(self, training):
@@ -165,6 +169,22 @@ class Detector:
         self._require_threshold()
         return self.score(outputs) > self.threshold_
 
+    def p_values(self, outputs: Outputs, rng: np.random.Generator | None = None) -> np.ndarray:
+        """float64 (n,), of each example if it were in-distribution; see conformal.p_values.
+
+        Raises:
+            ValueError: a detector of a file that version 0.1 wrote, without held-out scores.
+        """
+        if not hasattr(self, "calibration_"):
+            raise ValueError("The detector has no held-out scores: fit it anew.")
+        return conformal.p_values(self.calibration_, self.score(outputs), rng)
+
+    @property
+    def promise(self) -> conformal.Promise:
+        """The share of false alarms that the threshold promises."""
+        rank = int(np.searchsorted(self.calibration_, self.threshold_, "right"))
+        return conformal.Promise.of(len(self.calibration_), rank)
+
     def _require_threshold(self):
         if not hasattr(self, "threshold_"):
             raise ValueError("The detector has no threshold: call fit first.")
@@ -181,6 +201,8 @@ class Detector:
         }
         arrays = self.learner.get_arrays() if self.entry.learns else {}
         named: dict[str, Any] = {f"learned/{name}": array for name, array in arrays.items()}
+        if hasattr(self, "calibration_"):
+            named["calibration"] = self.calibration_
         with atomic_path(pathlib.Path(path)) as temporary, open(temporary, "wb") as file:
             np.savez(file, detector=np.array(json.dumps(settings)), **named)
 
@@ -195,6 +217,7 @@ class Detector:
         if "detector" not in arrays:
             raise ValueError(f"{path} holds no detector. Received: {sorted(arrays)}.")
         settings = _settings(path, str(arrays.pop("detector")))
+        calibration = arrays.pop("calibration", None)  # version 0.1 wrote none
         learned = {name.removeprefix("learned/"): array for name, array in arrays.items()}
         with reading(path, "a whole detector"):
             _check_parameters(scores.get(settings["name"]).parameters, settings["parameters"])
@@ -204,6 +227,8 @@ class Detector:
             elif learned:
                 raise ValueError(f"{detector.name} learns nothing. Received: {sorted(learned)}.")
         detector.threshold_, detector.source_ = settings["threshold"], settings["source"]
+        if calibration is not None:
+            detector.calibration_ = np.sort(conformal.checked(calibration))
         detector._fitted = True
         return detector
 

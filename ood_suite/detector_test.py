@@ -59,3 +59,23 @@ def test_every_value_of_a_grid_is_accepted(name):
     entry = scores.get(name)
     for parameters in [entry.parameters, *entry.settings]:
         _check_parameters(entry.parameters, parameters)
+
+
+def test_p_values_and_promise_survive_a_file(tmp_path, rng):
+    detector = Detector("likelihood").fit(Outputs(log_prob=rng.normal(size=199)))
+    assert detector.promise.expected == 0.05 and detector.promise.low < 0.03
+    new = Outputs(log_prob=np.array([0.0, -9.0]))
+    detector.save(tmp_path / "d.npz")
+    loaded = Detector.load(tmp_path / "d.npz")
+    np.testing.assert_array_equal(loaded.p_values(new), detector.p_values(new))
+    assert loaded.p_values(new)[1] == 1 / 200 and loaded.promise == detector.promise
+
+
+def test_a_detector_of_the_first_version_has_no_p_values(tmp_path, rng):
+    Detector("likelihood").fit(Outputs(log_prob=rng.normal(size=199))).save(tmp_path / "d.npz")
+    with np.load(tmp_path / "d.npz") as file:
+        np.savez(tmp_path / "old.npz", **{k: v for k, v in file.items() if k != "calibration"})
+    old = Detector.load(tmp_path / "old.npz")
+    assert old.is_ood(Outputs(log_prob=np.array([-9.0]))).all()
+    with pytest.raises(ValueError, match="no held-out scores: fit it anew"):
+        old.p_values(Outputs(log_prob=np.zeros(1)))

@@ -169,20 +169,6 @@ def precision_recall_curve(counts):
     return caught / caught[-1], caught / np.maximum(caught + alarms, 1)
 
 
-def threshold_at(id_scores, acceptance=0.95):
-    """Smallest observed score t such that at least `acceptance` of the ID scores are <= t; OOD is
-    score > t.
-
-    >>> threshold_at(np.arange(1, 101), acceptance=0.95)
-    95.0
-    """
-    if not 0.0 < acceptance <= 1.0:
-        raise ValueError(f"`acceptance` must lie in (0, 1]. Received: {acceptance}.")
-    ordered = np.sort(_checked("id_scores", id_scores))
-    accepted = np.arange(1, ordered.size + 1) / ordered.size
-    return float(ordered[int(np.argmax(accepted >= acceptance))])
-
-
 def accuracy(logits, labels):
     """Share of examples whose largest logit is that of the label, in [0, 1]."""
     return float(np.mean(np.argmax(logits, axis=1) == np.asarray(labels)))

@@ -90,15 +90,6 @@ def test_bad_input(id_scores, ood_scores, message):
         metrics.evaluate(id_scores, ood_scores)
 
 
-def test_threshold_accepts_the_stated_share(rng):
-    scores = rng.normal(size=1000)
-    threshold = metrics.threshold_at(scores, 0.9)
-    assert np.mean(scores <= threshold) == 0.9
-    assert metrics.threshold_at([3.0], 0.95) == 3.0
-    with pytest.raises(ValueError, match="acceptance"):
-        metrics.threshold_at(scores, 0.0)
-
-
 def test_curves_integrate_to_the_metrics(rng):
     counts = metrics.Counts.of(rng.integers(0, 9, 200), rng.integers(3, 12, 100))
     rejected, caught = metrics.roc_curve(counts)

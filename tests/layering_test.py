@@ -16,8 +16,8 @@ PACKAGES = ("ood_suite", *BRANCHES)
 FRAMEWORKS = ("tensorflow", "keras", "tf_keras", "tensorflow_probability", "jax", "torch")
 # Part of ood_suite -> the other parts that it may import. What has no folder is named by module.
 ARRAYS = {
-    "optional", "detector", "files", "intervals", "metrics", "outputs", "plugins", "progress",
-    "shipped", "scores", "data",
+    "optional", "conformal", "detector", "files", "intervals", "metrics", "outputs", "plugins",
+    "progress", "shipped", "scores", "data",
 }  # fmt: skip
 ARROWS = {part: ARRAYS for part in ARRAYS} | {
     "runs": ARRAYS | {"runs"},
@@ -30,10 +30,10 @@ ARROWS = {part: ARRAYS for part in ARRAYS} | {
     "extract": ARRAYS | {"runs"},
 }
 # What needs NumPy, SciPy and scikit-learn alone.
-ALONE = ("detector", "files", "intervals", "metrics", "outputs", "plugins", "scores")
+ALONE = ("conformal", "detector", "files", "intervals", "metrics", "outputs", "plugins", "scores")
 # Modules of others that are imported where they are needed, because they are slow to start or not
 # always there; of our own only those that load Keras or matplotlib, and in binaries alone.
-DEFERRED = ("jax", "matplotlib", "ray", "sklearn.linear_model", "tensorflow")
+DEFERRED = ("jax", "matplotlib", "ray", "scipy.stats", "sklearn.linear_model", "tensorflow")
 
 
 @functools.cache
