@@ -4,9 +4,9 @@ import keras
 import numpy as np
 from keras import layers, ops
 
+from ood_suite.data.transforms import PIXEL_RANGES
 from ood_suite.outputs import Outputs
 
-INPUT_RANGES = {"0..255": (1.0, 0.0), "0..1": (1.0 / 255.0, 0.0), "-1..1": (1.0 / 127.5, -1.0)}
 SHOWN = 30  # candidates in a message
 
 
@@ -20,7 +20,7 @@ class KerasClassifier:
         features_layer: name of the layer whose output are the features; default: what enters the
             last Dense layer. Maps are averaged over positions.
         inner_layers: names of further layers, whose positions are averaged.
-        input_range: the range of pixels that `model` was trained on, a key of INPUT_RANGES.
+        input_range: the range of pixels that `model` was trained on, a key of PIXEL_RANGES.
         image_shape: (height, width, channels), needed where the model leaves its size open.
 
     Attributes:
@@ -46,9 +46,9 @@ class KerasClassifier:
             outputs[f"layer_features/{name}"] = _layer_output(model, name)
         inner = keras.Model(model.inputs, outputs)
         inputs = keras.Input(self.image_shape, name="pixels")
-        scale, offset = INPUT_RANGES[input_range]
-        unscaled = (scale, offset) == (1.0, 0.0)
-        scaled = inputs if unscaled else layers.Rescaling(scale, offset)(inputs)
+        low, high = PIXEL_RANGES[input_range]
+        unscaled = (low, high) == (0.0, 255.0)
+        scaled = inputs if unscaled else layers.Rescaling((high - low) / 255.0, low)(inputs)
         pooled = {name: ops.cast(_pooled(y), "float32") for name, y in inner(scaled).items()}
         self.network = keras.Model(inputs, pooled)
         kernel, bias = (ops.convert_to_numpy(ops.cast(v, "float32")) for v in _weights(head))

@@ -18,6 +18,7 @@ from ood_suite.optional import missing
 
 # Sub-command -> the module that is run.
 COMMANDS = {
+    "calibrate": "ood_suite.calibrate",
     "classifier ablate_leave_out": "classifier_ood.ablate_leave_out",
     "classifier convert": "classifier_ood.convert",
     "classifier estimate_loss": "classifier_ood.estimate_loss",
@@ -39,6 +40,7 @@ COMMANDS = {
     "images sweep": "images_ood.sweep",
     "images tfds_to_np": "images_ood.tfds_to_np",
     "images train": "images_ood.train",
+    "screen": "ood_suite.screen",
 }
 
 

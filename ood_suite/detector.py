@@ -8,6 +8,7 @@ array([False,  True])
 """
 
 import copy
+import importlib
 import json
 import math
 import pathlib
@@ -41,7 +42,7 @@ class Detector:
         threshold_: the score above which an example is OOD: the held-out score of rank
             ceil((n + 1) * acceptance), so that on average over held-out sets at least `acceptance`
             of new ID examples are accepted (see ood_suite.conformal).
-        calibration_: float64 (n,), the held-out scores in ascending order.
+        calibration_: float64 (n,), the held-out scores.
         source_: model and layer that the fit saw, as far as its Outputs say.
     """
 
@@ -87,7 +88,7 @@ class Detector:
         else:
             values = self.score(held_out)
         self.threshold_ = conformal.accepting(values, self.acceptance)
-        self.calibration_ = np.sort(values)
+        self.calibration_ = values
         return self
 
     def _fit_to_training(self, training):
@@ -182,7 +183,7 @@ class Detector:
     @property
     def promise(self) -> conformal.Promise:
         """The share of false alarms that the threshold promises."""
-        rank = int(np.searchsorted(self.calibration_, self.threshold_, "right"))
+        rank = int(np.sum(self.calibration_ <= self.threshold_))
         return conformal.Promise.of(len(self.calibration_), rank)
 
     def _require_threshold(self):
@@ -207,12 +208,16 @@ class Detector:
             np.savez(file, detector=np.array(json.dumps(settings)), **named)
 
     @classmethod
-    def load(cls, path: str | pathlib.Path) -> "Detector":
-        """Reads what `save` wrote; it scores identically.
+    def load(cls, path: str | pathlib.Path) -> Any:
+        """Reads what `save` wrote; it scores identically. Of a folder that ood_suite.calibrate
+        wrote, the serving.pixel_detector.PixelDetector.
 
         Raises:
             ValueError: a file that holds no detector, or not the arrays of its score.
         """
+        if pathlib.Path(path).is_dir():  # needs Keras, which this module must not load
+            module = importlib.import_module("ood_suite.serving.pixel_detector")
+            return module.PixelDetector.load(path)
         arrays = load_npz(path, mapped=True)
         if "detector" not in arrays:
             raise ValueError(f"{path} holds no detector. Received: {sorted(arrays)}.")
@@ -228,7 +233,7 @@ class Detector:
                 raise ValueError(f"{detector.name} learns nothing. Received: {sorted(learned)}.")
         detector.threshold_, detector.source_ = settings["threshold"], settings["source"]
         if calibration is not None:
-            detector.calibration_ = np.sort(conformal.checked(calibration))
+            detector.calibration_ = conformal.checked(calibration)
         detector._fitted = True
         return detector
 

@@ -1,4 +1,4 @@
-"""Noise images: the OOD sets that need no data. Seeded, of any size, uint8 0..255."""
+"""OOD images that need no OOD data: noise, and spoilt ID images. Seeded, any size, uint8 0..255."""
 
 import numpy as np
 from scipy import ndimage
@@ -47,3 +47,27 @@ def constant(count, image_shape, seed=SEED):
     rng = np.random.default_rng(seed)
     colours = rng.integers(0, 256, (count, 1, 1, image_shape[-1]), dtype=np.uint8)
     return np.ascontiguousarray(np.broadcast_to(colours, (count, *image_shape)))
+
+
+def jigsaw(images, seed=SEED):
+    """Each of uint8 (n, height, width, channels) with its 4 x 4 patches in another order, what is
+    left over at the edges cut off and repeated (Hendrycks et al., ICLR 2019).
+    """
+    rng = np.random.default_rng(seed)
+    count, height, width, channels = images.shape
+    high, wide = max(1, height // 4), max(1, width // 4)
+    lines, columns = height // high, width // wide
+    whole = images[:, : lines * high, : columns * wide]
+    patches = whole.reshape(count, lines, high, columns, wide, channels).swapaxes(2, 3)
+    patches = patches.reshape(count, lines * columns, high, wide, channels)
+    patches = np.stack([own[rng.permutation(lines * columns)] for own in patches])
+    patches = patches.reshape(count, lines, columns, high, wide, channels).swapaxes(2, 3)
+    left = ((0, 0), (0, height - lines * high), (0, width - columns * wide), (0, 0))
+    return np.pad(patches.reshape(whole.shape), left, mode="edge")
+
+
+def mixed(images, seed=SEED):
+    """Means of each image with another one, rounded (Hendrycks et al., ICLR 2019)."""
+    others = np.roll(np.random.default_rng(seed).permutation(len(images)), 1)
+    first, second = images.astype(np.uint16), images[others].astype(np.uint16)
+    return ((first + second + 1) // 2).astype(np.uint8)

@@ -3,6 +3,7 @@
 import numpy as np
 from PIL import Image
 
+PIXEL_RANGES = {"0..255": (0.0, 255.0), "0..1": (0.0, 1.0), "-1..1": (-1.0, 1.0)}
 LUMINANCE = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601, as tf.image.rgb_to_grayscale
 
 

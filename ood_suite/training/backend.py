@@ -68,6 +68,22 @@ def dtype_of(wanted, folder):
     return "mixed_bfloat16" if has_bfloat16() else "float32"
 
 
+def inference(network):
+    """A compiled map from float32 (n, *shape) to the network's outputs as {name: NumPy array}, one
+    program for every n under TensorFlow, without the overhead of `predict`.
+    """
+    if keras.backend.backend() != "tensorflow":
+        return lambda batch: {
+            name: keras.ops.convert_to_numpy(y)
+            for name, y in network.predict_on_batch(batch).items()
+        }
+    import tensorflow as tf
+
+    shape = tf.TensorSpec((None, *network.inputs[0].shape[1:]), "float32")
+    compiled = tf.function(lambda batch: network(batch, training=False), input_signature=[shape])
+    return lambda batch: {name: y.numpy() for name, y in compiled(batch).items()}
+
+
 def input_gradient(function):
     """A compiled map from images (batch, ...) float32 to the gradient of sum(function(images)).
 

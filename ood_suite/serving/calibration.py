@@ -1,0 +1,240 @@
+"""From a trained classifier to a PixelDetector: which score, which threshold, and what is said of
+them (the model card). Validation data alone decide; no test set is opened.
+"""
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+from absl import logging
+from scipy import stats
+
+from ood_suite import data, intervals, metrics
+from ood_suite.data import synthetic
+from ood_suite.data.transforms import to_shape
+from ood_suite.detector import Detector
+from ood_suite.evaluation.groups import find_groups
+from ood_suite.files import RunError
+from ood_suite.progress import progress
+from ood_suite.runs.extraction import extractor_of
+from ood_suite.runs.run import versions
+from ood_suite.scores import FUSION
+from ood_suite.serving.pixel_detector import PixelDetector
+from ood_suite.serving.request import Calibration
+
+# What --score=auto chooses from: one or two of each kind, none that needs gradients.
+CANDIDATES = (
+    FUSION, "energy", "gen", "knn", "mahalanobis", "max_logit", "msp", "nnguide", "react+energy",
+    "relative_mahalanobis", "residual", "vim",
+)  # fmt: skip
+COUNT, SEED = 1000, 20  # of generated validation OOD images; test sets are of seed 0
+# Validation OOD that needs no data: {name: function(held-out images) -> images}.
+GENERATED = {
+    "blobs": lambda images: synthetic.blobs(len(images), images.shape[1:], SEED),
+    "jigsaw": lambda images: synthetic.jigsaw(images, SEED),
+    "mixed": lambda images: synthetic.mixed(images, SEED),
+    "rademacher": lambda images: synthetic.rademacher(len(images), images.shape[1:], SEED),
+}
+
+
+@dataclasses.dataclass
+class _Outputs:
+    """What the network says of each part of the data; validation is {name: Outputs}."""
+
+    held_out: Any
+    training: Any
+    validation: dict
+
+
+def calibrate(folder, wanted=Calibration(), *, data_dir=None):
+    """A PixelDetector of a run of a classifier of images.
+
+    Args:
+        folder: of the run. wanted: Calibration.
+
+    Raises:
+        RunError: no such run, or one of another kind.
+        ValueError: too few held-out examples for what is promised; an unknown score.
+    """
+    # Stage 1: the run, its network, and what that says of held-out, training and validation data.
+    run = find_groups(folder, wanted.checkpoint)[0].foreground
+    extractor: Any = extractor_of(run)
+    if run.kind != "classifier" or not hasattr(extractor, "load_classifier"):
+        raise RunError(f"{folder} is no run of a classifier of images, but of kind {run.kind}.")
+    classifier = extractor.load_classifier(run)
+    role = run.roles.get("held_out")
+    if role is None:
+        raise RunError(f"{folder} names no held-out data, which set the threshold.")
+    images = data.first_available(role.names, role.split, data_dir, classifier.image_shape)
+    outputs = _outputs(run, extractor, classifier, images, wanted.ood_validation, data_dir)
+
+    # Stage 2: the score, on validation data, and its threshold.
+    names = CANDIDATES if wanted.score == ("auto",) else ("&".join(wanted.score),)
+    detectors, rows = _compared(names, outputs, 1.0 - wanted.false_alarms)
+    chosen, *others = sorted(rows, key=lambda name: -_mean(rows[name]))
+    own = outputs.held_out.logits.argmax(axis=1) if wanted.by_class else None
+
+    # Stage 3: all of it as one thing, with its card.
+    about = {
+        "run": str(run.folder), "score": chosen, "false_alarms": wanted.false_alarms,
+        "fingerprints": run.config["fingerprints"], "validation": rows[chosen],
+        "chosen_of": list(rows),
+    }  # fmt: skip
+    detector = PixelDetector(
+        network=classifier.network,
+        head=classifier.head,
+        detector=detectors[chosen],
+        classes=list(wanted.classes) or getattr(images.images, "classes", None),
+        pixel_range=wanted.pixel_range,
+        confidence=wanted.confidence,
+        held_out_classes=own,
+        about=about,
+    )
+    notes = at_chance(outputs.held_out)
+    if others:
+        lead = _lead(detectors, outputs, chosen, others[0])
+        notes.append(f"{chosen} is above {others[0]}, the next, by {lead}")
+    for note in notes:
+        logging.info("%s.", note)
+    detector.card = model_card(detector, outputs, rows, notes)
+    logging.info("Score: %s. %s.", chosen, detector.promise)
+    return detector
+
+
+def _outputs(run, extractor, classifier, images, asked, data_dir):
+    """The _Outputs of a run: those of files extracted, those of generated images computed."""
+
+    def of(names, split):
+        return extractor.extract(run, names, split, data_dir=data_dir)
+
+    roles, validation = run.roles, {}
+    known = roles.get("validation_ood")
+    named = [((name,), "val") for name in asked] or ([(known.names, known.split)] if known else [])
+    for names, split in named:
+        found = of(names, split)
+        validation[found.meta["dataset"]] = found
+    shown, _ = to_shape(images.images[: min(COUNT, len(images))], classifier.image_shape)
+    for name, generate in progress(GENERATED.items(), desc="generated OOD", unit="set"):
+        validation[name] = classifier.outputs(generate(shown))
+    training = of(roles["training"].names, roles["training"].split) if "training" in roles else None
+    held_out = roles["held_out"]
+    return _Outputs(of(held_out.names, held_out.split), training, validation)
+
+
+def _compared(names, outputs, acceptance):
+    """({score: fitted Detector}, {score: {validation set: figures}}); of several scores those that
+    cannot be fitted are left out, with a log line.
+    """
+    detectors, rows = {}, {}
+    for name in progress(names, desc="scores", unit="score", disable=len(names) < 2):
+        try:
+            detector = Detector(name, acceptance).fit(outputs.held_out, outputs.training)
+        except ValueError as error:
+            if len(names) == 1:
+                raise
+            logging.warning("%s is left out: %s", name, error)
+            continue
+        detectors[name], rows[name] = detector, {}
+        own = detector.calibration_
+        for title, ood in outputs.validation.items():
+            values = detector.score(ood)
+            low, high = intervals.auroc_interval(own, values)
+            rows[name][title] = {
+                "auroc": metrics.auroc(metrics.Counts.of(own, values)), "low": low, "high": high,
+                "caught": float(np.mean(values > detector.threshold_)),
+            }  # fmt: skip
+    if not detectors:
+        raise ValueError(f"None of the scores can be fitted: {', '.join(names)}.")
+    return detectors, rows
+
+
+def _mean(figures):
+    """Mean AUROC over the validation sets."""
+    return float(np.mean([row["auroc"] for row in figures.values()]))
+
+
+def _lead(detectors, outputs, first, second):
+    """By how much the mean AUROC of one score is above another's, in words."""
+    found = []
+    for ood in outputs.validation.values():
+        pairs = [(d.calibration_, d.score(ood)) for d in (detectors[first], detectors[second])]
+        found.append(intervals.paired_auroc_difference(*pairs))
+    # The sets share their ID examples: their errors may all go one way.
+    low, mean, high = (np.mean([row[k] for row in found]) for k in ("low", "difference", "high"))
+    return f"{mean:.4f} AUROC, 95% interval {low:.4f} to {high:.4f}"
+
+
+def at_chance(held_out):
+    """A warning if the classifier is no better than chance on labelled held-out data."""
+    if held_out.labels is None or held_out.labels.min() < 0:
+        return []
+    hits, count = int((held_out.logits.argmax(axis=1) == held_out.labels).sum()), len(held_out)
+    classes = held_out.logits.shape[1]
+    if stats.binomtest(hits, count, 1.0 / classes, alternative="greater").pvalue < 0.01:
+        return []
+    return [
+        f"WARNING: the classifier is right for {hits / count:.1%} of {count} held-out examples, no "
+        f"more than chance with {classes} classes: are pixel range, labels and classes right?"
+    ]
+
+
+CARD = """# Detector: {score}
+
+Calls an image out-of-distribution (OOD) where the score of its network's outputs is above the
+threshold. Higher = more OOD.
+
+## What it guarantees
+
+{promise}. Asked for: at most {alarms:.2%}{confidence}{by_class}. This holds for new images that are
+drawn as the held-out ones were, and says nothing of any other: after a change of camera, users or
+season, calibrate again. How many OOD images are found depends on what they are; see below.
+
+## What it was fitted to
+
+- run: {run}
+- held-out: {held_out}, {count} images, accuracy {accuracy}
+- pixels: bytes, or floats in {pixel_range}; shape {shape}; larger files are scaled (bilinear, with
+  antialiasing) until they just cover it, and cut to the centre
+- classes: {classes}
+- made with: {versions}
+
+## How it did on validation OOD data
+
+{table}
+"blobs" and "rademacher" are generated; "jigsaw" has the held-out images' patches in another order,
+"mixed" are means of two of them. No test set was opened.
+{notes}"""
+
+
+def model_card(detector, outputs, rows, notes):
+    """card.md: what the detector is, promises, was fitted to, and how it did."""
+    about, held_out = detector.about, outputs.held_out
+    titles = list(outputs.validation)
+    lines = ["| score | " + " | ".join(f"{t}: AUROC, caught" for t in titles) + " | mean AUROC |"]
+    lines.append("|---" * (len(titles) + 2) + "|")
+    for name in sorted(rows, key=lambda name: -_mean(rows[name])):
+        cells = [
+            f"{r['auroc']:.3f} [{r['low']:.3f}, {r['high']:.3f}], {r['caught']:.0%}"
+            for r in (rows[name][title] for title in titles)
+        ]
+        lines.append(f"| {name} | {' | '.join(cells)} | {_mean(rows[name]):.4f} |")
+    labelled = held_out.labels is not None and held_out.labels.min() >= 0
+    return CARD.format(
+        score=about["score"],
+        promise=detector.promise,
+        alarms=about["false_alarms"],
+        confidence=f", with {detector.confidence:.0%} confidence" if detector.confidence else "",
+        by_class=", for each predicted class" if len(detector.thresholds) > 1 else "",
+        run=about["run"],
+        held_out=held_out.meta["dataset"],
+        count=len(held_out),
+        accuracy=f"{metrics.accuracy(held_out.logits, held_out.labels):.4f}"
+        if labelled
+        else "unknown",
+        pixel_range=detector.pixel_range,
+        shape=detector.image_shape,
+        classes=", ".join(detector.classes),
+        versions=", ".join(f"{k} {v}" for k, v in versions().items()),
+        table="\n".join(lines) + "\n",
+        notes="".join(f"\n- {note}.\n" for note in notes),
+    )

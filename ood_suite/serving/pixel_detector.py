@@ -1,0 +1,266 @@
+"""PixelDetector: all that a decision on raw pixels needs, in one folder.
+
+    detector = Detector.load("detector/")        # or PixelDetector.load
+    decisions = detector(pixels)                 # one image, or a batch
+    decisions.is_ood, decisions.p_value, decisions.score, decisions.label
+
+The folder holds network.keras (pixels -> features and logits), detector.npz (the score and what it
+learned), decision.npz (head, thresholds), detector.json and card.md.
+"""
+
+import dataclasses
+import hashlib
+import pathlib
+import shutil
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ood_suite import conformal
+from ood_suite.data.transforms import PIXEL_RANGES
+from ood_suite.detector import Detector
+from ood_suite.files import (
+    RunError,
+    atomic_path,
+    load_npz,
+    make_folder,
+    read_json,
+    reading,
+    write_json,
+    write_text,
+)
+from ood_suite.runs.run import versions
+from ood_suite.training import backend, input_gradients
+from ood_suite.training.stored_model import read_keras
+
+FORMAT = 1
+SLACK = 0.01  # of the range, that a float pixel may lie beyond it
+FILES = ("network.keras", "detector.npz", "decision.npz", "detector.json", "card.md")
+ADVICE = "Copy the folder again, or make it anew with ood_suite.calibrate."
+
+
+class Decisions(NamedTuple):
+    """What is said of n images; of a single image every field is one value.
+
+    Attributes:
+        score: float64 (n,), higher = more OOD. p_value: float64 (n,), see conformal.p_values.
+        is_ood: bool (n,). label: int64 (n,), the predicted class.
+    """
+
+    score: Any
+    p_value: Any
+    is_ood: Any
+    label: Any
+
+
+@dataclasses.dataclass
+class PixelDetector:
+    """A network, a fitted detector of its outputs, and how pixels reach it.
+
+    Args:
+        network: keras.Model, float32 pixels 0..255 (n, *image_shape) -> {"features", "logits",
+            perhaps "layer_features/<name>"}, as KerasClassifier.network is.
+        head: {"head_kernel", "head_bias"}, as KerasClassifier.head; may be empty.
+        detector: fitted Detector, of held-out outputs of this network.
+        classes: names of the classes; default: their numbers.
+        pixel_range: of float pixels, a key of data.transforms.PIXEL_RANGES. uint8 is 0..255.
+        confidence: of the threshold, see conformal.rank_for; None for the average.
+        held_out_classes: integers (n,), classes predicted of the held-out examples: thresholds and
+            p-values are then those of each predicted class by itself.
+        about: JSON values for detector.json. card: text for card.md.
+
+    Raises:
+        ValueError: too few held-out examples, in all or of a class, for what the detector's
+            acceptance promises; a score of parts that the network does not give.
+    """
+
+    network: Any
+    head: dict
+    detector: Detector
+    classes: list | None = None
+    pixel_range: str = "0..255"
+    confidence: float | None = None
+    held_out_classes: np.ndarray | None = None
+    about: dict = dataclasses.field(default_factory=dict)
+    card: str = ""
+
+    def __post_init__(self):
+        if self.pixel_range not in PIXEL_RANGES:
+            known = ", ".join(PIXEL_RANGES)
+            raise ValueError(f"`pixel_range` must be one of {known}. Received: {self.pixel_range}.")
+        self.image_shape = tuple(self.network.inputs[0].shape[1:])
+        count = self.network.output["logits"].shape[1]
+        self.classes = self.classes or [str(number) for number in range(count)]
+        if len(self.classes) != count:
+            raise ValueError(f"The network has {count} classes. Received: {len(self.classes)}.")
+        held_out, alarms = self.detector.calibration_, 1.0 - self.detector.acceptance
+        if self.held_out_classes is None:
+            self._held_out = [np.sort(held_out)]
+            self.thresholds = np.array([conformal.threshold(held_out, alarms, self.confidence)])
+        else:
+            own = self.held_out_classes
+            missing = sorted(set(range(count)) - set(own.tolist()))
+            if missing:
+                raise ValueError(f"No held-out example is predicted as one of {missing[:10]}.")
+            self._held_out = [np.sort(held_out[own == label]) for label in range(count)]
+            by_class = conformal.class_thresholds(held_out, own, alarms, self.confidence)
+            self.thresholds = np.array([by_class[label] for label in range(count)])
+        self._predict = backend.inference(self.network)
+        self._perturb = self._perturbation()
+
+    def _perturbation(self):
+        """function(pixels) -> {"logits_perturbed": ...}, None where the score needs none."""
+        needs = self.detector.entry.needs
+        known = {"features", "logits", "layer_features", "logits_perturbed", *self.head}
+        if unknown := set(needs) - known:
+            raise ValueError(f"A detector of pixels cannot have {self.detector.name}: {unknown}.")
+        if "logits_perturbed" not in needs:
+            return None
+        named = self.detector.entry.parameters | self.detector.parameters
+        return input_gradients.odin(self.network, named["temperature"], (named["epsilon"],))
+
+    def __call__(self, pixels) -> Decisions:
+        """Decisions on one image (height, width, channels) or a batch of them.
+
+        Args:
+            pixels: uint8, or floats in `pixel_range`.
+
+        Raises:
+            ValueError: another shape, dtype or range; NaN.
+        """
+        pixels = np.asarray(pixels)
+        is_single = pixels.ndim == len(self.image_shape)
+        batch = self.as_float(pixels[None] if is_single else pixels)
+        if not len(batch):
+            return Decisions(*(np.zeros(0, kind) for kind in (float, float, bool, np.int64)))
+        found = self._predict(batch)
+        scores = self._scores(found, batch)
+        labels = found["logits"].argmax(axis=1)
+        which = labels if len(self.thresholds) > 1 else np.zeros(len(labels), np.int64)
+        p_values = np.empty(len(scores))
+        for group in np.unique(which):
+            rows = which == group
+            ordered = self._held_out[group]
+            above = len(ordered) - np.searchsorted(ordered, scores[rows], "left")
+            p_values[rows] = (1.0 + above) / (1.0 + len(ordered))
+        decided = Decisions(scores, p_values, scores > self.thresholds[which], labels)
+        return Decisions(*(values[0] for values in decided)) if is_single else decided
+
+    def _scores(self, found, batch):
+        inner = {k.partition("/")[2]: v for k, v in found.items() if k.startswith("layer_features")}
+        given = found | self.head | {"layer_features": inner}
+        if self._perturb:
+            given["logits_perturbed"] = self._perturb(batch)
+        arrays = [given[name] for name in self.detector.entry.needs]
+        learner = self.detector.learner
+        return np.asarray(getattr(learner, "score", learner)(*arrays), np.float64)
+
+    def as_float(self, pixels):
+        """Pixels as the network takes them, float32 0..255; refuses what it was not fitted on."""
+        wanted = f"(n, {', '.join(map(str, self.image_shape))})"
+        if pixels.shape[1:] != self.image_shape:
+            raise ValueError(f"Images must have shape {wanted}. Received: {pixels.shape}.")
+        if pixels.dtype == np.uint8 or not len(pixels):
+            return pixels.astype(np.float32)
+        if pixels.dtype.kind != "f":
+            raise ValueError(
+                f"Images must be uint8, or floats in {self.pixel_range}. Received: {pixels.dtype}."
+            )
+        low, high = PIXEL_RANGES[self.pixel_range]
+        least, most = float(pixels.min()), float(pixels.max())
+        slack = SLACK * (high - low)
+        if not (low - slack <= least and most <= high + slack):  # also NaN
+            raise ValueError(
+                f"Float pixels must lie in {self.pixel_range}. Received: {least:g} to {most:g}."
+            )
+        if high > 1.0 and 0.0 < most <= 1.0:
+            raise ValueError(
+                f"Float pixels must lie in {self.pixel_range}. Received: {least:g} to {most:g}, "
+                "which looks like 0..1: multiply them by 255."
+            )
+        return ((pixels - low) * (255.0 / (high - low))).astype(np.float32)
+
+    def save(self, folder, overwrite=False):
+        """Writes the folder, which is there only when whole.
+
+        Raises:
+            RunError: `folder` is not empty, unless it is a detector and `overwrite` is set.
+        """
+        folder = pathlib.Path(folder)
+        is_detector = (folder / "detector.json").exists()
+        if folder.exists() and any(folder.iterdir()) and not (overwrite and is_detector):
+            raise RunError(f"{folder} is there already. Choose another, or --overwrite a detector.")
+        partial = folder.with_name(f".partial-{folder.name}")
+        shutil.rmtree(partial, ignore_errors=True)
+        make_folder(partial)
+        self.network.save(partial / "network.keras")
+        self.detector.save(partial / "detector.npz")
+        own = {} if self.held_out_classes is None else {"held_out_classes": self.held_out_classes}
+        with atomic_path(partial / "decision.npz") as temporary, open(temporary, "wb") as file:
+            np.savez(file, **self.head, **own)
+        write_text(partial / "card.md", self.card)
+        described = {
+            "format": FORMAT,
+            "classes": self.classes,
+            "pixel_range": self.pixel_range,
+            "image_shape": self.image_shape,
+            "confidence": self.confidence,
+            "thresholds": self.thresholds.tolist(),
+            "promise": str(self.promise),
+            "network": _fingerprint(partial / "network.keras"),
+            "versions": versions(),
+            "about": self.about,
+        }
+        write_json(partial / "detector.json", described)
+        earlier = folder.with_name(f".earlier-{folder.name}")
+        shutil.rmtree(earlier, ignore_errors=True)
+        if folder.exists():
+            folder.rename(earlier)
+        partial.rename(folder)
+        shutil.rmtree(earlier, ignore_errors=True)
+
+    @property
+    def promise(self):
+        """The conformal.Promise of the threshold; with one a class, of the worst off."""
+        pairs = zip(self._held_out, self.thresholds, strict=True)
+        ranks = [(len(own), int(np.searchsorted(own, value, "right"))) for own, value in pairs]
+        return max((conformal.Promise.of(*pair) for pair in ranks), key=lambda p: p.high)
+
+    @classmethod
+    def load(cls, folder):
+        """Reads what `save` wrote; it decides identically.
+
+        Raises:
+            RunError: no such folder, a missing or damaged file, another network than it was
+                fitted to.
+        """
+        folder = pathlib.Path(folder)
+        for name in FILES:
+            if not (folder / name).exists():
+                raise RunError(f"{folder} is no detector: it has no {name}. {ADVICE}")
+        known = read_json(folder / "detector.json")
+        with reading(folder / "detector.json", "a detector", f" {ADVICE}", RunError):
+            if known["format"] != FORMAT:
+                raise ValueError(f"it is of format {known['format']}, and {FORMAT} is known")
+            if known["network"] != _fingerprint(folder / "network.keras"):
+                raise ValueError("network.keras is another network than it was fitted to")
+            arrays = load_npz(folder / "decision.npz")
+            own = arrays.pop("held_out_classes", None)
+            made = cls(
+                network=read_keras(folder / "network.keras", ADVICE),
+                head=arrays,
+                detector=Detector.load(folder / "detector.npz"),
+                classes=known["classes"],
+                pixel_range=known["pixel_range"],
+                confidence=known["confidence"],
+                held_out_classes=own,
+                about=known["about"],
+                card=(folder / "card.md").read_text(encoding="utf-8"),
+            )
+            if made.thresholds.tolist() != known["thresholds"]:
+                raise ValueError("its thresholds are not those of its held-out scores")
+        return made
+
+
+def _fingerprint(path):
+    return hashlib.sha256(pathlib.Path(path).read_bytes()).hexdigest()

@@ -1,0 +1,169 @@
+"""A detector of pixels decides as arrays do, promises what it says, and refuses what is not its."""
+
+import json
+import shutil
+
+import keras
+import numpy as np
+import pytest
+
+from classifier_ood.keras_classifier import KerasClassifier
+from ood_suite import Detector, Outputs, conformal
+from ood_suite.files import RunError
+from ood_suite.serving.pixel_detector import PixelDetector
+from ood_suite.training import input_gradients
+
+SHAPE = (8, 8, 1)
+
+
+def images(count, seed, brightness=0):
+    rng = np.random.default_rng(seed)
+    ramps = rng.integers(0, 100, (count, 1, 1, 1)) + 12 * np.arange(8)[:, None, None]
+    noise = rng.integers(0, 30, (count, *SHAPE))
+    return np.clip(ramps + noise + brightness, 0, 255).astype(np.uint8)
+
+
+@pytest.fixture(scope="module")
+def classifier():
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential([
+        keras.Input(SHAPE), keras.layers.Conv2D(8, 3, activation="relu"),
+        keras.layers.GlobalAveragePooling2D(), keras.layers.Dense(3),
+    ])  # fmt: skip
+    return KerasClassifier(model, input_range="0..1")
+
+
+@pytest.fixture(scope="module")
+def parts(classifier):
+    """(held-out, training, new) Outputs with labels."""
+    labels = np.arange(240) % 3
+    return [classifier.outputs(images(240, seed), labels) for seed in (1, 2, 3)]
+
+
+def made(classifier, parts, name="energy", alarms=0.05, **more):
+    detector = Detector(name, acceptance=1.0 - alarms).fit(parts[0], parts[1])
+    return PixelDetector(classifier.network, classifier.head, detector, **more)
+
+
+@pytest.mark.parametrize("name", ["msp", "energy", "react+energy", "vim", "knn", "energy&knn"])
+def test_pixels_are_scored_as_their_outputs_are(classifier, parts, name):
+    detector = made(classifier, parts, name)
+    found = detector(images(240, 3))
+    np.testing.assert_allclose(found.score, detector.detector.score(parts[2]), rtol=1e-5, atol=1e-6)
+    expected = conformal.p_values(detector.detector.calibration_, found.score)
+    np.testing.assert_array_equal(found.p_value, expected)
+    np.testing.assert_array_equal(found.is_ood, found.score > detector.thresholds[0])
+    np.testing.assert_array_equal(found.label, parts[2].logits.argmax(axis=1))
+
+
+def test_odin_is_reached_from_pixels(classifier, parts):
+    perturb = input_gradients.odin(classifier.network, 1000.0, (0.0014,))
+    held_out = Outputs(logits_perturbed=perturb(images(240, 1)))
+    detector = Detector("odin").fit(held_out)
+    ours = PixelDetector(classifier.network, classifier.head, detector)
+    expected = detector.score(Outputs(logits_perturbed=perturb(images(20, 3))))
+    np.testing.assert_allclose(ours(images(20, 3)).score, expected, rtol=1e-6)
+
+
+def test_layers_are_reached_from_pixels(classifier, parts):
+    name = classifier.model.layers[0].name
+    inner = KerasClassifier(classifier.model, inner_layers=(name,), input_range="0..1")
+    held_out, training, new = (inner.outputs(images(240, s), np.arange(240) % 3) for s in (1, 2, 3))
+    validation = inner.outputs(255 - images(240, 4))
+    detector = Detector("mahalanobis_layers").fit(held_out, training, validation)
+    ours = PixelDetector(inner.network, inner.head, detector)
+    np.testing.assert_allclose(ours(images(240, 3)).score, detector.score(new), rtol=1e-4)
+
+
+def test_one_image_and_floats_of_the_declared_range_say_the_same(classifier, parts):
+    as_bytes, as_floats = made(classifier, parts), made(classifier, parts, pixel_range="-1..1")
+    batch = images(4, 3)
+    single = as_bytes(batch[2])
+    assert single.is_ood.shape == () and single.score == pytest.approx(as_bytes(batch).score[2])
+    scaled = batch.astype(np.float32) / 127.5 - 1.0
+    np.testing.assert_allclose(as_floats(scaled).score, as_bytes(batch).score, rtol=1e-5)
+    assert len(as_bytes(np.zeros((0, *SHAPE), np.uint8)).score) == 0
+
+
+@pytest.mark.parametrize("name", ["energy", "react+energy", "vim", "energy&knn"])
+@pytest.mark.parametrize("by_class", [False, True])
+def test_a_folder_decides_identically(classifier, parts, name, by_class, tmp_path):
+    own = parts[0].logits.argmax(axis=1)
+    if by_class and len(np.unique(own)) < 3:
+        own = np.arange(240) % 3
+    more = {"held_out_classes": own} if by_class else {"confidence": 0.9}
+    detector = made(classifier, parts, name, classes=["a", "b", "c"], card="# Card", **more)
+    detector.save(tmp_path / "d")
+    loaded = Detector.load(tmp_path / "d")
+    for ours, theirs in zip(loaded(images(50, 3)), detector(images(50, 3)), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    assert loaded.classes == ["a", "b", "c"] and loaded.card == "# Card"
+    assert loaded.promise == detector.promise
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_thresholds_of_classes_are_those_of_their_own_examples(classifier, parts):
+    own = np.arange(240) % 3
+    detector = made(classifier, parts, "energy", held_out_classes=own)
+    values = detector.detector.calibration_
+    for label in range(3):
+        expected = conformal.threshold(values[own == label], 0.05)
+        assert detector.thresholds[label] == expected
+    with pytest.raises(ValueError, match=r"predicted as one of \[2\]"):
+        made(classifier, parts, "energy", held_out_classes=own % 2)
+
+
+@pytest.mark.parametrize(
+    "pixels,text",
+    [
+        (np.zeros((1, 8, 8, 3), np.uint8), r"shape \(n, 8, 8, 1\). Received: \(1, 8, 8, 3\)"),
+        (np.zeros((8, 8), np.uint8), "must have shape"),
+        (np.zeros((1, *SHAPE), np.int64), "uint8, or floats in 0..255. Received: int64"),
+        (np.full((1, *SHAPE), 0.7), "looks like 0..1: multiply them by 255"),
+        (np.full((1, *SHAPE), np.nan), "must lie in 0..255. Received: nan"),
+        (np.full((1, *SHAPE), -20.0), "Received: -20 to -20"),
+        (np.full((1, *SHAPE), 300.0), "Received: 300 to 300"),
+    ],
+)
+def test_other_pixels_than_it_was_fitted_to_are_refused(classifier, parts, pixels, text):
+    with pytest.raises(ValueError, match=text):
+        made(classifier, parts)(pixels)
+
+
+def test_pixels_of_0_to_255_are_refused_where_0_to_1_was_declared(classifier, parts):
+    detector = made(classifier, parts, pixel_range="0..1")
+    with pytest.raises(ValueError, match="must lie in 0..1. Received: 48 to 178"):
+        detector(images(3, 1).astype(np.float32))
+    assert detector(images(3, 1)).score.shape == (3,)  # bytes are 0..255, always
+
+
+def test_too_few_held_out_examples_and_unknown_ranges_are_refused(classifier, parts):
+    with pytest.raises(ValueError, match="240 held-out .* at least 999 are needed"):
+        made(classifier, parts, alarms=0.001)
+    with pytest.raises(ValueError, match="`pixel_range` must be one of 0..255, 0..1"):
+        made(classifier, parts, pixel_range="0..2")
+    with pytest.raises(ValueError, match="3 classes. Received: 2"):
+        made(classifier, parts, classes=["a", "b"])
+
+
+def test_damaged_folders_and_foreign_networks_are_refused(classifier, parts, tmp_path):
+    folder = tmp_path / "d"
+    made(classifier, parts).save(folder)
+    with pytest.raises(RunError, match="there already"):
+        made(classifier, parts).save(folder)
+    made(classifier, parts).save(folder, overwrite=True)
+    with pytest.raises(RunError, match="is no detector: it has no network.keras"):
+        PixelDetector.load(tmp_path)
+    other = tmp_path / "other"
+    shutil.copytree(folder, other)
+    keras.models.clone_model(classifier.network).save(other / "network.keras")
+    with pytest.raises(RunError, match="another network than it was fitted to"):
+        Detector.load(other)
+    described = json.loads((folder / "detector.json").read_text())
+    for change in ({"thresholds": [0.0]}, {"format": 2}, {"classes": 3}, {"pixel_range": []}):
+        (folder / "detector.json").write_text(json.dumps(described | change))
+        with pytest.raises(RunError, match="cannot be read as a detector"):
+            Detector.load(folder)
+    (folder / "detector.json").write_text("{")
+    with pytest.raises(RunError, match="JSON"):
+        Detector.load(folder)
