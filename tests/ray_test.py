@@ -51,7 +51,7 @@ cluster.shutdown()
 """
 SWEEP = (*TINY, "--dropout_p=0.2", "--mutation_rates=0.1,0.3", "--reg_weights=0.5")
 STEPS = "--total_steps=240"
-WAIT_S = 120
+WAIT_S = 600  # of a busy machine
 
 
 class Cluster:

@@ -39,7 +39,7 @@ def test_signals_end_a_training_that_goes_on(small_data, tmp_path, number):
     while not list(tmp_path.rglob("step_*.npz")) and time.monotonic() < deadline:
         time.sleep(0.05)
     process.send_signal(number)
-    _, text = process.communicate(timeout=60)
+    _, text = process.communicate(timeout=600)
     if number == signal.SIGTERM:
         assert process.returncode == -signal.SIGTERM
         return
