@@ -70,20 +70,25 @@ class FolderImages:
         return fingerprint(np.frombuffer(text.encode(), np.uint8))
 
     def _read(self, path):
-        height, width, channels = self.shape[1:]
         with reading(path, "an image"), Image.open(path) as file:
-            if file.mode[0] in "IF":
-                raise ValueError(f"mode {file.mode}, more than 8 bits; convert it to 8 bits")
-            image = file.convert("L" if channels == 1 else "RGB")
-        if max(image.size) > LONGEST * min(image.size):
-            image = _middle(image, width / height)
-        scale = max(height / image.height, width / image.width)
-        size = max(width, round(image.width * scale)), max(height, round(image.height * scale))
-        if size != image.size:
-            image = image.resize(size, Image.Resampling.BILINEAR)
-        left, top = (size[0] - width) // 2, (size[1] - height) // 2
-        image = image.crop((left, top, left + width, top + height))
-        return np.asarray(image).reshape(height, width, channels)
+            return picture(file, self.shape[1:])
+
+
+def picture(file, image_shape):
+    """uint8 (height, width, channels) of an open Pillow image; see FolderImages."""
+    height, width, channels = image_shape
+    if file.mode[0] in "IF":
+        raise ValueError(f"mode {file.mode}, more than 8 bits; convert it to 8 bits")
+    image = file.convert("L" if channels == 1 else "RGB")
+    if max(image.size) > LONGEST * min(image.size):
+        image = _middle(image, width / height)
+    scale = max(height / image.height, width / image.width)
+    size = max(width, round(image.width * scale)), max(height, round(image.height * scale))
+    if size != image.size:
+        image = image.resize(size, Image.Resampling.BILINEAR)
+    left, top = (size[0] - width) // 2, (size[1] - height) // 2
+    image = image.crop((left, top, left + width, top + height))
+    return np.asarray(image).reshape(height, width, channels)
 
 
 def _middle(image, ratio):

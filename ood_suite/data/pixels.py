@@ -1,0 +1,104 @@
+"""Images one by one with their names, from whatever is given: to be decided on, not trained on.
+
+Folders (with all below), image files, npz files of `images`, zip and tar archives, read in place.
+"""
+
+import io
+import pathlib
+import tarfile
+import zipfile
+from functools import partial
+
+from PIL import Image
+
+from ood_suite.data.npz import read_images
+from ood_suite.data.streams import SUFFIXES, picture
+from ood_suite.data.transforms import to_shape
+from ood_suite.files import reading
+
+ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz")
+LARGEST = 2**28  # bytes of one file in an archive
+
+
+def named_images(paths, image_shape):
+    """Yields (name, load). load(), called before the next is asked for, gives the image, uint8
+    (height, width, channels), as FolderImages brings it to a shape, or to_shape for npz; or the
+    ValueError of what cannot be read.
+
+    Args:
+        paths: of folders, image files, npz files and archives, in the order of the result.
+
+    Raises:
+        FileNotFoundError: a path that is not there. ValueError: an archive or an npz that cannot be
+            read, a folder without images.
+    """
+    for path in map(pathlib.Path, paths):
+        if not path.exists():
+            raise FileNotFoundError(f"There is no file or folder {path}.")
+        if path.is_dir():
+            files = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES)
+            if not files:
+                raise ValueError(f"The folder {path} holds no images.")
+            yield from (
+                (str(file), partial(_read, file, partial(_regular, file), image_shape))
+                for file in files
+            )
+        elif path.suffix == ".npz":
+            yield from _of_npz(path, image_shape)
+        elif path.name.lower().endswith(ARCHIVES):
+            with reading(path, "an archive"):
+                yield from _of_archive(path, image_shape)
+        else:
+            yield str(path), partial(_read, path, partial(_regular, path), image_shape)
+
+
+def _read(name, opened, image_shape):
+    """The image of what opened() gives, or the ValueError that says why there is none."""
+    try:
+        with Image.open(opened()) as file:
+            return picture(file, image_shape)
+    except Exception as error:  # decoders raise what comes to hand
+        return ValueError(f"{name} cannot be read as an image ({str(error)[:200]})")
+
+
+def _regular(path):
+    """The path; ValueError for a pipe, which would be waited for."""
+    if not path.is_file():
+        raise ValueError("it is no regular file")
+    return path
+
+
+def _of_npz(path, image_shape):
+    images, _ = read_images(path)
+    for row in range(len(images)):
+        yield f"{path}#{row}", partial(_row, images, row, image_shape)
+
+
+def _row(images, row, image_shape):
+    return to_shape(images[row : row + 1], image_shape)[0][0]
+
+
+def _of_archive(path, image_shape):
+    if path.suffix.lower() == ".zip":
+        with zipfile.ZipFile(path) as archive:
+            for member in archive.infolist():
+                if _is_image(member.filename):
+                    name = f"{path}#{member.filename}"
+                    opened = partial(archive.read, member)
+                    yield name, partial(_member, name, member.file_size, opened, image_shape)
+        return
+    with tarfile.open(path, "r|*") as archive:
+        for member in archive:
+            if member.isreg() and _is_image(member.name):
+                name, opened = f"{path}#{member.name}", archive.extractfile(member).read
+                yield name, partial(_member, name, member.size, opened, image_shape)
+
+
+def _is_image(name):
+    return pathlib.Path(name).suffix.lower() in SUFFIXES
+
+
+def _member(name, size, content, image_shape):
+    if size > LARGEST:
+        return ValueError(f"{name} has {size:,} bytes, and at most {LARGEST:,} bytes are read")
+    return _read(name, lambda: io.BytesIO(content()), image_shape)

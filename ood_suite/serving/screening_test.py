@@ -1,0 +1,196 @@
+"""Screening decides on files as the detector does on arrays, whatever they come in, and goes on."""
+
+import io
+import json
+import subprocess
+import sys
+import tarfile
+import zipfile
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ood_suite import conformal
+from ood_suite.data.pixels import named_images
+from ood_suite.serving import screening
+from ood_suite.serving.pixel_detector_test import SHAPE, classifier, images, made, parts
+from tests.support import ROOT, command
+
+__all__ = ["classifier", "parts"]  # fixtures
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """(folder of 30 PNG files, their images)."""
+    folder, pixels = tmp_path / "photos", images(30, 3)
+    folder.mkdir()
+    for number, image in enumerate(pixels):
+        Image.fromarray(image[..., 0]).save(folder / f"{number:02d}.png")
+    return folder, pixels
+
+
+def table(path):
+    lines = [line.split("\t") for line in path.read_text().splitlines()]
+    assert tuple(lines[0]) == screening.COLUMNS
+    return lines[1:]
+
+
+def test_a_folder_is_decided_as_its_arrays_are(classifier, parts, photos, tmp_path):
+    folder, pixels = photos
+    detector, out = made(classifier, parts, classes=["a", "b", "c"]), tmp_path / "d.tsv"
+    summary = screening.screen(detector, [folder], out)
+    expected = detector(pixels)
+    rows = table(out)
+    assert [row[0] for row in rows] == [str(folder / f"{i:02d}.png") for i in range(30)]
+    np.testing.assert_allclose([float(row[2]) for row in rows], expected.score, rtol=1e-5)
+    np.testing.assert_allclose([float(row[3]) for row in rows], expected.p_value, rtol=1e-5)
+    assert [row[4] == "1" for row in rows] == expected.is_ood.tolist()
+    assert [row[1] for row in rows] == ["abc"[label] for label in expected.label]
+    assert (summary.images, summary.flagged) == (30, expected.is_ood.sum())
+    assert list(tmp_path.glob(".partial*")) == []
+
+
+def test_archives_and_arrays_hold_the_same_images(photos, tmp_path):
+    folder, pixels = photos
+    files = sorted(folder.iterdir())
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        [archive.write(file, f"../{file.name}") for file in files]  # nothing is written there
+        archive.writestr("readme.txt", "no image")
+    for name, mode in (("a.tar", "w"), ("a.tar.gz", "w:gz")):
+        with tarfile.open(tmp_path / name, mode) as archive:
+            archive.add(folder, "x")
+    np.savez(tmp_path / "a.npz", images=pixels)
+    for name in ("a.zip", "a.tar", "a.tar.gz", "a.npz"):
+        found = {key: load() for key, load in named_images([tmp_path / name], SHAPE)}
+        in_order = [found[key] for key in sorted(found, key=lambda k: (len(k), k))]
+        np.testing.assert_array_equal(np.stack(in_order), pixels)
+        assert all(key.startswith(f"{tmp_path / name}#") for key in found)
+
+
+def test_what_cannot_be_read_is_a_row_and_no_end(classifier, parts, photos, tmp_path, capsys):
+    folder, _ = photos
+    (folder / "05.png").write_bytes(b"no picture")
+    (folder / "06\t.png").write_bytes((folder / "07.png").read_bytes()[:60])
+    summary = screening.screen(made(classifier, parts), [folder], tmp_path / "d.tsv")
+    rows = table(tmp_path / "d.tsv")
+    assert len(rows) == 31 and rows[5][1:] == ["NA"] * 4 and rows[6][1:] == ["NA"] * 4
+    assert (
+        summary.unreadable == 2 and "05.png cannot be read as an image" in capsys.readouterr().err
+    )
+    assert "2 of them unreadable" in list(summary.lines())[0]
+
+
+@pytest.mark.parametrize("left", [0, 5, 29])
+def test_a_killed_screening_goes_on(classifier, parts, photos, tmp_path, left, monkeypatch):
+    folder, _ = photos
+    detector, out = made(classifier, parts), tmp_path / "d.tsv"
+    screening.screen(detector, [folder], out)
+    whole = out.read_text()
+    out.unlink()
+    monkeypatch.setattr(screening, "AT_ONCE", 7)
+    rows = []
+
+    def killed(*arguments):
+        for row in _rows(*arguments):
+            if len(rows) == left:
+                raise KeyboardInterrupt
+            rows.append(row)
+            yield row
+
+    _rows = screening._rows
+    monkeypatch.setattr(screening, "_rows", killed)
+    with pytest.raises(KeyboardInterrupt):
+        screening.screen(detector, [folder], out)
+    assert not out.exists()
+    partial = tmp_path / ".partial-d.tsv" / "rows.jsonl"
+    with open(partial, "a") as file:
+        file.write('["torn')  # a line that the kill cut
+    read = []
+    monkeypatch.setattr(screening, "_rows", _rows)
+    monkeypatch.setattr(
+        screening, "named_images",
+        lambda *a: ((n, lambda f=f, n=n: (read.append(n), f())[1]) for n, f in named_images(*a)),
+    )  # fmt: skip
+    screening.screen(detector, [folder], out)
+    assert out.read_text() == whole and len(read) == 30 - left
+
+
+def test_rows_of_another_detector_are_not_gone_on_with(classifier, parts, photos, tmp_path):
+    folder, _ = photos
+    out = tmp_path / "d.tsv"
+    kept = tmp_path / ".partial-d.tsv"
+    kept.mkdir()
+    (kept / "rows.jsonl").write_text('"other"\n["x", "0", 0.0, 1.0, false]\n')
+    screening.screen(made(classifier, parts), [folder], out)
+    assert len(table(out)) == 30 and "x" not in [row[0] for row in table(out)]
+
+
+def test_discoveries_are_decided_together(classifier, parts, photos, tmp_path):
+    folder, pixels = photos
+    for number, image in enumerate(255 - images(10, 5)):
+        Image.fromarray(image[..., 0]).save(folder / f"x{number}.png")
+    detector, out = made(classifier, parts), tmp_path / "d.jsonl"
+    summary = screening.screen(detector, [folder], out, false_discoveries=0.2, form="jsonl")
+    rows = [json.loads(line) for line in out.read_text().splitlines()]
+    expected = conformal.discoveries(np.array([row["p_value"] for row in rows]), 0.2)
+    assert [row["is_ood"] for row in rows] == expected.is_ood.tolist()
+    assert set(rows[0]) == set(screening.COLUMNS) and summary.false_share == expected.false_share
+
+
+def test_a_summary_compares_with_what_was_promised():
+    many, few = screening.Summary(0.05, images=100), screening.Summary(0.05, images=100)
+    many.flagged, few.flagged = 20, 6
+    assert "more than in-distribution images give" in list(many.lines())[-1]
+    assert "no more than chance" in list(few.lines())[-1]
+
+
+@pytest.mark.parametrize(
+    "name,error", [("nothing/", FileNotFoundError), ("empty", ValueError), ("a.zip", ValueError)]
+)
+def test_wrong_paths_are_refused(tmp_path, name, error):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "a.zip").write_bytes(b"PK no archive")
+    with pytest.raises(error, match=name.rstrip("/")):
+        list(named_images([tmp_path / name], SHAPE))
+
+
+def test_a_file_in_an_archive_that_promises_too_much_is_left_out(tmp_path, monkeypatch):
+    monkeypatch.setattr("ood_suite.data.pixels.LARGEST", 1000)
+    buffer = io.BytesIO()
+    Image.fromarray(np.zeros((8, 8), np.uint8)).save(buffer, "PNG")
+    with zipfile.ZipFile(tmp_path / "a.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("bomb.png", bytes(10_000))
+        archive.writestr("fine.png", buffer.getvalue())
+    found = {
+        name.partition("#")[2]: load() for name, load in named_images([tmp_path / "a.zip"], SHAPE)
+    }
+    assert "1,000 bytes" in str(found["bomb.png"]) and found["fine.png"].shape == SHAPE
+
+
+def test_the_binaries_from_a_run_to_decisions(tmp_path, write_small_data):
+    data_dir = write_small_data(tmp_path / "data")
+    trained = command(
+        "classifier_ood.train", "--exp=fashion", "--epochs=1", f"--data_dir={data_dir}",
+        "--batch_size=16", f"--out_dir={tmp_path}",
+    )  # fmt: skip
+    assert trained.returncode == 0, trained.stderr
+    run = tmp_path / "fashion" / "convnet"
+    arguments = (f"--run={run}", f"--data_dir={data_dir}", f"--out={tmp_path}/d")
+    few = command("ood_suite.calibrate", *arguments, "--false_alarms=0.001")
+    assert few.returncode == 1 and "at least 999 are needed" in few.stderr, few.stderr
+    assert not (tmp_path / "d").exists()
+    done = command("ood_suite.calibrate", *arguments, "--false_alarms=0.1")
+    assert done.returncode == 0, done.stderr
+    card = (tmp_path / "d" / "card.md").read_text()
+    for text in ("held-out examples promise", "jigsaw: AUROC, caught", "| energy |", "is above"):
+        assert text in card
+    again = command("ood_suite.calibrate", *arguments, "--false_alarms=0.1")
+    assert again.returncode == 1 and "there already" in again.stderr
+    screened = subprocess.run(
+        [sys.executable, "-m", "ood_suite.screen", f"--detector={tmp_path}/d", "-"],
+        input=f"{data_dir}/mnist_test.npz\n", capture_output=True, text=True, cwd=ROOT,
+    )  # fmt: skip
+    assert screened.returncode == 0, screened.stderr
+    assert screened.stdout.startswith("file\tclass\tscore\tp_value\tis_ood\n")
+    assert "would be" in screened.stderr
