@@ -5,6 +5,7 @@ import numpy as np
 from keras import layers, ops
 
 from ood_suite.data.transforms import PIXEL_RANGES
+from ood_suite.files import fingerprint
 from ood_suite.outputs import Outputs
 
 SHOWN = 30  # candidates in a message
@@ -52,6 +53,11 @@ class KerasClassifier:
         pooled = {name: ops.cast(_pooled(y), "float32") for name, y in inner(scaled).items()}
         self.network = keras.Model(inputs, pooled)
         kernel, bias = (ops.convert_to_numpy(ops.cast(v, "float32")) for v in _weights(head))
+        weights = [ops.convert_to_numpy(ops.cast(w, "float32")) for w in self.network.weights]
+        self._source = {
+            "network_fingerprint": fingerprint(*weights), "input_range": input_range,
+            "image_shape": list(self.image_shape),
+        }  # fmt: skip
         makes_logits = self._makes_logits(kernel, bias)
         self.head = {"head_kernel": kernel, "head_bias": bias} if makes_logits else {}
 
@@ -60,8 +66,16 @@ class KerasClassifier:
 
         Args:
             labels: integers (n,), for scores that learn from them.
+
+        Raises:
+            ValueError: images of another shape, or floats in 0..1.
         """
-        found = self.network.predict(np.asarray(images), batch_size=batch_size, verbose=0)
+        images = np.asarray(images)
+        if images.shape[1:] != self.image_shape:
+            raise ValueError(f"Images must be (n, *{self.image_shape}). Received: {images.shape}.")
+        if images.dtype.kind == "f" and 0.0 < images.max(initial=0.0) <= 1.0:
+            raise ValueError("Images must be in 0..255. Received floats in 0..1: times 255.")
+        found = self.network.predict(images, batch_size=batch_size, verbose=0)
         layers_ = {name.split("/", 1)[1]: x for name, x in found.items() if "/" in name}
         return Outputs(
             labels=None if labels is None else np.asarray(labels),
@@ -69,6 +83,7 @@ class KerasClassifier:
             features=found["features"],
             **self.head,
             layer_features=layers_ or None,
+            meta=self._source | {"dataset": "images in memory"},
         )
 
     def _makes_logits(self, kernel, bias):

@@ -10,6 +10,7 @@ from scipy.special import softmax
 
 from classifier_ood import models
 from classifier_ood.keras_classifier import KerasClassifier
+from ood_suite.detector import Detector
 from ood_suite.training import input_gradients
 
 
@@ -208,3 +209,23 @@ def test_mahalanobis_perturbation_shortens_the_distance(images, rng):
     moved = input_gradients.mahalanobis(view.network, gaussians, [0.002])(images)
     before = distance(view.network.predict(images, verbose=0)[key])
     assert (distance(moved["pool,epsilon=0.002"]) < before).all()
+
+
+def test_a_detector_refuses_another_network_or_range_of_the_same_shape(images):
+    def classifier(seed, input_range="0..1"):
+        keras.utils.set_random_seed(seed)
+        model = keras.Sequential([
+            keras.Input(images.shape[1:]), keras.layers.Flatten(), keras.layers.Dense(3),
+        ])  # fmt: skip
+        return KerasClassifier(model, input_range=input_range)
+
+    detector = Detector("energy").fit(classifier(0).outputs(images))
+    assert detector.score(classifier(0).outputs(images)).shape == (len(images),)
+    with pytest.raises(ValueError, match="fitted to outputs with network_fingerprint"):
+        detector.score(classifier(1).outputs(images))
+    with pytest.raises(ValueError, match="with input_range '0..1'. Received: '-1..1'"):
+        detector.score(classifier(0, "-1..1").outputs(images))
+    with pytest.raises(ValueError, match="Received floats in 0..1: times 255"):
+        classifier(0).outputs(images / 255.0)
+    with pytest.raises(ValueError, match=r"Images must be \(n, "):
+        classifier(0).outputs(images[:, 1:])

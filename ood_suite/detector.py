@@ -10,6 +10,7 @@ array([False,  True])
 import copy
 import importlib
 import json
+import logging
 import math
 import pathlib
 from collections.abc import Mapping
@@ -17,13 +18,20 @@ from typing import Any
 
 import numpy as np
 
-from ood_suite import conformal, scores
+from ood_suite import conformal, metrics, scores
 from ood_suite.files import atomic_path, load_npz, reading
 from ood_suite.outputs import SHAPES, Outputs
 from ood_suite.scores.checks import class_labels
 
 FOLDS = 10  # of held-out data, for the threshold of a score that learns from them
-SOURCE = ("model_fingerprint", "features_layer")  # what must not change between fit and use
+# What must not change between fit and use: of files, and of a KerasClassifier.
+SOURCE = (
+    "model_fingerprint", "features_layer", "network_fingerprint", "input_range", "image_shape",
+)  # fmt: skip
+AT_CHANCE = (
+    "The classifier is right for no more of the held-out examples than chance is: are pixel range, "
+    "labels and order of the classes those that it was trained on?"
+)
 # What a file says of a detector -> its type.
 SETTINGS = {
     "name": str, "acceptance": float, "threshold": float, "parameters": dict, "source": dict,
@@ -75,6 +83,10 @@ class Detector:
         Raises:
             ValueError: a score lacks the data it learns from, or the Outputs are of two models.
         """
+        labels = held_out.labels
+        if held_out.logits is not None and labels is not None and labels.min(initial=-1) >= 0:
+            if metrics.is_at_chance(held_out.logits, labels):
+                logging.getLogger(__name__).warning(AT_CHANCE)
         self.learner = self.entry.make(self.parameters)
         self.source_ = {key: held_out.meta[key] for key in SOURCE if key in held_out.meta}
         self._fit_to_training(training)

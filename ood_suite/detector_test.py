@@ -79,3 +79,14 @@ def test_a_detector_of_the_first_version_has_no_p_values(tmp_path, rng):
     assert old.is_ood(Outputs(log_prob=np.array([-9.0]))).all()
     with pytest.raises(ValueError, match="no held-out scores: fit it anew"):
         old.p_values(Outputs(log_prob=np.zeros(1)))
+
+
+def test_a_classifier_at_chance_is_warned_of(rng, caplog):
+    logits, labels = rng.normal(size=(300, 3)), np.arange(300) % 3
+    good = logits + 3 * np.eye(3)[labels]
+    Detector("energy").fit(Outputs(logits=good, labels=labels))
+    Detector("energy").fit(Outputs(logits=logits, labels=np.full(300, -1)))
+    Detector("energy").fit(Outputs(logits=logits))
+    assert not caplog.records
+    Detector("energy").fit(Outputs(logits=logits, labels=labels))
+    assert "no more of the held-out examples than chance" in caplog.text

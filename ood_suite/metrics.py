@@ -12,7 +12,7 @@ metric depends on the order of the input.
 from typing import NamedTuple
 
 import numpy as np
-from scipy.special import softmax
+from scipy.special import bdtrc, softmax
 
 
 class Counts(NamedTuple):
@@ -172,6 +172,17 @@ def precision_recall_curve(counts):
 def accuracy(logits, labels):
     """Share of examples whose largest logit is that of the label, in [0, 1]."""
     return float(np.mean(np.argmax(logits, axis=1) == np.asarray(labels)))
+
+
+def is_at_chance(logits, labels):
+    """Whether a classifier is right no more often than chance (binomial test at 0.01).
+
+    Args:
+        labels: integers (n,); none of the examples may be unlabelled (-1).
+    """
+    labels = np.asarray(labels)
+    hits = int(np.sum(np.argmax(logits, axis=1) == labels))
+    return bool(bdtrc(hits - 1, len(labels), 1.0 / logits.shape[1]) >= 0.01)
 
 
 def expected_calibration_error(logits, labels, bins=15):

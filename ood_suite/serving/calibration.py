@@ -7,12 +7,11 @@ from typing import Any
 
 import numpy as np
 from absl import logging
-from scipy import stats
 
 from ood_suite import data, intervals, metrics
 from ood_suite.data import synthetic
 from ood_suite.data.transforms import to_shape
-from ood_suite.detector import Detector
+from ood_suite.detector import AT_CHANCE, Detector
 from ood_suite.evaluation.groups import find_groups
 from ood_suite.files import RunError
 from ood_suite.progress import progress
@@ -90,7 +89,9 @@ def calibrate(folder, wanted=Calibration(), *, data_dir=None):
         held_out_classes=own,
         about=about,
     )
-    notes = at_chance(outputs.held_out)
+    is_labelled = outputs.held_out.labels.min() >= 0
+    chance = is_labelled and metrics.is_at_chance(outputs.held_out.logits, outputs.held_out.labels)
+    notes = [f"WARNING: {AT_CHANCE}"] if chance else []
     if others:
         lead = _lead(detectors, outputs, chosen, others[0])
         notes.append(f"{chosen} is above {others[0]}, the next, by {lead}")
@@ -164,20 +165,6 @@ def _lead(detectors, outputs, first, second):
     return f"{mean:.4f} AUROC, 95% interval {low:.4f} to {high:.4f}"
 
 
-def at_chance(held_out):
-    """A warning if the classifier is no better than chance on labelled held-out data."""
-    if held_out.labels is None or held_out.labels.min() < 0:
-        return []
-    hits, count = int((held_out.logits.argmax(axis=1) == held_out.labels).sum()), len(held_out)
-    classes = held_out.logits.shape[1]
-    if stats.binomtest(hits, count, 1.0 / classes, alternative="greater").pvalue < 0.01:
-        return []
-    return [
-        f"WARNING: the classifier is right for {hits / count:.1%} of {count} held-out examples, no "
-        f"more than chance with {classes} classes: are pixel range, labels and classes right?"
-    ]
-
-
 CARD = """# Detector: {score}
 
 Calls an image out-of-distribution (OOD) where the score of its network's outputs is above the
@@ -236,5 +223,5 @@ def model_card(detector, outputs, rows, notes):
         classes=", ".join(detector.classes),
         versions=", ".join(f"{k} {v}" for k, v in versions().items()),
         table="\n".join(lines) + "\n",
-        notes="".join(f"\n- {note}.\n" for note in notes),
+        notes="".join(f"\n- {note.rstrip('.')}.\n" for note in notes),
     )

@@ -1,0 +1,71 @@
+"""What calibrate chooses and says is by validation data alone."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from ood_suite import Outputs
+from ood_suite.data import synthetic
+from ood_suite.serving import calibration
+from ood_suite.serving.calibration import _compared, _lead, _Outputs
+
+
+def outputs(count, seed, ood_in=None):
+    """Features of three classes; OOD data are far along one axis that the head does not see."""
+    rng = np.random.default_rng(seed)
+    labels = np.arange(count) % 3
+    features = np.column_stack([np.eye(3)[labels] * 4, np.zeros(count)])
+    features += rng.normal(0, 0.3, (count, 4))
+    if ood_in is not None:
+        features[:, ood_in] += 6
+    kernel = np.vstack([np.eye(3), np.zeros((1, 3))])
+    return Outputs(
+        labels=labels, features=features, logits=features @ kernel, head_kernel=kernel,
+        head_bias=np.zeros(3), meta={"dataset": f"set {seed}"},
+    )  # fmt: skip
+
+
+def test_the_score_that_sees_the_validation_data_is_chosen_and_its_lead_is_told():
+    parts = _Outputs(outputs(300, 1), outputs(300, 2), {"hidden": outputs(200, 3, ood_in=3)})
+    detectors, rows = _compared(("energy", "msp", "vim"), parts, 0.95)
+    assert rows["vim"]["hidden"]["auroc"] > 0.99 > 0.7 > rows["energy"]["hidden"]["auroc"]
+    assert rows["vim"]["hidden"]["caught"] > 0.9
+    low, high = (rows["energy"]["hidden"][key] for key in ("low", "high"))
+    assert low < rows["energy"]["hidden"]["auroc"] < high
+    assert _lead(detectors, parts, "vim", "energy").startswith("0.")
+
+
+def test_scores_that_cannot_be_fitted_are_left_out_of_several_and_refused_alone(caplog):
+    held_out = dataclasses.replace(outputs(300, 1), features=None, head_kernel=None, head_bias=None)
+    parts = _Outputs(held_out, None, {"hidden": outputs(200, 3)})
+    detectors, _ = _compared(("energy", "knn"), parts, 0.95)
+    assert list(detectors) == ["energy"]
+    with pytest.raises(ValueError, match="knn learns from training data"):
+        _compared(("knn",), parts, 0.95)
+    with pytest.raises(ValueError, match="None of the scores can be fitted: knn, vim"):
+        _compared(("knn", "vim"), parts, 0.95)
+
+
+@pytest.mark.parametrize("shape", [(8, 8, 1), (28, 28, 1), (9, 11, 3), (3, 3, 1)])
+def test_generated_images_are_ood_images_of_the_same_shape(shape):
+    images = np.random.default_rng(0).integers(0, 256, (5, *shape), dtype=np.uint8)
+    for generate in calibration.GENERATED.values():
+        made = generate(images)
+        assert made.shape == images.shape and made.dtype == np.uint8
+        np.testing.assert_array_equal(generate(images), made)  # the same every time
+
+
+def test_a_jigsaw_keeps_the_pixels_and_a_mixture_is_the_mean():
+    images = np.arange(2 * 8 * 8).reshape(2, 8, 8, 1).astype(np.uint8)
+    shuffled = synthetic.jigsaw(images)
+    assert not np.array_equal(shuffled, images)
+    np.testing.assert_array_equal(np.sort(shuffled.ravel()), np.sort(images.ravel()))
+    patches = {
+        images[0, i : i + 2, j : j + 2].tobytes() for i in (0, 2, 4, 6) for j in (0, 2, 4, 6)
+    }
+    assert all(
+        shuffled[0, i : i + 2, j : j + 2].tobytes() in patches for i in (0, 2) for j in (0, 6)
+    )
+    mean = synthetic.mixed(images)
+    np.testing.assert_array_equal(mean[0], (images[0].astype(int) + images[1] + 1) // 2)
