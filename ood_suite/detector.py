@@ -84,7 +84,7 @@ class Detector:
             ValueError: a score lacks the data it learns from, or the Outputs are of two models.
         """
         labels = held_out.labels
-        if held_out.logits is not None and labels is not None and labels.min(initial=-1) >= 0:
+        if held_out.logits is not None and labels is not None and (labels >= 0).all():
             if metrics.is_at_chance(held_out.logits, labels):
                 logging.getLogger(__name__).warning(AT_CHANCE)
         self.learner = self.entry.make(self.parameters)
