@@ -40,6 +40,7 @@ COMMANDS = {
     "images sweep": "images_ood.sweep",
     "images tfds_to_np": "images_ood.tfds_to_np",
     "images train": "images_ood.train",
+    "monitor": "ood_suite.monitor",
     "screen": "ood_suite.screen",
 }
 

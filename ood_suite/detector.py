@@ -8,6 +8,7 @@ array([False,  True])
 """
 
 import copy
+import functools
 import importlib
 import json
 import logging
@@ -86,7 +87,7 @@ class Detector:
         labels = held_out.labels
         if held_out.logits is not None and labels is not None and (labels >= 0).all():
             if metrics.is_at_chance(held_out.logits, labels):
-                logging.getLogger(__name__).warning(AT_CHANCE)
+                _warn_once(AT_CHANCE, held_out.meta.get("dataset"), len(labels))
         self.learner = self.entry.make(self.parameters)
         self.source_ = {key: held_out.meta[key] for key in SOURCE if key in held_out.meta}
         self._fit_to_training(training)
@@ -248,6 +249,12 @@ class Detector:
             detector.calibration_ = conformal.checked(calibration)
         detector._fitted = True
         return detector
+
+
+@functools.lru_cache(maxsize=8)
+def _warn_once(text, *_):
+    """A warning, once for the same data: an evaluation fits dozens of detectors."""
+    logging.getLogger(__name__).warning(text)
 
 
 def _check_parameters(defaults, parameters):

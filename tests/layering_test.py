@@ -27,6 +27,7 @@ ARROWS = {part: ARRAYS for part in ARRAYS} | {
     "__main__": {"optional"},
     "serving": ARRAYS | {"runs", "training", "evaluation", "serving"},
     "calibrate": ARRAYS | {"runs", "serving"},
+    "monitor": ARRAYS | {"runs", "serving"},
     "screen": ARRAYS | {"runs", "serving"},
     "compare": ARRAYS | {"runs", "evaluation"},
     "eval": ARRAYS | {"runs", "evaluation"},

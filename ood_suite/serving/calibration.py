@@ -71,7 +71,6 @@ def calibrate(folder, wanted=Calibration(), *, data_dir=None):
     names = CANDIDATES if wanted.score == ("auto",) else ("&".join(wanted.score),)
     detectors, rows = _compared(names, outputs, 1.0 - wanted.false_alarms)
     chosen, *others = sorted(rows, key=lambda name: -_mean(rows[name]))
-    own = outputs.held_out.logits.argmax(axis=1) if wanted.by_class else None
 
     # Stage 3: all of it as one thing, with its card.
     about = {
@@ -86,7 +85,8 @@ def calibrate(folder, wanted=Calibration(), *, data_dir=None):
         classes=list(wanted.classes) or getattr(images.images, "classes", None),
         pixel_range=wanted.pixel_range,
         confidence=wanted.confidence,
-        held_out_classes=own,
+        held_out_classes=outputs.held_out.logits.argmax(axis=1),
+        by_class=wanted.by_class,
         about=about,
     )
     is_labelled = outputs.held_out.labels.min() >= 0

@@ -65,8 +65,8 @@ class PixelDetector:
         classes: names of the classes; default: their numbers.
         pixel_range: of float pixels, a key of data.transforms.PIXEL_RANGES. uint8 is 0..255.
         confidence: of the threshold, see conformal.rank_for; None for the average.
-        held_out_classes: integers (n,), classes predicted of the held-out examples: thresholds and
-            p-values are then those of each predicted class by itself.
+        held_out_classes: integers (n,), classes predicted of the held-out examples; for ood_suite.
+            monitor, and for `by_class`: thresholds and p-values of each predicted class by itself.
         about: JSON values for detector.json. card: text for card.md.
 
     Raises:
@@ -81,6 +81,7 @@ class PixelDetector:
     pixel_range: str = "0..255"
     confidence: float | None = None
     held_out_classes: np.ndarray | None = None
+    by_class: bool = False
     about: dict = dataclasses.field(default_factory=dict)
     card: str = ""
 
@@ -94,11 +95,13 @@ class PixelDetector:
         if len(self.classes) != count:
             raise ValueError(f"The network has {count} classes. Received: {len(self.classes)}.")
         held_out, alarms = self.detector.calibration_, 1.0 - self.detector.acceptance
-        if self.held_out_classes is None:
+        if not self.by_class:
             self._held_out = [np.sort(held_out)]
             self.thresholds = np.array([conformal.threshold(held_out, alarms, self.confidence)])
         else:
             own = self.held_out_classes
+            if own is None:
+                raise ValueError("Thresholds by class need `held_out_classes`.")
             missing = sorted(set(range(count)) - set(own.tolist()))
             if missing:
                 raise ValueError(f"No held-out example is predicted as one of {missing[:10]}.")
@@ -205,6 +208,7 @@ class PixelDetector:
             "pixel_range": self.pixel_range,
             "image_shape": self.image_shape,
             "confidence": self.confidence,
+            "by_class": self.by_class,
             "thresholds": self.thresholds.tolist(),
             "promise": str(self.promise),
             "network": _fingerprint(partial / "network.keras"),
@@ -254,6 +258,7 @@ class PixelDetector:
                 pixel_range=known["pixel_range"],
                 confidence=known["confidence"],
                 held_out_classes=own,
+                by_class=known["by_class"],
                 about=known["about"],
                 card=(folder / "card.md").read_text(encoding="utf-8"),
             )

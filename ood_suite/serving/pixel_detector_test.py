@@ -91,7 +91,7 @@ def test_a_folder_decides_identically(classifier, parts, name, by_class, tmp_pat
     own = parts[0].logits.argmax(axis=1)
     if by_class and len(np.unique(own)) < 3:
         own = np.arange(240) % 3
-    more = {"held_out_classes": own} if by_class else {"confidence": 0.9}
+    more = {"held_out_classes": own, "by_class": True} if by_class else {"confidence": 0.9}
     detector = made(classifier, parts, name, classes=["a", "b", "c"], card="# Card", **more)
     detector.save(tmp_path / "d")
     loaded = Detector.load(tmp_path / "d")
@@ -104,13 +104,13 @@ def test_a_folder_decides_identically(classifier, parts, name, by_class, tmp_pat
 
 def test_thresholds_of_classes_are_those_of_their_own_examples(classifier, parts):
     own = np.arange(240) % 3
-    detector = made(classifier, parts, "energy", held_out_classes=own)
+    detector = made(classifier, parts, "energy", held_out_classes=own, by_class=True)
     values = detector.detector.calibration_
     for label in range(3):
         expected = conformal.threshold(values[own == label], 0.05)
         assert detector.thresholds[label] == expected
     with pytest.raises(ValueError, match=r"predicted as one of \[2\]"):
-        made(classifier, parts, "energy", held_out_classes=own % 2)
+        made(classifier, parts, "energy", held_out_classes=own % 2, by_class=True)
 
 
 @pytest.mark.parametrize(

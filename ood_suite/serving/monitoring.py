@@ -1,0 +1,199 @@
+"""Is a detector in use still what it was calibrated to be? Alarms, scores and classes over time.
+
+Works on what was decided, window by window. Three questions, each with a bound on false warnings
+over the whole of time, however often one looks:
+
+- are there more alarms than the held-out examples promise? (`evidence`, a test martingale)
+- have the scores drifted? (Kolmogorov and Smirnov's test of each window)
+- have the shares of the predicted classes, and which? (Fisher's exact test of each class)
+"""
+
+import csv
+import dataclasses
+import json
+import math
+from typing import NamedTuple
+
+import numpy as np
+from matplotlib.figure import Figure
+from scipy import stats
+from scipy.special import betaincc, betainccinv, betaln
+
+LEVEL = 0.01  # probability of any false warning of a question, for ever; of alarms twice this
+
+QUESTIONS = {
+    "alarms": "more alarms than the held-out examples promise",
+    "scores": "the scores are not those of the held-out examples",
+    "classes": "the shares of the predicted classes have changed",
+}
+
+
+def evidence(alarms, count, promised):
+    """log of a test martingale against "the probability of an alarm is at most `promised`".
+
+    M = integral over q in (promised, 1) of (q / promised)^k ((1 - q) / (1 - promised))^(n - k) dq /
+        (1 - promised), k alarms among n.
+
+    While that is true, M exceeds 1 / LEVEL with probability at most LEVEL at any time (Ville's
+    inequality): one may look after each image.
+
+    Reference: Robbins, "Statistical Methods Related to the Law of the Iterated Logarithm", Annals
+        of Mathematical Statistics 1970; Howard et al., "Time-uniform, nonparametric, nonasymptotic
+        confidence sequences", Annals of Statistics 2021, section 3.
+    """
+    alarms, rest = np.asarray(alarms, float), np.asarray(count, float) - alarms
+    with np.errstate(divide="ignore"):
+        above = np.log(betaincc(alarms + 1, rest + 1, promised))  # -inf: none is left above
+    return (
+        betaln(alarms + 1, rest + 1) + above - np.log1p(-promised)
+        - alarms * np.log(promised) - rest * np.log1p(-promised)
+    )  # fmt: skip
+
+
+def most_promised(held_out, rank, level=LEVEL):
+    """The share of alarms that the threshold of a rank stays below for all held-out sets but a
+    share `level`: what the martingale tests against, for no held-out set keeps its mean exactly.
+    """
+    return float(betainccinv(held_out + 1 - rank, rank, level))
+
+
+class Window(NamedTuple):
+    """What is found in one window.
+
+    Attributes:
+        stop: number of the decision that it ends with, from 1. alarms: share of alarms in it.
+        log_evidence: of all decisions up to here, see `evidence`.
+        scores_p: of the test of its scores. classes_p: the smallest of its classes, corrected for
+            their number. changed: the class of that.
+        level: at which the two tests warn in this window, so that all together stay at LEVEL.
+    """
+
+    stop: int
+    alarms: float
+    log_evidence: float
+    scores_p: float
+    classes_p: float
+    changed: int
+    level: float
+
+    def warnings(self):
+        """Names of the questions that are answered with yes."""
+        found = ["alarms"] if self.log_evidence >= -math.log(LEVEL) else []
+        found += ["scores"] if self.scores_p < self.level else []
+        return found + (["classes"] if self.classes_p < self.level else [])
+
+
+@dataclasses.dataclass
+class Monitor:
+    """Watches decisions as they come.
+
+    Args:
+        held_out: float64 (n,), scores of the held-out examples.
+        held_out_classes: integers (n,), classes predicted of them; None to leave them out.
+        rank: of the threshold among the held-out scores.
+        window: decisions that are tested together.
+
+    Attributes:
+        windows: list of Window.
+    """
+
+    held_out: np.ndarray
+    held_out_classes: np.ndarray | None
+    rank: int
+    window: int = 500
+
+    def __post_init__(self):
+        self.promised = most_promised(len(self.held_out), self.rank)
+        self.windows, self._waiting, self._alarms = [], [], 0
+
+    @classmethod
+    def of(cls, detector, window=500):
+        """A Monitor of the decisions of a PixelDetector (with one threshold for all classes)."""
+        if detector.by_class:
+            raise ValueError("A detector with thresholds by class cannot be watched yet.")
+        held_out = detector.detector.calibration_
+        rank = int(np.sum(held_out <= detector.thresholds[0]))
+        return cls(held_out, detector.held_out_classes, rank, window)
+
+    def add(self, scores, is_ood, labels):
+        """Takes decisions, one or many, and returns the Windows that they complete."""
+        before = len(self.windows)
+        columns = (np.atleast_1d(x) for x in (scores, is_ood, labels))
+        for row in zip(*columns, strict=True):
+            self._waiting.append(row)
+            if len(self._waiting) == self.window:
+                self.windows.append(self._tested())
+                self._waiting = []
+        return self.windows[before:]
+
+    def _tested(self):
+        scores, is_ood, labels = (np.array(column) for column in zip(*self._waiting, strict=True))
+        number = len(self.windows) + 1
+        stop = number * self.window
+        self._alarms += int(is_ood.sum())
+        classes_p, changed = self._classes(labels)
+        return Window(
+            stop,
+            float(is_ood.mean()),
+            float(evidence(self._alarms, stop, self.promised)),
+            float(stats.ks_2samp(self.held_out, scores, method="asymp").pvalue),
+            classes_p,
+            changed,
+            LEVEL * 6.0 / (math.pi * number) ** 2,  # sums to LEVEL over all windows
+        )
+
+    def _classes(self, labels):
+        """(smallest corrected p-value, its class) of the shares of classes."""
+        if self.held_out_classes is None:
+            return 1.0, -1
+        known = np.unique(np.concatenate([self.held_out_classes, labels]))
+        found = []
+        for label in known:
+            own, new = int((self.held_out_classes == label).sum()), int((labels == label).sum())
+            table = [[own, len(self.held_out_classes) - own], [new, len(labels) - new]]
+            found.append(stats.fisher_exact(table).pvalue)
+        least = int(np.argmin(found))
+        return min(1.0, found[least] * len(known)), int(known[least])
+
+
+def decisions(path):
+    """Yields (score, is_ood, class name) of what ood_suite.screen wrote, TSV or JSON lines.
+
+    Raises:
+        ValueError: a line that is none of it, by its number.
+    """
+    with open(path, encoding="utf-8") as file:
+        is_table = file.read(1) != "{"
+        file.seek(0)
+        rows = csv.DictReader(file, delimiter="\t") if is_table else map(json.loads, file)
+        number = 1
+        try:
+            for number, row in enumerate(rows, start=1 + is_table):
+                if row["score"] not in (None, "NA"):
+                    yield float(row["score"]), bool(int(row["is_ood"])), row["class"]
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"{path}, line {number} is no decision ({error!r:.100}).") from error
+
+
+def figure(monitor):
+    """Alarms, evidence and the tests' p-values over time, with the bounds, as one figure."""
+    windows = monitor.windows
+    stops = [window.stop for window in windows]
+    drawn = Figure(figsize=(8.0, 7.0), dpi=110, layout="constrained")
+    shares, evidences, tests = drawn.subplots(3, 1, sharex=True)
+    shares.plot(stops, [w.alarms for w in windows], marker=".", label="share of alarms")
+    label = f"at most this with {1 - LEVEL:.0%} confidence"
+    shares.axhline(monitor.promised, color="black", linestyle="--", label=label)
+    shares.set(ylabel="alarms", ylim=(0, None))
+    evidences.plot(stops, [max(w.log_evidence, -10) / math.log(10) for w in windows], marker=".")
+    evidences.axhline(-math.log10(LEVEL), color="black", linestyle="--", label="warning above")
+    evidences.set(ylabel="evidence for more alarms\nthan promised (log10)")
+    floor = 1e-12
+    tests.semilogy(stops, [max(w.scores_p, floor) for w in windows], marker=".", label="scores")
+    tests.semilogy(stops, [max(w.classes_p, floor) for w in windows], marker=".", label="classes")
+    bounds = [w.level for w in windows]
+    tests.semilogy(stops, bounds, color="black", linestyle="--", label="warning below")
+    tests.set(xlabel="decisions", ylabel="p-value of the window")
+    for axes in (shares, evidences, tests):
+        axes.legend(frameon=False, fontsize=8)
+    return drawn

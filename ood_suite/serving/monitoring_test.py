@@ -1,0 +1,102 @@
+"""False warnings stay below what is stated, by simulation; what changes is found."""
+
+import json
+
+import numpy as np
+import pytest
+from scipy import integrate, stats
+
+from ood_suite.serving.monitoring import LEVEL, Monitor, decisions, evidence, figure, most_promised
+from tests.support import command
+
+HELD_OUT, RANK, WINDOW = 1000, 951, 200
+QUESTIONS = ("alarms", "scores", "classes")
+
+
+def watched(generator, windows, shift=0.0, classes=(0.5, 0.3, 0.2)):
+    """A Monitor that has seen so many windows of normal scores, moved by `shift`."""
+    held_out = generator.normal(size=HELD_OUT)
+    own = generator.choice(3, HELD_OUT, p=(0.5, 0.3, 0.2))
+    monitor = Monitor(held_out, own, RANK, WINDOW)
+    threshold, count = np.sort(held_out)[RANK - 1], windows * WINDOW
+    scores = generator.normal(shift, 1.0, count)
+    monitor.add(scores, scores > threshold, generator.choice(3, count, p=classes))
+    return monitor
+
+
+def test_false_warnings_are_as_rare_as_stated_however_often_one_looks():
+    generator, repeats = np.random.default_rng(0), 300
+    hits = dict.fromkeys(QUESTIONS, 0)
+    for _ in range(repeats):
+        found = {name for w in watched(generator, 15).windows for name in w.warnings()}
+        for name in found:
+            hits[name] += 1
+    for name, share in zip(QUESTIONS, (2 * LEVEL, LEVEL, LEVEL), strict=True):
+        assert hits[name] <= stats.binom(repeats, share).ppf(1 - 1e-6), name
+
+
+@pytest.mark.parametrize(
+    "question,change", [("alarms", {"shift": 0.6}), ("scores", {"shift": 0.4}),
+                        ("classes", {"classes": (0.3, 0.3, 0.4)})],
+)  # fmt: skip
+def test_changes_are_found(question, change):
+    generator = np.random.default_rng(1)
+    found = [watched(generator, 8, **change).windows for _ in range(40)]
+    caught = [any(question in w.warnings() for w in windows) for windows in found]
+    assert np.mean(caught) > 0.9
+    if question == "classes":
+        assert {w.changed for windows in found for w in windows if "classes" in w.warnings()} <= {
+            0,
+            2,
+        }
+
+
+def test_the_martingale_is_the_integral_that_it_says():
+    for alarms, count, promised in ((3, 20, 0.1), (0, 5, 0.2), (30, 40, 0.05)):
+
+        def bet(q, k=alarms, n=count, u=promised):
+            return (q / u) ** k * ((1 - q) / (1 - u)) ** (n - k) / (1 - u)
+
+        expected = integrate.quad(bet, promised, 1)[0]
+        assert np.exp(evidence(alarms, count, promised)) == pytest.approx(expected, rel=1e-6)
+
+
+def test_the_martingale_wins_nothing_on_average():
+    """Over all outcomes of n alarms of the promised probability its mean is 1, of fewer below."""
+    counts = np.arange(101)
+    values = np.exp(evidence(counts, 100, 0.05))
+    assert stats.binom(100, 0.05).pmf(counts) @ values == pytest.approx(1.0)
+    assert stats.binom(100, 0.03).pmf(counts) @ values < 1.0
+
+
+def test_the_share_that_is_tested_against_holds_for_nearly_all_held_out_sets():
+    generator = np.random.default_rng(2)
+    shares = 1 - np.sort(generator.random((4000, 200)), axis=1)[:, 190 - 1]
+    above = int((shares > most_promised(200, 190, 0.05)).sum())
+    low, high = stats.binom(4000, 0.05).ppf([1e-6, 1 - 1e-6])
+    assert low <= above <= high
+
+
+def test_decisions_are_read_as_they_were_written(tmp_path):
+    table, lines = tmp_path / "d.tsv", tmp_path / "d.jsonl"
+    table.write_text(
+        "file\tclass\tscore\tp_value\tis_ood\na\tcat\t1.5\t0.2\t0\nb\tNA\tNA\tNA\tNA\n"
+    )
+    row = {"file": "a", "class": "cat", "score": 1.5, "p_value": 0.2, "is_ood": True}
+    lines.write_text(json.dumps(row) + "\n" + json.dumps(row | {"score": None}) + "\n")
+    assert list(decisions(table)) == [(1.5, False, "cat")]
+    assert list(decisions(lines)) == [(1.5, True, "cat")]
+    for text in ("file\tclass\tscore\nx\ty\tz\n", '{"score": "x"}\n', '{"score"\n'):
+        lines.write_text(text)
+        with pytest.raises(ValueError, match="line [12] is no decision"):
+            list(decisions(lines))
+
+
+def test_a_figure_of_all_windows():
+    drawn = figure(watched(np.random.default_rng(3), 3))
+    assert [len(axes.lines[0].get_xdata()) for axes in drawn.axes] == [3, 3, 3]
+
+
+def test_the_binary_needs_a_detector_and_a_log(tmp_path):
+    done = command("ood_suite.monitor", f"--detector={tmp_path}", f"--log={tmp_path}/d.tsv")
+    assert done.returncode == 1 and "is no detector" in done.stderr
