@@ -37,9 +37,10 @@ def main(_):
             raise ValueError(f"{log} has the class {name!r}, which {FLAGS.detector} does not know.")
         for window in monitor.add(score, is_ood, numbers[name]):
             for question in set(window.warnings()) - warned:
-                detail = detector.classes[window.changed] if question == "classes" else ""
-                text = "Warning at decision %d: %s. %s"
-                logging.warning(text, window.stop, monitoring.QUESTIONS[question], detail)
+                text = monitoring.QUESTIONS[question]
+                if question == "classes":
+                    text += f", most of {detector.classes[window.changed]}"
+                logging.warning("Decision %d: %s.", window.stop, text)
                 warned.add(question)
     if not monitor.windows:
         raise ValueError(f"{log} has fewer decisions than --window={FLAGS.window}.")
