@@ -30,7 +30,7 @@ from ood_suite.files import (
     write_text,
 )
 from ood_suite.runs.run import versions
-from ood_suite.training import backend, input_gradients
+from ood_suite.training import backend, input_gradients, score_layers
 from ood_suite.training.stored_model import read_keras
 
 FORMAT = 1
@@ -182,6 +182,31 @@ class PixelDetector:
                 "which looks like 0..1: multiply them by 255."
             )
         return ((pixels - low) * (255.0 / (high - low))).astype(np.float32)
+
+    def model(self):
+        """A keras.Model, pixels 0..255 -> "logits", "score", "p_value", "is_ood", in float32.
+
+        Raises:
+            ValueError: thresholds by class, or a score without layers (training.score_layers).
+        """
+        if self.by_class or self._perturb:
+            raise ValueError("Thresholds by class, and perturbed inputs, cannot be exported.")
+        return score_layers.with_decisions(
+            self.network, self.head, self.detector, self._held_out[0], self.thresholds[0]
+        )
+
+    def export(self, path):
+        """Writes `model`, which needs no part of this package: a .keras file, or the folder of a
+        SavedModel (its endpoint "serve"), as TensorFlow Serving takes it at NAME/VERSION.
+        """
+        path, made = pathlib.Path(path), self.model()
+        if path.suffix == ".keras":
+            with atomic_path(path) as temporary:
+                made.save(temporary)
+        elif path.suffix:
+            raise ValueError(f"`path` must end in .keras, or be a folder. Received: {path}.")
+        else:
+            made.export(path, verbose=False)
 
     def save(self, folder, overwrite=False):
         """Writes the folder, which is there only when whole.
