@@ -359,3 +359,18 @@ def test_held_out_data_that_the_classifier_knows_are_noticed(copy):
     assert "right on 100.00% of the held-out" in note
     for row in report.rows:
         assert 0.85 < row["accepted"] <= 1.0
+
+
+def test_other_validation_ood_data_are_tuned_by_and_kept_apart_from_the_tests(copy):
+    data_dir, trained = copy
+    group, asked = Group(0, trained, []), {"scores": ("energy",), "tune": True}
+    same = Request(**asked, ood_far=("mnist",), ood_validation=("mnist",))
+    material = gather(group, same, data_dir)
+    assert material.validation_ood.meta["dataset"] == "mnist"
+    with pytest.raises(ValueError, match="are in the validation OOD set too"):
+        evaluate_group(group, material, same)
+    other = Request(**asked, ood_far=("mnist",), ood_validation=("uniform",))
+    [row] = evaluate_group(group, gather(group, other, data_dir), other).tuned
+    assert row["score"] == "energy"
+    with pytest.raises(ValueError, match="--ood_validation has no effect without --tune"):
+        gather(group, Request(scores=("energy",), ood_validation=("notmnist",)), data_dir)

@@ -17,6 +17,7 @@ EXTRAS = {
     "tensorflow": "tensorflow",
     "tensorflow_datasets": "tfds",
     "tensorflow_probability": "tensorflow",
+    "tf2onnx": "onnx",
 }
 
 

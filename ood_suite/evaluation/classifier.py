@@ -15,6 +15,9 @@ def classifier(group, request, wanted, data_dir=None) -> Material:
     """
     run, extractor = group.foreground, extractor_of(group.foreground)
     roles = _with_tests(run.roles, request.ood_near, request.ood_far)
+    if request.ood_validation:
+        split = roles["validation_ood"].split if "validation_ood" in roles else "val"
+        roles = roles | {"validation_ood": Role(tuple(request.ood_validation), split)}
     rules = {name: rule for name, rule in extractor.PERTURBED.items() if name in wanted}
     layers = tuple(request.inner_layers) if "mahalanobis_layers" in wanted else ()
 

@@ -64,8 +64,9 @@ def gather(group, request, data_dir=None):
     """
     run = group.foreground
     if run.kind == "density":
-        if request.tune or request.ood_near or request.ood_far or request.inner_layers:
-            raise ValueError("--tune, --ood_near, --ood_far, --inner_layers are for classifiers.")
+        for name in ("tune", "ood_near", "ood_far", "ood_validation", "inner_layers"):
+            if getattr(request, name):
+                raise ValueError(f"--{name} is for classifiers.")
         return density(group, data_dir=data_dir)
     if run.kind == "member":
         raise ValueError(
@@ -81,6 +82,8 @@ def gather(group, request, data_dir=None):
         scores.get(name)
         if own and name not in own:
             raise ValueError(f"{run.folder} has the scores {', '.join(own)}. Received: {name}.")
+    if request.ood_validation and not (request.tune or request.inner_layers):
+        raise ValueError("--ood_validation has no effect without --tune or --inner_layers.")
     if request.inner_layers and "mahalanobis_layers" not in wanted:
         raise ValueError("--inner_layers has no effect without the score mahalanobis_layers.")
     return classifier(group, request, wanted, data_dir)

@@ -25,6 +25,9 @@ class Request:
     inner_layers: tuple = setting((), "Layers of a classifier for mahalanobis_layers.")
     ood_near: tuple = setting((), "OOD test sets near to the ID set, in place of the run's.")
     ood_far: tuple = setting((), "OOD test sets far from the ID set, in place of the run's.")
+    ood_validation: tuple = setting(
+        (), "OOD data to tune by, in place of the run's; the first found."
+    )
     baseline: str | None = setting(
         None, "Score that the others are compared with, pair by pair; default: likelihood, or msp."
     )

@@ -110,7 +110,8 @@ def _outputs(run, extractor, classifier, images, asked, data_dir):
 
     roles, validation = run.roles, {}
     known = roles.get("validation_ood")
-    named = [((name,), "val") for name in asked] or ([(known.names, known.split)] if known else [])
+    split = known.split if known else "val"
+    named = [((name,), split) for name in asked] or ([(known.names, split)] if known else [])
     for names, split in named:
         found = of(names, split)
         validation[found.meta["dataset"]] = found

@@ -29,6 +29,7 @@ from ood_suite.files import (
     write_json,
     write_text,
 )
+from ood_suite.optional import optional
 from ood_suite.runs.run import versions
 from ood_suite.training import backend, input_gradients, score_layers
 from ood_suite.training.stored_model import read_keras
@@ -196,15 +197,26 @@ class PixelDetector:
         )
 
     def export(self, path):
-        """Writes `model`, which needs no part of this package: a .keras file, or the folder of a
-        SavedModel (its endpoint "serve"), as TensorFlow Serving takes it at NAME/VERSION.
+        """Writes `model`, which needs no part of this package: a .keras, .onnx or .tflite file
+        (LiteRT), or the folder of a SavedModel (its endpoint "serve"), which TensorFlow Serving
+        takes at NAME/VERSION.
         """
         path, made = pathlib.Path(path), self.model()
         if path.suffix == ".keras":
             with atomic_path(path) as temporary:
                 made.save(temporary)
+        elif path.suffix == ".tflite":
+            with atomic_path(path) as temporary:
+                temporary.write_bytes(backend.litert(made))
+        elif path.suffix == ".onnx":
+            optional("tf2onnx")
+            made(np.zeros((1, *self.image_shape), np.float32))  # Keras wants it to be built
+            with atomic_path(path) as temporary:
+                made.export(temporary, "onnx", verbose=False)
         elif path.suffix:
-            raise ValueError(f"`path` must end in .keras, or be a folder. Received: {path}.")
+            raise ValueError(
+                f"`path` must be .keras, .onnx, .tflite or a folder. Received: {path}."
+            )
         else:
             made.export(path, verbose=False)
 

@@ -84,6 +84,15 @@ def inference(network):
     return lambda batch: {name: y.numpy() for name, y in compiled(batch).items()}
 
 
+def litert(model):
+    """A model as the bytes of a LiteRT file, without TensorFlow's own operations."""
+    if keras.backend.backend() != "tensorflow":
+        raise NotImplementedError(f"No LiteRT under {keras.backend.backend()}.")
+    import tensorflow as tf
+
+    return tf.lite.TFLiteConverter.from_keras_model(model).convert()
+
+
 def input_gradient(function):
     """A compiled map from images (batch, ...) float32 to the gradient of sum(function(images)).
 

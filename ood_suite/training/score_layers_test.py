@@ -21,6 +21,17 @@ pixels = np.load(sys.argv[1])
 if sys.argv[2].endswith(".keras"):
     import keras
     found = keras.models.load_model(sys.argv[2])(pixels)
+elif sys.argv[2].endswith(".onnx"):
+    import onnxruntime
+    session = onnxruntime.InferenceSession(sys.argv[2])
+    names = [output.name for output in session.get_outputs()]
+    found = dict(zip(names, session.run(names, {session.get_inputs()[0].name: pixels})))
+elif sys.argv[2].endswith(".tflite"):
+    import tensorflow as tf
+    runner = tf.lite.Interpreter(sys.argv[2]).get_signature_runner()
+    [name] = runner.get_input_details()
+    single = [runner(**{name: pixels[i : i + 1]}) for i in range(len(pixels))]
+    found = {key: np.concatenate([one[key] for one in single]) for key in single[0]}
 else:
     import tensorflow as tf
     loaded = tf.saved_model.load(sys.argv[2])
@@ -44,7 +55,7 @@ def test_the_graph_gives_the_scores_of_numpy(classifier, parts, name):
     np.testing.assert_allclose(found["p_value"], expected.p_value, atol=5 / 241)
 
 
-@pytest.mark.parametrize("suffix", ["model.keras", "saved/1"])
+@pytest.mark.parametrize("suffix", ["model.keras", "model.onnx", "model.tflite", "saved/1"])
 @pytest.mark.parametrize("name", ["vim", "energy&knn"])
 def test_exports_are_loaded_where_there_is_no_package(classifier, parts, name, suffix, tmp_path):
     detector, path = made(classifier, parts, name), tmp_path / suffix
@@ -70,7 +81,7 @@ def test_what_has_no_layers_is_refused_by_name(classifier, parts, tmp_path):
     own = np.arange(240) % 3
     with pytest.raises(ValueError, match="by class"):
         made(classifier, parts, held_out_classes=own, by_class=True).model()
-    with pytest.raises(ValueError, match="end in .keras, or be a folder"):
-        made(classifier, parts).export(tmp_path / "model.onnx")
+    with pytest.raises(ValueError, match="must be .keras, .onnx, .tflite or a folder"):
+        made(classifier, parts).export(tmp_path / "model.h5")
     assert set(score_layers.CONVERTED) <= set(scores.SCORES)
     assert set(score_layers.SHAPED) <= set(scores.SHAPERS)
