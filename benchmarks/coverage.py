@@ -85,7 +85,7 @@ of each cell. The error of a paired comparison at 5% is one less the cell where 
   rely on that.
 - **FPR95**: with 50 examples that set the threshold the 95th percentile is the third largest, so
   the threshold is what is unknown; without an assumption about the tail, none from fewer than 72
-  examples has an upper bound. It is stretched to hold .93 at the least, or nearly, which is too much
+  examples has an upper bound. It is stretched until about .93 holds everywhere, too much
   where the threshold is surer. With 50 examples of the other class, or rounded scores, the share
   moves in steps of .02, and a cell lies a step beside the band.
 - **Chance**: with a standard error of {error:.3f}, one cell in thirty of a true .950 is outside; so
