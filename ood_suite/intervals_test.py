@@ -6,7 +6,7 @@ import sys
 
 import numpy as np
 import pytest
-from scipy import stats
+from scipy import special, stats
 
 from ood_suite import intervals, metrics
 from tests.support import ROOT
@@ -109,6 +109,15 @@ def test_bootstrap_width_agrees_with_delong(rng):
     assert np.std(draws) == pytest.approx(np.sqrt(variance), rel=0.15)
 
 
+def test_bounds_are_stretched_where_samples_deceive():
+    drawn = np.linspace(0.4, 0.6, 1001)  # percentiles .405 and .595
+    for name, stretch in (("fpr95_id_positive", 1.12), ("fpr95_ood_positive", 1.012)):
+        low, high = intervals._interval(name, 0.5, drawn, (50, 500), 0.0, 0.95)
+        assert (low, high) == pytest.approx((0.405, 0.5 + 0.095 * stretch))
+    low, high = special.logit(intervals._interval("aupr_in", 0.5, drawn, (50, 500), 0.0, 0.95))
+    assert -low == pytest.approx(1.06 * high)
+
+
 def test_perfect_separation_has_an_honest_interval():
     low, high = intervals.auroc_interval(np.arange(10.0), np.arange(20.0, 30.0))
     assert high == 1.0 and 0.6 < low < 0.75
@@ -126,8 +135,27 @@ def test_paired_difference(rng):
     perfect = np.arange(5.0), np.arange(10.0, 15.0)
     opposite = perfect[1], perfect[0]
     assert intervals.paired_auroc_difference(perfect, opposite)["p_value"] == 0.0
+    other = np.arange(5.0)[::-1], np.arange(10.0, 15.0)  # perfect too, and another ranking
+    found = intervals.paired_auroc_difference(perfect, other)
+    assert found["high"] == -found["low"] == pytest.approx(1.0 - 0.025 ** (1 / 5))
+    same = intervals.paired_auroc_difference(perfect, perfect)
+    assert same["low"] == same["high"] == 0.0
     with pytest.raises(ValueError, match="same ood examples"):
         intervals.paired_auroc_difference((id_scores, ood_scores), (id_scores, ood_scores[1:]))
+
+
+@pytest.mark.parametrize("first, second", [(0.995, 0.99), (0.99, 0.99), (0.8, 0.75)])
+def test_paired_differences_are_covered(first, second):
+    """Plain DeLong holds the first in .91 of such samples."""
+    rng, hits = np.random.default_rng(8), 0
+    turn = np.linalg.cholesky([[1.0, 0.9], [0.9, 1.0]]).T
+    shift = np.sqrt(2.0) * stats.norm.ppf([first, second])
+    for _ in range(600):
+        ids, oods = rng.normal(size=(200, 2)) @ turn, rng.normal(size=(200, 2)) @ turn + shift
+        pairs = ((ids[:, i], oods[:, i]) for i in (0, 1))
+        found = intervals.paired_auroc_difference(*pairs)
+        hits += found["low"] <= first - second <= found["high"]
+    assert 0.935 <= hits / 600 <= 0.975
 
 
 @pytest.mark.parametrize("num_id, num_ood, groups", [(6000, 4000, 500), (30_000, 50, 400)])

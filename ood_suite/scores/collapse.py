@@ -20,8 +20,8 @@ class CTM(Learner):
     Fails: where classes overlap in angle, as on networks far from neural collapse.
 
     Reference: Ngoc-Hieu et al., "A Cosine Similarity-based Method for Out-of-Distribution
-        Detection", 2023, equation 2 (arXiv 2306.14920); known to us by its abstract, and by
-        HIMPLoS's prototypes, which are the same means.
+        Detection", 2023, equation 2 (arXiv 2306.14920). The authors' code does the same; a later
+        version of it leaves training examples that are classified wrongly out of the means.
     """
 
     LEARNED = {"directions_": 2}
