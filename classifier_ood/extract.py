@@ -1,15 +1,17 @@
 """What a trained classifier says of a data set: features, logits, and on demand ODIN's perturbed
-logits and inner layers.
+logits, inner layers, and what scores of feature maps and of perturbed features need.
 
 One npz a data set and part in the run's outputs/ (see ood_suite.outputs). `python -m
 ood_suite.extract` and `python -m ood_suite.eval` call this.
 """
 
+import numpy as np
+
 from classifier_ood.keras_classifier import KerasClassifier
 from ood_suite import data
 from ood_suite.data.transforms import to_shape
 from ood_suite.files import example_hashes
-from ood_suite.outputs import Outputs
+from ood_suite.outputs import ON_DEMAND, Outputs
 from ood_suite.runs.extraction import (
     Extraction,
     Parts,
@@ -19,6 +21,7 @@ from ood_suite.runs.extraction import (
     perturbed_parts,
     short,
 )
+from ood_suite.scores import feature_maps
 from ood_suite.scores.gaussian import TiedGaussian
 from ood_suite.training import input_gradients
 from ood_suite.training.stored_model import read_model
@@ -69,7 +72,7 @@ def extract(
     found += perturbed_parts(job, parts.perturbations, perturbed)
     if parts.inner_layers and any(parts.epsilons):
         found.append(_mahalanobis(job, classifier, parts, data_dir, batch_size))
-    return joined(found)
+    return joined([*found, *_on_demand(job, classifier, parts)])
 
 
 def hashes(run, names, split, *, data_dir=None) -> Outputs | None:
@@ -77,6 +80,43 @@ def hashes(run, names, split, *, data_dir=None) -> Outputs | None:
     shape = load_classifier(run).image_shape
     source = data.first_available(names, split, data_dir, shape)
     return hashes_of(source, source.images, lambda images: to_shape(images, shape)[0])
+
+
+def _on_demand(job, classifier, parts):
+    """Yields Outputs of each of `parts.fields`."""
+    unknown = sorted(set(parts.fields) - set(ON_DEMAND))
+    if unknown or ("gram_sums" in parts.fields and not parts.inner_layers):
+        raise ValueError(
+            f"--fields must be of {', '.join(ON_DEMAND)}; gram_sums need --inner_layers, the "
+            f"layers that they are of. Received: {', '.join(parts.fields)}."
+        )
+
+    def batches(images):
+        starts = range(0, len(images), job.batch_size)  # maps of a whole chunk may not fit
+        return (images[start : start + job.batch_size] for start in starts)
+
+    def moved(images):
+        network = classifier.network
+        move = kept(job.run, "least_salient", lambda: input_gradients.least_salient(network))
+        return {"features_perturbed": move(images)}
+
+    def first_component(images):
+        maps = kept(job.run, "pooled_map", classifier.pooled_map)
+        found = [feature_maps.rank_one(maps.predict_on_batch(part)) for part in batches(images)]
+        return {"rank_one": np.concatenate(found)}
+
+    def grams(images):
+        key = ("maps", parts.inner_layers)
+        maps, found = kept(job.run, key, lambda: classifier.maps(parts.inner_layers)), []
+        for part in batches(images):
+            whole = maps.predict_on_batch(part)
+            found.append({name: feature_maps.gram_sums(array) for name, array in whole.items()})
+        return {f"gram_sums/{n}": np.concatenate([sums[n] for sums in found]) for n in found[0]}
+
+    functions = {"features_perturbed": moved, "gram_sums": grams, "rank_one": first_component}
+    for field in parts.fields:
+        suffix = f"_{short(parts.inner_layers)}" if field == "gram_sums" else ""
+        yield job.part(field + suffix, functions[field])
 
 
 def _mahalanobis(job, classifier, parts, data_dir, batch_size):
