@@ -230,6 +230,7 @@ def in_a_model():
     return keras.Model(inputs, layers.Dense(3)(layers.Dropout(0.1)(pooled(inputs)))), body
 
 
+@pytest.mark.jax
 @pytest.mark.parametrize("where", ("global", "window", "body"))
 def test_the_map_under_the_features(where, images):
     if where == "body":
@@ -262,6 +263,7 @@ def test_features_without_global_average_pooling_are_refused():
             view.pooled_map()
 
 
+@pytest.mark.jax
 def test_the_least_salient_values_move_as_in_openood():
     """tests/references/feature_maps.npz: a torch network, and what AdaSCALE made of it."""
     frozen = load_npz(pathlib.Path(__file__).parents[1] / "tests/references/feature_maps.npz")

@@ -64,6 +64,7 @@ def test_rank_one_is_that_of_the_singular_value_decomposition(rng, monkeypatch):
             u, s, vt = np.linalg.svd(a.T)  # (channels, positions)
             expected.append((s[0] * np.outer(u[:, 0], vt[0])).mean(axis=1))
         np.testing.assert_allclose(feature_maps.rank_one(maps), expected, rtol=1e-4, atol=1e-6)
+    np.testing.assert_array_equal(feature_maps.rank_one(0.0 * maps), np.zeros((9, 3)))
 
 
 def test_rankfeat_literally():
