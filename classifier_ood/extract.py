@@ -38,6 +38,12 @@ def extract(
     and what `parts` asks for. The Gaussians of `parts.epsilons` are fitted to the training split.
     See runs.extraction.Extractor.
     """
+    unknown = set(parts.fields) - set(ON_DEMAND)
+    if unknown or ("gram_sums" in parts.fields and not parts.inner_layers):
+        raise ValueError(
+            f"--fields must be of {', '.join(ON_DEMAND)}; gram_sums need --inner_layers, the "
+            f"layers that they are of. Received: {', '.join(parts.fields)}."
+        )
     classifier = load_classifier(run, parts.inner_layers)
     source = data.first_available(names, split, data_dir, classifier.image_shape)
     layer = run.settings.get("features_layer") or "input of the last layer"
@@ -67,7 +73,7 @@ def extract(
         )  # fmt: skip
 
     found = [job.part(None, main_part, classifier.head)]
-    if parts.inner_layers:
+    if parts.inner_layers and "gram_sums" not in parts.fields:
         found.append(job.part(f"layers_{short(parts.inner_layers)}", layers))
     found += perturbed_parts(job, parts.perturbations, perturbed)
     if parts.inner_layers and any(parts.epsilons):
@@ -83,13 +89,7 @@ def hashes(run, names, split, *, data_dir=None) -> Outputs | None:
 
 
 def _on_demand(job, classifier, parts):
-    """Yields Outputs of each of `parts.fields`."""
-    unknown = sorted(set(parts.fields) - set(ON_DEMAND))
-    if unknown or ("gram_sums" in parts.fields and not parts.inner_layers):
-        raise ValueError(
-            f"--fields must be of {', '.join(ON_DEMAND)}; gram_sums need --inner_layers, the "
-            f"layers that they are of. Received: {', '.join(parts.fields)}."
-        )
+    """Yields Outputs of each of `parts.fields`; gram_sums bring the layer_features too."""
 
     def batches(images):
         starts = range(0, len(images), job.batch_size)  # maps of a whole chunk may not fit
@@ -107,11 +107,13 @@ def _on_demand(job, classifier, parts):
 
     def grams(images):
         key = ("maps", parts.inner_layers)
-        maps, found = kept(job.run, key, lambda: classifier.maps(parts.inner_layers)), []
+        maps, found = kept(job.run, key, lambda: classifier.maps(parts.inner_layers)), {}
         for part in batches(images):
-            whole = maps.predict_on_batch(part)
-            found.append({name: feature_maps.gram_sums(array) for name, array in whole.items()})
-        return {f"gram_sums/{n}": np.concatenate([sums[n] for sums in found]) for n in found[0]}
+            for name, whole in maps.predict_on_batch(part).items():
+                found.setdefault(f"gram_sums/{name}", []).append(feature_maps.gram_sums(whole))
+                pooled = whole.mean(axis=tuple(range(1, whole.ndim - 1)))
+                found.setdefault(f"layer_features/{name}", []).append(pooled)
+        return {name: np.concatenate(arrays) for name, arrays in found.items()}
 
     functions = {"features_perturbed": moved, "gram_sums": grams, "rank_one": first_component}
     for field in parts.fields:

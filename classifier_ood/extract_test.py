@@ -153,6 +153,10 @@ def test_what_is_extracted_on_demand(copy):
         np.testing.assert_allclose(outputs.rank_one[i], component, rtol=1e-3, atol=1e-5)
         f = first[i].reshape(-1, first.shape[-1]).T.astype(np.float64) ** 3
         sums = (f @ f.T).sum(axis=1) ** (1 / 3)
+        pooled = first[i].mean(axis=(0, 1))
+        np.testing.assert_allclose(
+            outputs.layer_features["stage1"][i], pooled, rtol=1e-4, atol=1e-6
+        )
         found = outputs.gram_sums["stage1"][i].reshape(10, -1)[2]
         np.testing.assert_allclose(found, sums, rtol=1e-3, atol=1e-5)
     gradient = backend.input_gradient(lambda x: keras.ops.max(model(x)["logits"], axis=-1))(images)
