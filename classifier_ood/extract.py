@@ -107,7 +107,8 @@ def _on_demand(job, classifier, parts):
 
     def grams(images):
         key = ("maps", parts.inner_layers)
-        maps, found = kept(job.run, key, lambda: classifier.maps(parts.inner_layers)), {}
+        maps = kept(job.run, key, lambda: classifier.maps(parts.inner_layers))
+        found: dict[str, list] = {}
         for part in batches(images):
             for name, whole in maps.predict_on_batch(part).items():
                 found.setdefault(f"gram_sums/{name}", []).append(feature_maps.gram_sums(whole))
