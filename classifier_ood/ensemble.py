@@ -64,8 +64,10 @@ def extract(
     """Outputs of an ensemble on one data set: `logits` as ensembles.ensemble_logits makes them, and
     `member_logits`; what members have on file is not computed again. See runs.extraction.Extractor.
     """
-    if parts.inner_layers:
-        raise ValueError("--inner_layers are for single classifiers: evaluate a member's run.")
+    if parts.inner_layers or parts.fields:
+        raise ValueError(
+            "--inner_layers and --fields are for single classifiers: evaluate a member's run."
+        )
     common = {"data_dir": data_dir, "batch_size": batch_size, "shard": shard}
     said: list[Outputs] = []  # of the members, one each
     logits: dict = {}  # member_key -> (n, classes of the member)

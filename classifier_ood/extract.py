@@ -1,15 +1,17 @@
 """What a trained classifier says of a data set: features, logits, and on demand ODIN's perturbed
-logits and inner layers.
+logits, inner layers, and what scores of feature maps and of perturbed features need.
 
 One npz a data set and part in the run's outputs/ (see ood_suite.outputs). `python -m
 ood_suite.extract` and `python -m ood_suite.eval` call this.
 """
 
+import numpy as np
+
 from classifier_ood.keras_classifier import KerasClassifier
 from ood_suite import data
 from ood_suite.data.transforms import to_shape
 from ood_suite.files import example_hashes
-from ood_suite.outputs import Outputs
+from ood_suite.outputs import ON_DEMAND, Outputs
 from ood_suite.runs.extraction import (
     Extraction,
     Parts,
@@ -19,6 +21,7 @@ from ood_suite.runs.extraction import (
     perturbed_parts,
     short,
 )
+from ood_suite.scores import feature_maps
 from ood_suite.scores.gaussian import TiedGaussian
 from ood_suite.training import input_gradients
 from ood_suite.training.stored_model import read_model
@@ -35,6 +38,12 @@ def extract(
     and what `parts` asks for. The Gaussians of `parts.epsilons` are fitted to the training split.
     See runs.extraction.Extractor.
     """
+    unknown = set(parts.fields) - set(ON_DEMAND)
+    if unknown or ("gram_sums" in parts.fields and not parts.inner_layers):
+        raise ValueError(
+            f"--fields must be of {', '.join(ON_DEMAND)}; gram_sums need --inner_layers, the "
+            f"layers that they are of. Received: {', '.join(parts.fields)}."
+        )
     classifier = load_classifier(run, parts.inner_layers)
     source = data.first_available(names, split, data_dir, classifier.image_shape)
     layer = run.settings.get("features_layer") or "input of the last layer"
@@ -64,12 +73,12 @@ def extract(
         )  # fmt: skip
 
     found = [job.part(None, main_part, classifier.head)]
-    if parts.inner_layers:
+    if parts.inner_layers and "gram_sums" not in parts.fields:
         found.append(job.part(f"layers_{short(parts.inner_layers)}", layers))
     found += perturbed_parts(job, parts.perturbations, perturbed)
     if parts.inner_layers and any(parts.epsilons):
         found.append(_mahalanobis(job, classifier, parts, data_dir, batch_size))
-    return joined(found)
+    return joined([*found, *_on_demand(job, classifier, parts)])
 
 
 def hashes(run, names, split, *, data_dir=None) -> Outputs | None:
@@ -77,6 +86,40 @@ def hashes(run, names, split, *, data_dir=None) -> Outputs | None:
     shape = load_classifier(run).image_shape
     source = data.first_available(names, split, data_dir, shape)
     return hashes_of(source, source.images, lambda images: to_shape(images, shape)[0])
+
+
+def _on_demand(job, classifier, parts):
+    """Yields Outputs of each of `parts.fields`; gram_sums bring the layer_features too."""
+
+    def batches(images):
+        starts = range(0, len(images), job.batch_size)  # maps of a whole chunk may not fit
+        return (images[start : start + job.batch_size] for start in starts)
+
+    def moved(images):
+        network = classifier.network
+        move = kept(job.run, "least_salient", lambda: input_gradients.least_salient(network))
+        return {"features_perturbed": move(images)}
+
+    def first_component(images):
+        maps = kept(job.run, "pooled_map", classifier.pooled_map)
+        found = [feature_maps.rank_one(maps.predict_on_batch(part)) for part in batches(images)]
+        return {"rank_one": np.concatenate(found)}
+
+    def grams(images):
+        key = ("maps", parts.inner_layers)
+        maps = kept(job.run, key, lambda: classifier.maps(parts.inner_layers))
+        found: dict[str, list] = {}
+        for part in batches(images):
+            for name, whole in maps.predict_on_batch(part).items():
+                found.setdefault(f"gram_sums/{name}", []).append(feature_maps.gram_sums(whole))
+                pooled = whole.mean(axis=tuple(range(1, whole.ndim - 1)))
+                found.setdefault(f"layer_features/{name}", []).append(pooled)
+        return {name: np.concatenate(arrays) for name, arrays in found.items()}
+
+    functions = {"features_perturbed": moved, "gram_sums": grams, "rank_one": first_component}
+    for field in parts.fields:
+        suffix = f"_{short(parts.inner_layers)}" if field == "gram_sums" else ""
+        yield job.part(field + suffix, functions[field])
 
 
 def _mahalanobis(job, classifier, parts, data_dir, batch_size):

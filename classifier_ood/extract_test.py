@@ -12,12 +12,13 @@ from keras import layers
 from PIL import Image
 from sklearn.metrics import roc_auc_score
 
+from classifier_ood import models
 from classifier_ood.extract import extract
 from classifier_ood.train_test import train
-from ood_suite import scores
+from ood_suite import outputs, scores
 from ood_suite.data.npz import write_images
 from ood_suite.detector import Detector
-from ood_suite.evaluation.evaluate import evaluate_group, gather
+from ood_suite.evaluation.evaluate import applicable_scores, evaluate_group, gather
 from ood_suite.evaluation.groups import Group
 from ood_suite.evaluation.request import Request
 from ood_suite.files import RunError, read_csv
@@ -25,9 +26,11 @@ from ood_suite.outputs import Outputs
 from ood_suite.runs import extraction
 from ood_suite.runs.extraction import Parts
 from ood_suite.runs.run import Run
+from ood_suite.training import backend
 from tests.support import command
 
 RULE = "cross_entropy"
+ON_DEMAND = ("adascale_a", "adascale_l", "gram", "rankfeat")  # which "all" leaves out
 PERTURBED = Parts(perturbations=((1000.0, 0.002, RULE), (1.0, 0.0, RULE)))
 
 
@@ -88,7 +91,7 @@ def test_evaluation_of_every_score(run, tmp_path):
     data_dir, trained = run
     result = evaluate(
         trained.folder, data_dir, "--inner_layers=stage1,stage2", "--ood_near=glyphs",
-        "--ood_far=mnist,gaussian", f"--out={tmp_path}",
+        "--ood_far=mnist,gaussian", f"--out={tmp_path}", f"--scores=all,{','.join(ON_DEMAND)}",
     )  # fmt: skip
     assert result.returncode == 0, result.stderr
     rows = read_csv(tmp_path / "results.csv")
@@ -127,6 +130,59 @@ def test_evaluation_of_every_score(run, tmp_path):
     assert {p.name for p in (tmp_path / "figures").glob("*.png")} >= {
         "overview.png", "histograms.png", "training.png", "curves_mnist.png",
     }  # fmt: skip
+
+
+@pytest.mark.jax
+def test_what_is_extracted_on_demand(copy):
+    """A chunk of 16 images in batches of 7, against the model of the run: a new one, because the
+    features of a network of two epochs are mostly 0 and do not move.
+    """
+    data_dir, trained = copy
+    keras.utils.set_random_seed(3)
+    models.build("convnet", (8, 8, 1), 10, {"width": 8}).save(trained.model_path)
+    parts = Parts(inner_layers=("stage1",), fields=("features_perturbed", "gram_sums", "rank_one"))
+    options = {"data_dir": data_dir, "batch_size": 7}
+    outputs = extract(trained, ("glyphs",), "test", parts=parts, **options)
+    model = keras.saving.load_model(trained.model_path, compile=False)
+    images = np.load(data_dir / "glyphs_test.npz")["images"].astype(np.float32)
+    inner = [model.get_layer("features").input, model.get_layer("stage1").output]
+    last, first = keras.Model(model.inputs, inner).predict(images, verbose=0)
+    for i in range(16):
+        u, s, vt = np.linalg.svd(last[i].reshape(-1, last.shape[-1]), full_matrices=False)
+        component = (s[0] * np.outer(u[:, 0], vt[0])).mean(axis=0)
+        np.testing.assert_allclose(outputs.rank_one[i], component, rtol=1e-3, atol=1e-5)
+        f = first[i].reshape(-1, first.shape[-1]).T.astype(np.float64) ** 3
+        sums = (f @ f.T).sum(axis=1) ** (1 / 3)
+        pooled = first[i].mean(axis=(0, 1))
+        np.testing.assert_allclose(
+            outputs.layer_features["stage1"][i], pooled, rtol=1e-4, atol=1e-6
+        )
+        found = outputs.gram_sums["stage1"][i].reshape(10, -1)[2]
+        np.testing.assert_allclose(found, sums, rtol=1e-3, atol=1e-5)
+    gradient = backend.input_gradient(lambda x: keras.ops.max(model(x)["logits"], axis=-1))(images)
+    moved = images.copy()
+    for image, slope in zip(moved, gradient, strict=True):
+        for place in np.argsort(np.abs(slope), axis=None)[:3]:  # 5% of 64
+            image.flat[place] += 255 * 0.125 * np.sign(slope.flat[place])
+    expected = model.predict(moved, verbose=0)["features"]
+    assert np.abs(expected - outputs.features).max() > 1e-3
+    np.testing.assert_allclose(outputs.features_perturbed, expected, rtol=1e-4, atol=1e-5)
+    for wrong in (("rank_on",), ("gram_sums",)):
+        with pytest.raises(ValueError, match="--fields must be of features_perturbed, gram_sums"):
+            extract(trained, ("glyphs",), "test", parts=Parts(fields=wrong), **options)
+
+
+def test_a_plain_evaluation_does_not_pay_for_it(copy):
+    data_dir, trained = copy
+    group = Group(0, trained, [])
+    material = gather(group, Request(), data_dir)
+    assert not {"rankfeat", "adascale_a"} & set(applicable_scores(material, ("all",)))
+    names = [path.stem for path in (trained.folder / "outputs").glob("*.npz")]
+    assert names and not [n for n in names for field in outputs.ON_DEMAND if field in n]
+    named = report_of(trained, data_dir, ["adascale_a", "rankfeat"], tuning=True, far=["mnist"])
+    assert {row["score"] for row in named.rows} >= {"adascale_a", "rankfeat"}
+    names = [path.stem for path in (trained.folder / "outputs").glob("*.npz")]
+    assert not [n for n in names if "train" in n and ("rank_one" in n or "perturbed" in n)]
 
 
 def test_tuning_uses_validation_data_only(copy):
@@ -334,7 +390,7 @@ def test_other_data_than_the_run_was_made_with_are_noted(copy):
 def test_what_would_have_no_effect_is_refused(copy):
     data_dir, trained = copy
     group = Group(0, trained, [])
-    with pytest.raises(ValueError, match="--inner_layers has no effect without the score"):
+    with pytest.raises(ValueError, match="--inner_layers has no effect without mahalanobis"):
         gather(group, Request(scores=("msp",), inner_layers=("stage1",)), data_dir)
     trained.config["roles"] = {
         name: role for name, role in trained.config["roles"].items() if "ood" not in name

@@ -45,13 +45,8 @@ class KerasClassifier:
             outputs["features"] = _layer_output(model, features_layer)
         for name in inner_layers:
             outputs[f"layer_features/{name}"] = _layer_output(model, name)
-        inner = keras.Model(model.inputs, outputs)
-        inputs = keras.Input(self.image_shape, name="pixels")
-        low, high = PIXEL_RANGES[input_range]
-        unscaled = (low, high) == (0.0, 255.0)
-        scaled = inputs if unscaled else layers.Rescaling((high - low) / 255.0, low)(inputs)
-        pooled = {name: ops.cast(_pooled(y), "float32") for name, y in inner(scaled).items()}
-        self.network = keras.Model(inputs, pooled)
+        self._input_range, self._features = input_range, outputs["features"]
+        self.network = self._of_pixels(outputs, _pooled)
         kernel, bias = (ops.convert_to_numpy(ops.cast(v, "float32")) for v in _weights(head))
         weights = [ops.convert_to_numpy(ops.cast(w, "float32")) for w in self.network.weights]
         self._source = {
@@ -86,10 +81,46 @@ class KerasClassifier:
             meta=self._source | {"dataset": "images in memory"},
         )
 
-    def _makes_logits(self, kernel, bias):
+    def maps(self, names):
+        """keras.Model: pixels -> {layer: float32 (n, ..., channels)}, nothing pooled."""
+        return self._of_pixels({name: _layer_output(self.model, name) for name in names})
+
+    def pooled_map(self):
+        """keras.Model: pixels -> the map (n, ..., d) whose mean over positions are the features.
+
+        Raises:
+            ValueError: there is none, as without global average pooling before the head.
+        """
+        under = _under_pooling(self._features)
+        if under is not None:
+            network = self._of_pixels(under)
+            whole = network.predict_on_batch(self._two_images())
+            mean = whole.mean(axis=tuple(range(1, whole.ndim - 1)))
+            features = self.network.predict_on_batch(self._two_images())["features"]
+            if np.abs(mean - features).max() <= 0.01 * max(1e-6, np.abs(features).max()):
+                return network
+        raise ValueError(
+            "rank_one needs a map whose mean over positions are the features, as of global average "
+            f"pooling before the last Dense layer. {self.model.name} has none."
+        )
+
+    def _of_pixels(self, outputs, change=lambda y: y):
+        """keras.Model: pixels -> what `change` makes of `outputs` of the model, float32."""
+        inputs = keras.Input(self.image_shape, name="pixels")
+        low, high = PIXEL_RANGES[self._input_range]
+        unscaled = (low, high) == (0.0, 255.0)
+        scaled = inputs if unscaled else layers.Rescaling((high - low) / 255.0, low)(inputs)
+        found = keras.Model(self.model.inputs, outputs)(scaled)
+        return keras.Model(
+            inputs, keras.tree.map_structure(lambda y: ops.cast(change(y), "float32"), found)
+        )
+
+    def _two_images(self):
         rng = np.random.default_rng(0)
-        images = rng.integers(0, 256, (2, *self.image_shape)).astype(np.float32)
-        found = self.network.predict_on_batch(images)
+        return rng.integers(0, 256, (2, *self.image_shape)).astype(np.float32)
+
+    def _makes_logits(self, kernel, bias):
+        found = self.network.predict_on_batch(self._two_images())
         if found["features"].shape[1] != kernel.shape[0]:
             return False
         difference = np.abs(found["features"] @ kernel + bias - found["logits"]).max()
@@ -119,6 +150,24 @@ def _made_by(tensor):
     """(operation, its first input tensor) of a symbolic tensor."""
     operation, node, _ = tensor._keras_history
     return operation, operation._inbound_nodes[node].input_tensors[0]
+
+
+def _under_pooling(features):
+    """The last tensor before `features` that has positions and as many channels, or None."""
+    tensor = features
+    while True:
+        positions = tensor.shape[1:-1]
+        if tensor.shape[-1] == features.shape[-1] and set(positions) - {1}:
+            return tensor
+        operation, node, index = tensor._keras_history
+        inputs = operation._inbound_nodes[node].input_tensors
+        if isinstance(operation, keras.Model):
+            inner = _under_pooling(operation.outputs[index])
+            if inner is not None:
+                return keras.Model(operation.inputs, inner)(inputs[0])
+        if not inputs:
+            return None
+        tensor = inputs[0]
 
 
 def _head(model):

@@ -1,6 +1,7 @@
 """Models of users: features and logits found wherever they are, the model itself never changed."""
 
 import json
+import pathlib
 
 import keras
 import numpy as np
@@ -11,6 +12,8 @@ from scipy.special import softmax
 from classifier_ood import models
 from classifier_ood.keras_classifier import KerasClassifier
 from ood_suite.detector import Detector
+from ood_suite.files import load_npz
+from ood_suite.outputs import Outputs
 from ood_suite.training import input_gradients
 
 
@@ -229,3 +232,85 @@ def test_a_detector_refuses_another_network_or_range_of_the_same_shape(images):
         classifier(0).outputs(images / 255.0)
     with pytest.raises(ValueError, match=r"Images must be \(n, "):
         classifier(0).outputs(images[:, 1:])
+
+
+def pooled_by(*after):
+    """A network whose map goes through BatchNorm and ReLU before it is averaged."""
+    return keras.Sequential([
+        keras.Input((6, 6, 1)), layers.Rescaling(1 / 255), layers.Conv2D(5, 3, name="before"),
+        layers.BatchNormalization(beta_initializer="random_normal"), layers.ReLU(name="map"),
+        *after, layers.Dense(3),
+    ])  # fmt: skip
+
+
+def in_a_model():
+    body = pooled_by(layers.GlobalAveragePooling2D())
+    inputs = keras.Input((6, 6, 1))
+    pooled = keras.Model(body.inputs, body.layers[-1].input, name="body")
+    return keras.Model(inputs, layers.Dense(3)(layers.Dropout(0.1)(pooled(inputs)))), body
+
+
+@pytest.mark.jax
+@pytest.mark.parametrize("where", ("global", "window", "body"))
+def test_the_map_under_the_features(where, images):
+    if where == "body":
+        model, holder = in_a_model()
+    else:
+        window = (layers.AveragePooling2D(4), layers.Flatten())
+        model = pooled_by(*([layers.GlobalAveragePooling2D()] if where == "global" else window))
+        holder = model
+    view = KerasClassifier(model, input_range="0..1")
+    found = view.pooled_map().predict(images, verbose=0)
+    expected = keras.Model(holder.inputs, holder.get_layer("map").output).predict(images / 255)
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+    features = view.network.predict(images, verbose=0)["features"]
+    np.testing.assert_allclose(found.mean((1, 2)), features, rtol=1e-4, atol=1e-6)
+    if where == "global":
+        maps = view.maps(("before", "map")).predict(images, verbose=0)
+        assert maps["before"].shape == (4, 4, 4, 5)
+        np.testing.assert_allclose(maps["map"], expected, rtol=1e-5, atol=1e-6)
+
+
+def test_features_without_global_average_pooling_are_refused():
+    by_maximum = pooled_by(layers.GlobalMaxPooling2D())
+    for model in (
+        pooled_by(layers.Flatten()),
+        by_maximum,
+        pooled_by(layers.Flatten(), layers.Dense(5)),
+    ):
+        view = KerasClassifier(model)
+        with pytest.raises(ValueError, match="a map whose mean over positions are the features"):
+            view.pooled_map()
+
+
+@pytest.mark.jax
+def test_the_least_salient_values_move_as_in_openood():
+    """tests/references/feature_maps.npz: a torch network, and what AdaSCALE made of it."""
+    frozen = load_npz(pathlib.Path(__file__).parents[1] / "tests/references/feature_maps.npz")
+    ours = {n.partition("/")[2]: a for n, a in frozen.items() if n.startswith("adascale/")}
+    inputs = keras.Input((6, 6, 3))
+    parts = [layers.Conv2D(8, 3, padding="same", activation="relu")]
+    parts += [layers.Conv2D(120, 1, activation="relu"), layers.GlobalAveragePooling2D()]
+    features = inputs
+    for layer in parts:
+        features = layer(features)
+    dense = layers.Dense(6)
+    network = keras.Model(inputs, {"features": features, "logits": dense(features)})
+    for layer, name in zip((*parts[:2], dense), ("conv1", "conv2", "head"), strict=True):
+        layer.set_weights([ours[f"{name}_kernel"], ours[f"{name}_bias"]])
+    move = input_gradients.least_salient(network, epsilon=0.5 / 255.0)  # theirs are not in pixels
+    parts = {}
+    for name in ("held_out", "test"):
+        plain = network.predict(ours[name], verbose=0)
+        parts[name] = Outputs(
+            features=plain["features"], features_perturbed=move(ours[name]),
+            head_kernel=ours["head_kernel"], head_bias=ours["head_bias"],
+        )  # fmt: skip
+    found = parts["held_out"].features_perturbed
+    np.testing.assert_allclose(found, ours["held_out_perturbed"], rtol=1e-4, atol=1e-6)
+    for repository, moved in (("OpenOOD", 1.0), ("AdaSCALE", 5.0)):
+        for letter in "AL":
+            name = f"adascale_{letter.lower()}"
+            detector = Detector(name, parameters={"moved": moved}).fit(parts["held_out"])
+            expected = -ours[f"{repository}_{letter}"]
+            np.testing.assert_allclose(detector.score(parts["test"]), expected, rtol=1e-5)

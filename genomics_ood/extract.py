@@ -22,7 +22,7 @@ def extract(
     """Outputs of a finished run on one set of reads: log_prob, log_prob_map (always: it is four
     bytes a base), bases, labels, example_hashes. See runs.extraction.Extractor.
     """
-    if parts.perturbations or parts.inner_layers:
+    if parts.perturbations or parts.inner_layers or parts.fields:
         raise ValueError("A density has no logits and no inner layers: these are of classifiers.")
     model = load_model(run)
 

@@ -22,8 +22,8 @@ def extract(
     """Outputs of a finished run on one set of reads. An epsilon of `parts.perturbations` moves the
     one-hot bases, which lie in 0..1. See runs.extraction.Extractor.
     """
-    if parts.inner_layers:
-        raise ValueError("--inner_layers are for classifiers of images.")
+    if parts.inner_layers or parts.fields:
+        raise ValueError("--inner_layers and --fields are for classifiers of images.")
     network = load_model(run)
     kernel, bias = network.get_layer("logits").get_weights()
     source = load_reads(run, names, split, data_dir)

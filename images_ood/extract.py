@@ -30,7 +30,7 @@ def extract(
     """Outputs of a finished run on one data set: log_prob, code_length, labels, example_hashes,
     and with `parts.maps` log_prob_map and images. See runs.extraction.Extractor.
     """
-    if parts.perturbations or parts.inner_layers:
+    if parts.perturbations or parts.inner_layers or parts.fields:
         raise ValueError("A density has no logits and no inner layers: these are of classifiers.")
     model = load_model(run)
     shape = model.options["image_shape"]

@@ -12,6 +12,7 @@ ood_suite.eval` extracts by itself what it needs.
 
 from absl import flags, logging
 
+from ood_suite.outputs import ON_DEMAND
 from ood_suite.runs import cli, extraction, jobs
 from ood_suite.runs.run import Role, Run, next_step
 
@@ -30,6 +31,7 @@ def wanted_parts(run, extractor):
         maps=run.kind == "density" and FLAGS.maps,
         perturbations=tuple((*step, rule) for rule in rules for step in steps),
         inner_layers=tuple(FLAGS.inner_layers),
+        fields=tuple(FLAGS.fields),
     )
 
 
@@ -42,7 +44,10 @@ def main(_):
     if FLAGS.dataset:
         roles = {"asked for": Role(tuple(FLAGS.dataset), FLAGS.split)}
     parts = wanted_parts(run, extraction.extractor_of(run))
-    of_training = extraction.Parts(inner_layers=parts.inner_layers)
+    of_training = extraction.Parts(
+        inner_layers=parts.inner_layers,
+        fields=tuple(field for field in parts.fields if field == "gram_sums"),  # Gram learns
+    )
     wanted = [
         {
             "names": role.names,
@@ -73,6 +78,9 @@ if __name__ == "__main__":
     cli.define_data_dir("image_data or genomics_data")
     flags.DEFINE_bool("maps", True, "Per-pixel maps and images of a density (5 bytes a pixel).")
     flags.DEFINE_list("inner_layers", [], "Layers of a classifier, for scores of several layers.")
+    flags.DEFINE_list(
+        "fields", [], f"More of a classifier: {', '.join(ON_DEMAND)} (of --inner_layers)."
+    )
     flags.DEFINE_list("odin_temperature", ["1000"], "Temperatures of ODIN.")
     flags.DEFINE_list("odin_epsilon", [], "Step sizes of ODIN in pixels / 255; none: no ODIN.")
     flags.DEFINE_integer("batch_size", 100, "Examples per step.", lower_bound=1)

@@ -34,6 +34,8 @@ SHAPES = {
     "labels": ("n",),
     "logits": ("n", "c"),
     "features": ("n", "d"),
+    "features_perturbed": ("n", "d"),
+    "rank_one": ("n", "d"),
     "head_kernel": ("d", "c"),
     "head_bias": ("c",),
     "log_prob": ("n",),
@@ -48,7 +50,9 @@ SHAPES = {
 }
 MAPPINGS = {
     "logits_perturbed": ("n", "c"), "layer_features": ("n", "d_l"), "member_logits": ("n", "c_m"),
+    "gram_sums": ("n", "d_l"),
 }  # fmt: skip
+ON_DEMAND = ("features_perturbed", "gram_sums", "rank_one")  # for scores asked for by name
 WHOLE = ("labels", "images", "bases", "example_hashes")  # fields of integers
 ROWS_AT_ONCE = 65_536  # when a check walks over an array that may be larger than memory
 HEAD_ROWS, HEAD_TOLERANCE = 256, 0.01  # of the check that the head makes the logits
@@ -61,10 +65,13 @@ class Outputs:
     Attributes:
         labels: integer (n,).
         logits: float (n, c). features: float (n, d), the input of the last dense layer.
+        features_perturbed: float (n, d), at inputs whose least salient values are moved (AdaSCALE).
+        rank_one: float (n, d), of the first singular component of the map under the features.
         head_kernel: float (d, c). head_bias: float (c,).
         logits_perturbed: {"T=1000,epsilon=0.0014": float (n, c)}, logits at ODIN's inputs.
         layer_features: {layer: float (n, d_l)}, spatial means; "layer,epsilon=0.0014" are those at
             inputs moved towards a smaller Mahalanobis distance in that layer.
+        gram_sums: {layer: float (n, 10 * channels)}, see scores.feature_maps.gram_sums.
         member_logits: {"<member>,<rule>,T=1000,epsilon=0.002": float (n, c_m)}, logits of each
             member of a leave-out ensemble for the classes that it knows.
         log_prob: float64 (n,), nats per example.
@@ -86,11 +93,14 @@ class Outputs:
     labels: np.ndarray | None = None
     logits: np.ndarray | None = None
     features: np.ndarray | None = None
+    features_perturbed: np.ndarray | None = None
+    rank_one: np.ndarray | None = None
     head_kernel: np.ndarray | None = None
     head_bias: np.ndarray | None = None
     logits_perturbed: dict[str, np.ndarray] | None = None
     layer_features: dict[str, np.ndarray] | None = None
     member_logits: dict[str, np.ndarray] | None = None
+    gram_sums: dict[str, np.ndarray] | None = None
     log_prob: np.ndarray | None = None
     log_prob_map: np.ndarray | None = None
     background_log_prob: np.ndarray | None = None
@@ -148,6 +158,8 @@ class Outputs:
                 have = ", ".join(dict.fromkeys(n.split("/")[0] for n in self.arrays()))
                 where = self.meta.get("run", "these outputs")
                 make = self.meta.get("command", "extract the outputs again")
+                if name in ON_DEMAND:
+                    make += f" --fields={name}"
                 if name == "member_logits":
                     make = "train an ensemble, python -m classifier_ood.train_leave_out"
                 if name.startswith("background"):

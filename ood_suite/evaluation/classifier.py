@@ -2,6 +2,7 @@
 
 from ood_suite import scores
 from ood_suite.evaluation.material import Material, Tests, strangers
+from ood_suite.outputs import ON_DEMAND
 from ood_suite.runs.extraction import Parts, extractor_of
 from ood_suite.runs.run import Role
 
@@ -19,12 +20,23 @@ def classifier(group, request, wanted, data_dir=None) -> Material:
         split = roles["validation_ood"].split if "validation_ood" in roles else "val"
         roles = roles | {"validation_ood": Role(tuple(request.ood_validation), split)}
     rules = {name: rule for name, rule in extractor.PERTURBED.items() if name in wanted}
-    layers = tuple(request.inner_layers) if "mahalanobis_layers" in wanted else ()
+    entries = [scores.get(name) for name in wanted]
+    learning = [entry for entry in entries if entry.fit_needs and entry.fit_on == "training"]
+    needed = {field for entry in entries for field in entry.needs}
+    learned = {field for entry in learning for field in entry.fit_needs}
+    layers = tuple(request.inner_layers)
+    over_layers = layers and "mahalanobis_layers" in wanted
 
     def of(role, perturbations=(), epsilons=()):
         if role not in roles:
             return None
-        parts = Parts(False, tuple(perturbations), layers, tuple(epsilons) if layers else ())
+        own = learned if role == "training" else needed
+        parts = Parts(
+            perturbations=tuple(perturbations),
+            inner_layers=layers,
+            epsilons=tuple(epsilons) if over_layers else (),
+            fields=tuple(field for field in ON_DEMAND if field in own),
+        )
         role = roles[role]
         return extractor.extract(run, role.names, role.split, data_dir=data_dir, parts=parts)
 
@@ -37,9 +49,8 @@ def classifier(group, request, wanted, data_dir=None) -> Material:
 
     searched = _grid(rules) if request.tune else _steps(rules, {})
     epsilons = scores.get("mahalanobis_layers").grid["epsilon"] if request.tune else ()
-    entries = [scores.get(name) for name in wanted]
-    learns = any(entry.fit_needs and entry.fit_on == "training" for entry in entries)
-    validation_ood = of("validation_ood", searched, epsilons) if request.tune or layers else None
+    chooses = request.tune or over_layers
+    validation_ood = of("validation_ood", searched, epsilons) if chooses else None
     selection = validation_ood
     if selection is None and _was_shown(run, roles.get("validation_ood")):
         selection = hashes("validation_ood")
@@ -56,7 +67,7 @@ def classifier(group, request, wanted, data_dir=None) -> Material:
         near = tuple(n for n, role in zip(names, ood, strict=True) if roles[role].near)
         return Tests(id_test, dict(zip(names, others, strict=True)), near)
 
-    training = of("training") if learns else hashes("training")
+    training = of("training") if learning else hashes("training")
     held_out = of("held_out", searched, epsilons)
     return Material(
         held_out=held_out,

@@ -16,6 +16,7 @@ from ood_suite.evaluation.overlap import is_labelled, refuse_overlap, trained_on
 from ood_suite.evaluation.request import ALL, Request
 from ood_suite.evaluation.tuning import tune
 from ood_suite.files import read_csv
+from ood_suite.outputs import ON_DEMAND
 from ood_suite.progress import progress
 from ood_suite.runs.extraction import extractor_of
 from ood_suite.runs.settings import check
@@ -38,8 +39,9 @@ def evaluate(folder, request=Request(), *, data_dir=None, out=None):
         ValueError: a score or a data set that does not fit. RunError: a run that cannot be used.
     """
     check(request)
-    if "all" in request.scores:
-        request = dataclasses.replace(request, scores=ALL)
+    if "all" in request.scores:  # and what it leaves out, if that is asked for by name
+        more = tuple(n for n in request.scores if n != "all" and needs_on_demand(n))
+        request = dataclasses.replace(request, scores=(*ALL, *more))
     folder = pathlib.Path(folder)
     if request.baseline:
         scores.get(request.baseline)
@@ -74,8 +76,9 @@ def gather(group, request, data_dir=None):
             f"Evaluate the ensemble: --run={run.folder.parent}."
         )
     own, wanted = extractor_of(run).SCORES, request.scores
-    if wanted == ALL:
-        wanted = own or scores.names()
+    if wanted[:1] == ALL:
+        everything = own or scores.names()
+        wanted = (*(n for n in everything if not needs_on_demand(n)), *wanted[1:])
     elif request.baseline:
         wanted = (*wanted, request.baseline)
     for name in wanted:
@@ -84,8 +87,8 @@ def gather(group, request, data_dir=None):
             raise ValueError(f"{run.folder} has the scores {', '.join(own)}. Received: {name}.")
     if request.ood_validation and not (request.tune or request.inner_layers):
         raise ValueError("--ood_validation has no effect without --tune or --inner_layers.")
-    if request.inner_layers and "mahalanobis_layers" not in wanted:
-        raise ValueError("--inner_layers has no effect without the score mahalanobis_layers.")
+    if request.inner_layers and not {"mahalanobis_layers", "gram"} & set(wanted):
+        raise ValueError("--inner_layers has no effect without mahalanobis_layers or gram.")
     return classifier(group, request, wanted, data_dir)
 
 
@@ -93,11 +96,18 @@ def applicable_scores(material, wanted):
     """Names of scores whose arrays are there; a score asked for by name must be."""
     if not wanted:
         raise ValueError(f"--scores is empty. Known: all, {', '.join(scores.names())}.")
-    if wanted != ALL:
-        for name in wanted:
-            material.held_out.require(scores.get(name).needs, name)
+    named = [name for name in wanted if name not in ALL]
+    for name in named:
+        material.held_out.require(scores.get(name).needs, name)
+    if wanted[:1] != ALL:
         return wanted
-    return [name for name in material.scores if _applies(scores.get(name), material)]
+    names = dict.fromkeys((*material.scores, *named))
+    return [name for name in names if _applies(scores.get(name), material)]
+
+
+def needs_on_demand(name):
+    """Whether "all" leaves a score out, because it needs what is only extracted on demand."""
+    return bool(set(scores.get(name).needs) & set(ON_DEMAND))
 
 
 def _applies(entry, material):
@@ -141,7 +151,7 @@ def evaluate_group(group, material, request):
         warned.append(f"Parameters of the preset {request.preset}: {parameters}.")
 
     # Stage 3: scores and thresholds of every example.
-    detectors, left_out = fit(names, parameters, material, strict=request.scores != ALL)
+    detectors, left_out = fit(names, parameters, material, strict=request.scores[:1] != ALL)
     warned += left_out
     values = {
         name: (detector.score(id_test), {n: detector.score(o) for n, o in ood_tests.items()})

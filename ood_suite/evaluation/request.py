@@ -15,14 +15,15 @@ class Request:
     scores: tuple = setting(
         ALL,
         f"Scores: all, or some of {', '.join(SCORES)}; and compositions such as react+energy, of "
-        f"the shapers {', '.join(SHAPERS)}.",
+        f"the shapers {', '.join(SHAPERS)}. all leaves out those that need a second look at the "
+        "images, which are named beside it: all,rankfeat.",
     )
     tune: bool = setting(False, "Search each score's grid on validation OOD (classifiers).")
     preset: str | None = setting(
         None, "Parameters that papers use on a benchmark, in place of defaults.", choices=PRESETS
     )
     checkpoint: str = setting("last", "Model of the run: last, best, first, epoch_<n>.")
-    inner_layers: tuple = setting((), "Layers of a classifier for mahalanobis_layers.")
+    inner_layers: tuple = setting((), "Layers of a classifier for mahalanobis_layers and gram.")
     ood_near: tuple = setting((), "OOD test sets near to the ID set, in place of the run's.")
     ood_far: tuple = setting((), "OOD test sets far from the ID set, in place of the run's.")
     ood_validation: tuple = setting(

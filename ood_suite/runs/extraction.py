@@ -20,7 +20,7 @@ import numpy as np
 
 from ood_suite.files import BusyError, RunError, example_hashes, fingerprint, locked
 from ood_suite.optional import quietly
-from ood_suite.outputs import Outputs, OutputsWriter
+from ood_suite.outputs import ON_DEMAND, Outputs, OutputsWriter
 from ood_suite.progress import progress
 from ood_suite.runs import jobs
 from ood_suite.runs.run import Run
@@ -49,12 +49,14 @@ class Parts:
             training.input_gradients.odin.
         inner_layers: names of layers for `layer_features`.
         epsilons: of `layer_features` at inputs moved towards a smaller Mahalanobis distance.
+        fields: some of outputs.ON_DEMAND; `gram_sums` are those of `inner_layers`.
     """
 
     maps: bool = False
     perturbations: tuple[tuple[float, float, str], ...] = ()
     inner_layers: tuple[str, ...] = ()
     epsilons: tuple[float, ...] = ()
+    fields: tuple[str, ...] = ()
 
 
 class Extractor(Protocol):
@@ -307,13 +309,16 @@ def _named(field, function):
 
 
 def joined(parts):
-    """The first part with the mappings of all the others."""
-    mappings: dict[str, dict] = {}
+    """The first part with the mappings, and what is extracted on demand, of all the others."""
+    found: dict[str, Any] = {}
     for part in parts[1:]:
-        for field in ("logits_perturbed", "layer_features"):
-            if getattr(part, field):
-                mappings.setdefault(field, {}).update(getattr(part, field))
-    return dataclasses.replace(parts[0], **mappings)
+        for name, array in part.arrays().items():
+            field, _, key = name.partition("/")
+            if key:
+                found.setdefault(field, {})[key] = array
+            elif field in ON_DEMAND:
+                found[field] = array
+    return dataclasses.replace(parts[0], **found)
 
 
 def hashes_of(source, examples, prepare=lambda examples: examples):

@@ -20,8 +20,10 @@ from typing import NamedTuple
 from ood_suite.plugins import added, installed
 from ood_suite.scores import (
     activations,
+    adascale,
     collapse,
     ensembles,
+    feature_maps,
     fusion,
     gaussian,
     gradients,
@@ -159,7 +161,11 @@ _LEAVE_OUT = {
     "temperature": (1.0, 10.0, 100.0, 1000.0),
     "epsilon": (0.0, 0.0005, 0.001, 0.002, 0.003, 0.004),
 }
+_MOVED = ("features", "features_perturbed")
+_HIGHEST = {"highest": (65.0, 70.0, 75.0, 80.0, 85.0, 90.0, 95.0, 99.0)}
 SCORES = {
+    "adascale_a": Score(adascale.AdaScaleA, (*_MOVED, *_HEAD), _MOVED, "held_out", _HIGHEST),
+    "adascale_l": Score(adascale.AdaScaleL, (*_MOVED, *_HEAD), _MOVED, "held_out", _HIGHEST),
     "background_mean": Score(likelihood.background_mean, ("log_prob", "background_log_probs")),
     "cadref": Score(
         collapse.CADRef, ("features", "logits", "head_kernel"), ("features", "logits")
@@ -192,6 +198,7 @@ SCORES = {
     "gradnorm": Score(
         gradients.gradnorm, ("features", "logits"), grid={"temperature": (0.5, 1.0, 2.0, 5.0)}
     ),
+    "gram": Score(feature_maps.Gram, ("gram_sums", "logits"), ("gram_sums", "logits")),
     "himplos": Score(
         prototypes.HIMPLoS, ("features", "logits", *_HEAD), ("features", "labels"),
         grid={
@@ -247,6 +254,10 @@ SCORES = {
     "openmax": Score(
         logits.OpenMax, ("logits",), ("logits", "labels"),
         grid={"tail": (10, 20, 50), "alpha": (1, 3, 5, 10)},
+    ),
+    "rankfeat": Score(
+        feature_maps.rankfeat, ("features", "rank_one", *_HEAD),
+        grid={"temperature": (0.5, 1.0, 2.0, 5.0)},
     ),
     "relation": Score(
         neighbors.Relation, ("features", "logits"), ("features", "logits"),
@@ -320,7 +331,7 @@ def _fusion(name):
     for part, entry in zip(parts, entries, strict=True):
         judge = SCORES[entry.parts[-1]] if entry.parts else entry
         held_out = judge.learns and (entry.parts or judge.fit_on == "held_out")
-        if held_out or hasattr(entry.fn, "fit_validation"):
+        if held_out or hasattr(entry.fn, "fit_validation") or hasattr(entry.fn, "fit_held_out"):
             raise ValueError(
                 f"{part} cannot be fused: it learns from more than training data, which the "
                 "p-values of held-out data must not see."

@@ -25,6 +25,8 @@ PRESETS = {
     },
     # ResNet-50 on ImageNet-1k.
     "imagenet_resnet50": {
+        "adascale_a": {"lowest": 80.0, "highest": 85.0},  # the AdaSCALE authors' results folder
+        "adascale_l": {"lowest": 80.0, "highest": 85.0},
         "himplos": {"mask_percentile": 30.0, "clip": 0.8},
         "knn": {"k": 1000},
         "line": {"activation_percentile": 10.0, "weight_percentile": 10.0},

@@ -22,6 +22,7 @@ OTHER = {
     "seed": 1, "explained": 0.5,
     "power": 2.0, "least": 0.2,
     "members": 1, "rule": "cross_entropy", "terms": "entropy",
+    "lowest": 20.0, "weight": 1.0, "moved": 30.0, "kept": 60.0,
 }  # fmt: skip
 
 # What fits the small data, in place of defaults.
@@ -42,10 +43,14 @@ def outputs(seed, count=60, shift=0.0):
         for e in (0.0014, 0.002)
     }
     layers = {"block1": rng.normal(labels[:, None] + shift, 1, (count, 3)), "block2": features}
+    grams = {name: np.abs(array) for name, array in layers.items()}
     layers |= {f"{name},epsilon=0.002": 0.9 * array for name, array in list(layers.items())}
     return Outputs(
         labels=labels,
         features=features,
+        features_perturbed=np.abs(features + rng.normal(0, 0.1, (count, 12))),
+        rank_one=features.mean(axis=1, keepdims=True) * world.uniform(0, 2, 12),
+        gram_sums=grams,
         logits=logits,
         head_kernel=kernel,
         head_bias=bias,
