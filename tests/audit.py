@@ -63,6 +63,7 @@ ASH = "andrijazz/ash@0528fd21a32f ash.py"
 CADREF = "LingAndZero/CADRef@121f74b47ebd ood_methods/CADRef.py"
 CTM = "the authors' CTMDetector of arXiv 2306.14920 (its text; repository and commit unknown)"
 DICE = "deeplearning-wisc/dice@8acfb8d52eee models/route.py"
+GRAM = "VectorInstitute/gram-ood-detection@e15126c ResNet_Cifar10.ipynb"
 HIMPLOS = "sunzh18/HIMPLoS@7a01249d665a utils/cal_score.py, ood_eval.py"
 KERNEL = "fanghenshaometeor/ood-kernel-pca@56d348e449bd CoP_CoRP_c10.py"
 LEAVE_OUT = "YU1ut/Ensemble-of-Leave-out-Classifiers@d80b29cd3426 calMetric.py"
@@ -92,12 +93,19 @@ _WEIPER = {
     "repeats": 10, "bins": 60, "smoothing": 9, "distance": 1.8, "logits_weight": 2.5,
     "msp_weight": 0.25,
 }  # fmt: skip
+_ADASCALE = "classifier_ood/keras_classifier_test.py::"
+_ADASCALE += "test_the_least_salient_values_move_as_in_openood"
+_MAPS = "ood_suite/scores/feature_maps_test.py::"
 _HAND = "ood_suite/scores/scores_test.py::test_hand_numbers"
 _METRICS = "ood_suite/metrics_test.py::test_equal_to_scikit_learn"
 
 # fmt: off
 ROWS = (
     # Scores.
+    Row("adascale_a", POST + "adascale_a_postprocessor.py", test=_ADASCALE, within=1e-5,
+        note="the authors' own too, with k1 = k2; network and gradients included, in float32"),
+    Row("adascale_l", POST + "adascale_l_postprocessor.py", test=_ADASCALE, within=1e-5,
+        note="as adascale_a"),
     Row("background_mean", OURS, test=_HAND),
     Row("cadref", CADREF, "cadref/energy"),
     Row("class_residual", SKLEARN + "PCA of each class", "sklearn/class_residual", "as it is",
@@ -120,6 +128,7 @@ ROWS = (
         parameters={"normalize": False}),
     Row("gradnorm", POST + "gradnorm_postprocessor.py", "openood/gradnorm", factor=1 / 7,
         note="theirs sums over the seven classes, ours takes the mean, as the paper"),
+    Row("gram", GRAM, test=_MAPS + "test_gram_is_its_authors", within=2e-5, note="float32"),
     Row("himplos", HIMPLOS, "himplos", parameters={"clip": 1.6},
         note="means of classes by NumPy"),
     Row("input_complexity", OURS, test=_HAND),
@@ -167,6 +176,8 @@ ROWS = (
     Row("openmax", POST + "openmax_postprocessor.py", "openood/openmax", "log odds of minus",
         differs="PyPI's libmr 0.1.9 moves tails to 1, the authors' libMR and ours to 10000",
         by=(0.586, 0.0006)),
+    Row("rankfeat", POST + "rankfeat_postprocessor.py", test=_MAPS + "test_rankfeat_is_openoods",
+        within=1e-6, note="block 4 alone; float32"),
     Row("relation", RELATION, "relation/1", within=1e-6),
     Row("relation", RELATION, "relation/4", within=1e-6, parameters={"power": 4.0}),
     Row("relation", POST + "relation_postprocessor.py", "openood/relation", within=1e-6),
