@@ -19,6 +19,8 @@ class CTM(Learner):
 
     Fails: where classes overlap in angle, as on networks far from neural collapse.
 
+    Defaults: none, it has no parameters.
+
     Reference: Ngoc-Hieu et al., "A Cosine Similarity-based Method for Out-of-Distribution
         Detection", 2023, equation 2 (arXiv 2306.14920); known to us by its abstract, and by
         HIMPLoS's prototypes, which are the same means.
