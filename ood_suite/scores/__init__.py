@@ -190,7 +190,7 @@ SCORES = {
     "fdbd": Score(prototypes.FDBD, ("features", "logits", "head_kernel"), ("features",)),
     "flow": Score(
         flows.Flow, ("features",), ("features",),
-        grid={"dimension": (16, 32, 64, 128), "normalize": (False, True)},
+        grid={"dimension": (16, 32, 64, 128), "normalize": (True, False)},
     ),
     "gen": Score(
         logits.gen, ("logits",), grid={"gamma": (0.01, 0.1, 0.5), "top": (5, 10, 50, 100)}

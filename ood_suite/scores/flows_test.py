@@ -20,7 +20,7 @@ def crescents(count, seed):
 
 @pytest.fixture(scope="module")
 def fitted():
-    return flows.Flow().fit(crescents(5000, 0))
+    return flows.Flow(normalize=False).fit(crescents(5000, 0))
 
 
 def test_the_density_integrates_to_one(fitted):
@@ -55,7 +55,7 @@ def test_of_gaussian_data_it_is_their_density(rng):
     mean, factor = np.array([3.0, -1.0, 0.5]), np.array([[2, 0, 0], [1, 0.5, 0], [0, 1, 0.1]])
     truth = stats.multivariate_normal(mean, factor @ factor.T)
     x = rng.normal(size=(20_000, 3)) @ factor.T + mean
-    model, new = flows.Flow().fit(x), rng.normal(size=(5000, 3)) @ factor.T + mean
+    model, new = flows.Flow(normalize=False).fit(x), rng.normal(size=(5000, 3)) @ factor.T + mean
     assert np.abs(-model.score(new) - truth.logpdf(new)).mean() < 0.05
     assert np.mean(truth.logpdf(new) + model.score(new)) < 0.005  # the divergence, in nats
 
@@ -91,8 +91,8 @@ def test_scores_rise_without_end_outside_the_data(fitted):
 def test_turned_and_scaled_data_have_the_density_that_follows(rng):
     x, new = crescents(3000, 0), crescents(200, 1)
     turn = np.linalg.qr(rng.normal(size=(2, 2)))[0]
-    moved = flows.Flow().fit(3.0 * x @ turn + 5.0)
-    plain = flows.Flow().fit(x)
+    moved = flows.Flow(normalize=False).fit(3.0 * x @ turn + 5.0)
+    plain = flows.Flow(normalize=False).fit(x)
     expected = plain.score(new) + 2.0 * np.log(3.0)
     np.testing.assert_allclose(moved.score(3.0 * new @ turn + 5.0), expected, rtol=1e-6)
 
@@ -100,7 +100,7 @@ def test_turned_and_scaled_data_have_the_density_that_follows(rng):
 def test_components_outside_the_layers_are_gaussian(rng):
     small = 0.01 * rng.normal(size=(4000, 3))
     x, new = np.concatenate([crescents(4000, 0), small], axis=1), crescents(500, 1)
-    model = flows.Flow(dimension=2).fit(x)
+    model = flows.Flow(dimension=2, normalize=False).fit(x)
     assert model.knots_.shape[1:] == (11, 2) and model.whitening_.shape == (5, 5)
     for size in (0.0, 0.03, 1.0):
         added = model.score(np.concatenate([new, np.full((500, 3), size)], axis=1))
@@ -109,7 +109,7 @@ def test_components_outside_the_layers_are_gaussian(rng):
 
 
 def test_save_and_load_and_chunks(fitted, monkeypatch):
-    again, new = flows.Flow().set_arrays(fitted.get_arrays()), crescents(300, 1)
+    again, new = flows.Flow(normalize=False).set_arrays(fitted.get_arrays()), crescents(300, 1)
     np.testing.assert_array_equal(again.score(new), fitted.score(new))
     monkeypatch.setattr(checks, "CHUNK_BYTES", 8 * 2 * 7)
     np.testing.assert_allclose(again.score(new), fitted.score(new), rtol=1e-12)
@@ -120,17 +120,25 @@ def test_equal_values_and_directions_without_spread(rng):
     """Rectified features: many zeros in each column, one column of nothing else."""
     x = np.maximum(rng.normal(-0.5, 1.0, (3000, 5)), 0.0)
     x[:, 3] = 0.0
-    model = flows.Flow().fit(x)
+    model = flows.Flow(normalize=False).fit(x)
     assert model.whitening_.shape == (5, 4) and np.isfinite(model.score(x)).all()
     assert np.isfinite(model.score(50.0 * rng.normal(size=(100, 5)))).all()
 
 
+def test_unit_length_is_that_of_the_features(rng):
+    x = rng.normal(1.0, 1.0, (500, 4))
+    unit = x / np.linalg.norm(x, axis=1, keepdims=True)
+    plain = flows.Flow(normalize=False).fit(unit)
+    found = flows.Flow().fit(x).score(3.0 * x)
+    np.testing.assert_allclose(found, plain.score(unit), rtol=1e-9)
+
+
 def test_bad_input(rng):
     with pytest.raises(ValueError, match="10 examples at least. Received: 9"):
-        flows.Flow().fit(rng.normal(size=(9, 2)))
+        flows.Flow(normalize=False).fit(rng.normal(size=(9, 2)))
     with pytest.raises(ValueError, match="`dimension` must be 0 or more. Received: -1"):
         flows.Flow(dimension=-1).fit(rng.normal(size=(50, 2)))
     with pytest.raises(ValueError, match="do not vary"):
-        flows.Flow().fit(np.ones((50, 2)))
+        flows.Flow(normalize=False).fit(np.ones((50, 2)))
     with pytest.raises(ValueError, match="`features` must have 2 features, as at fit"):
-        flows.Flow().fit(rng.normal(size=(50, 2))).score(np.zeros((1, 3)))
+        flows.Flow(normalize=False).fit(rng.normal(size=(50, 2))).score(np.zeros((1, 3)))
