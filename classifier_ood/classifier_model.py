@@ -6,6 +6,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from classifier_ood.losses import unit_length
 from ood_suite.training import devices
 
 PAD = 4  # zeros around the image that a crop is taken from
@@ -58,16 +59,25 @@ class ClassifierModel(keras.Model):
     """A backbone in training: augmentation before it, cross entropy and accuracy after it.
 
     The loss of an example is (1 - s) * -log p_label + s * mean_c -log p_c, natural logarithms, with
-    s the label smoothing; the loss of a batch is the mean.
+    s the label smoothing; the loss of a batch is the mean. `normalization` changes what p is made
+    of, by losses.unit_length with tau the temperature:
+
+    logit:    in training z / (tau * |z|); otherwise the logits z as they are.
+    feature:  the head takes x / (tau * |x|) in training, otherwise x / tau, x being the features.
 
     Args:
-        backbone: keras.Model that returns {"features", "logits"}.
+        backbone: keras.Model that returns {"features", "logits"}; its last layer is the head.
         augmentation: one of AUGMENTATIONS. label_smoothing: s, in [0, 1). seed: of augmentation.
+        normalization: None, "logit" or "feature". temperature: tau, positive.
     """
 
-    def __init__(self, backbone, augmentation="none", label_smoothing=0.0, seed=0, **kwargs):
+    def __init__(
+        self, backbone, augmentation="none", label_smoothing=0.0, seed=0, *,
+        normalization=None, temperature=1.0, **kwargs,
+    ):  # fmt: skip
         super().__init__(**kwargs)
         self.backbone = backbone
+        self.normalization, self.temperature = normalization, temperature
         self.augmentation = CropFlip(augmentation, seed)
         self.label_smoothing = label_smoothing
         self.accuracy = keras.metrics.SparseCategoricalAccuracy("accuracy")
@@ -77,14 +87,31 @@ class ClassifierModel(keras.Model):
         self.built = True
 
     def network(self):
-        """The keras.Model that the training is for."""
-        return self.backbone
+        """The keras.Model that the training is for; with normalised features it is one whose head
+        holds the temperature.
+        """
+        if self.normalization != "feature":
+            return self.backbone
+        trained, features = self.backbone.layers[-1], self.backbone.output["features"]
+        head = type(trained).from_config(trained.get_config())
+        found = {"features": features, "logits": head(features)}
+        kernel, *bias = trained.get_weights()
+        head.set_weights([kernel / self.temperature, *bias])
+        return keras.Model(self.backbone.inputs, found, name=self.backbone.name)
 
     def call(self, images, training=False):
-        return self.backbone(self.augmentation(images, training=training), training=training)
+        found = self.backbone(self.augmentation(images, training=training), training=training)
+        if self.normalization != "feature":
+            return found
+        x = found["features"]
+        x = unit_length(x, self.temperature) if training else x / self.temperature
+        return found | {"logits": self.backbone.layers[-1](x)}
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
-        return devices.share(ops.mean(cross_entropy(y_pred["logits"], y, self.label_smoothing)))
+        logits = y_pred["logits"]
+        if training and self.normalization == "logit":
+            logits = unit_length(logits, self.temperature)
+        return devices.share(ops.mean(cross_entropy(logits, y, self.label_smoothing)))
 
     def compute_metrics(self, x, y, y_pred, sample_weight=None):
         self.accuracy.update_state(y, y_pred["logits"])

@@ -8,6 +8,7 @@ from absl import logging
 
 from classifier_ood import models
 from classifier_ood.classifier_model import ClassifierModel, CoupledSGD, schedule
+from classifier_ood.configs import TEMPERATURES, Experiment
 from ood_suite import data
 from ood_suite.files import atomic_path
 from ood_suite.runs.run import opened
@@ -32,7 +33,11 @@ def train(experiment, exp, out_dir, data_dir=None, repeat_id=0, name=None):
     name = name or experiment.backbone
     folder = pathlib.Path(out_dir) / exp / (f"{name}_repeat{repeat_id}" if repeat_id else name)
     check_settings(experiment)
-    experiment = dataclasses.replace(experiment, dtype=backend.dtype_of(experiment.dtype, folder))
+    experiment = dataclasses.replace(
+        experiment,
+        dtype=backend.dtype_of(experiment.dtype, folder),
+        temperature=experiment.temperature or TEMPERATURES.get(experiment.normalization),
+    )
     training = data.load(experiment.id_dataset, "train", data_dir)
     validation = data.load(experiment.id_dataset, "val", data_dir)
     check_data(experiment, training, validation)
@@ -80,6 +85,8 @@ def check_settings(settings):
     check(settings)
     if settings.nesterov and not settings.momentum:
         raise ValueError("--nesterov has no effect without --momentum.")
+    if isinstance(settings, Experiment) and settings.temperature and not settings.normalization:
+        raise ValueError("--temperature has no effect without --normalization.")
 
 
 def check_data(experiment, training, validation):
@@ -119,7 +126,10 @@ def build(experiment, image_shape, num_classes, steps_per_epoch, seed, wrapped=N
     if wrapped:
         model = wrapped(backbone)
     else:
-        model = ClassifierModel(backbone, experiment.augmentation, experiment.label_smoothing, seed)
+        model = ClassifierModel(
+            backbone, experiment.augmentation, experiment.label_smoothing, seed,
+            normalization=experiment.normalization, temperature=experiment.temperature,
+        )  # fmt: skip
     compile_model(model, experiment, steps_per_epoch)
     model.build((None, *image_shape))
     count = models.count_parameters(backbone)

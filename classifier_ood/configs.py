@@ -12,6 +12,8 @@ CIFAR_MEAN, CIFAR_STD = (125.3, 123.0, 113.9), (63.0, 62.1, 66.7)
 
 
 AUGMENTATIONS = ("none", "crop", "flip", "crop_flip")
+# --temperature of a --normalization: the authors' for CIFAR-10, and OpenOOD's for all data sets.
+TEMPERATURES = {"feature": 0.1, "logit": 0.04}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,6 +50,15 @@ class Experiment:
     nesterov: bool = setting(False, "Nesterov's momentum.")
     weight_decay: float = setting(1e-4, "Coupled L2, as in PyTorch's SGD.", at_least=0)
     label_smoothing: float = setting(0.0, "Share spread over classes.", at_least=0, below=1)
+    normalization: str | None = setting(
+        None,
+        "Unit length in training: of logits (LogitNorm) or of features (T2FNorm); if not given: "
+        "none.",
+        choices=("logit", "feature"),
+    )
+    temperature: float | None = setting(
+        None, "What --normalization divides by; if not given: logit 0.04, feature 0.1.", above=0
+    )
     augmentation: str = setting(
         "crop_flip", "Of training images; crops have 4 zeros around.", choices=AUGMENTATIONS
     )

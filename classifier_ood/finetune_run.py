@@ -109,7 +109,9 @@ def finetune(base, settings, seed, folder, data_dir=None):
         "features_layer": None,
         "input_range": "0..255",
         "backend": keras.backend.backend(),
-        "strategy": None,  # of the training before
+        "strategy": None,  # this and the next two: of the training before
+        "normalization": None,
+        "temperature": None,
         "base_run": str(base.folder),
         "base_checkpoint": base.checkpoint,
         "repeat_id": seed,

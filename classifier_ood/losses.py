@@ -1,4 +1,5 @@
-"""Losses that make a classifier's scores better: Unleashing Mask's constraint, outlier exposure.
+"""Losses that make a classifier's scores better: Unleashing Mask's constraint, LogitNorm, outlier
+exposure.
 
 All take logits and give nats, natural logarithms throughout; ID and outlier terms are means over
 their own examples.
@@ -48,6 +49,27 @@ def unleashing_mask(cross_entropies, um, constraint="batch", running_mean=None):
         return ops.mean(ops.abs(cross_entropies - um)) + um, ops.mean(under)
     under = ops.cast((mean if constraint == "batch" else running_mean) < um, mean.dtype)
     return (1.0 - 2.0 * under) * (mean - um) + um, under
+
+
+def unit_length(x, temperature):
+    """(batch, k): x / (temperature * |x|), with |x| the Euclidean length; zeros stay zeros.
+
+    Of logits, before the cross entropy, this is LogitNorm: the loss cannot fall by longer logits
+    alone. Of features, before the head, it is T2FNorm. |x|^2 has 1e-14 added, so that the gradient
+    at zeros is finite; the authors add 1e-7 to |x|, or take 1e-12 at least.
+
+    Args:
+        x: (batch, k), logits or features. temperature: tau, positive.
+
+    Reference: Wei et al., "Mitigating Neural Network Overconfidence with Logit Normalization", ICML
+        2022, equation 5. Regmi et al., "T2FNorm: Train-time Feature Normalization for OOD Detection
+        in Image Classification", CVPR Workshops 2024.
+
+    >>> [round(float(v), 6) for v in unit_length(np.float32([[3, -4]]), temperature=0.1)[0]]
+    [6.0, -8.0]
+    """
+    length = ops.sqrt(ops.sum(ops.square(x), axis=-1, keepdims=True) + 1e-14)
+    return x / (temperature * length)
 
 
 def cross_entropy_to_uniform(logits):

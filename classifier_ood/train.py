@@ -2,6 +2,7 @@
 
     python -m classifier_ood.train --exp=fashion
     python -m classifier_ood.train --exp=cifar10_wrn --options=depth=28,width=10 --epochs=200
+    python -m classifier_ood.train --exp=fashion --normalization=logit --name=logitnorm
 
 The run goes to OUT_DIR/EXP/NAME[_repeat<repeat_id>], NAME being the backbone's unless given. The
 same command continues an interrupted run. Models are kept on the way in checkpoints/: first.keras

@@ -200,7 +200,8 @@ def test_refusals(small_data, tmp_path, changes, message):
         ({"strategy": "mirrored"}, "no --strategy here"),
         ({"options": {"widht": 4}}, "widht"),
         ({"backbone": "convent"}, "convent"),
-        ({"label_smoothing": 0.1}, "Label smoothing has no part"),
+        ({"label_smoothing": 0.1}, "leave-out classifiers has no --label_smoothing"),
+        ({"normalization": "logit"}, "leave-out classifiers has no --normalization"),
         ({"ood_validation": ()}, "No data set is named"),
     ],
 )

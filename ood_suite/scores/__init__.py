@@ -24,6 +24,7 @@ from ood_suite.scores import (
     collapse,
     ensembles,
     feature_maps,
+    flows,
     fusion,
     gaussian,
     gradients,
@@ -31,6 +32,7 @@ from ood_suite.scores import (
     likelihood,
     logits,
     neighbors,
+    optimal_shaping,
     prototypes,
     subspace,
     weiper,
@@ -140,6 +142,10 @@ SHAPERS = {
         grid={"percentile": (10.0, 50.0, 70.0, 90.0, 95.0)},
     ),
     "lts": Score(activations.lts, _SHAPED, grid={"percentile": (80.0, 85.0, 90.0, 95.0)}),
+    "optfs": Score(
+        optimal_shaping.OptFS, _SHAPED, _SHAPED,
+        grid={"bins": (25, 50, 100, 200), "norm": (10.0, 1000.0)},
+    ),
     "ras": Score(activations.RAS, _SHAPED, ("features", "head_kernel")),
     "react": Score(
         activations.ReAct, _SHAPED, ("features", "head_kernel"),
@@ -188,6 +194,10 @@ SCORES = {
     ),
     "entropy": Score(logits.entropy, ("logits",)),
     "fdbd": Score(prototypes.FDBD, ("features", "logits", "head_kernel"), ("features",)),
+    "flow": Score(
+        flows.Flow, ("features",), ("features",),
+        grid={"dimension": (16, 32, 64, 128), "normalize": (True, False)},
+    ),
     "gen": Score(
         logits.gen, ("logits",), grid={"gamma": (0.01, 0.1, 0.5), "top": (5, 10, 50, 100)}
     ),

@@ -2,12 +2,13 @@
 any score of logits judges the result: "react+energy", "ash_s+max_logit", "dice+react+energy".
 
 A shaper is a function `(features, head_kernel, head_bias, **options) -> (features, head_kernel,
-head_bias)` on float64 rows, or, if it learns, a class with `fit(features, head_kernel)` and a
-method `shape` of that kind. All act on pooled features, the input of the last Dense layer; some
-papers shape the maps before pooling.
+head_bias)` on float64 rows, or, if it learns, a class with a method `shape` of that kind and a
+`fit` that takes those of the three that it names. All act on pooled features, the input of the
+last Dense layer; some papers shape the maps before pooling.
 """
 
 import copy
+from inspect import signature
 from typing import Self
 
 import numpy as np
@@ -312,7 +313,9 @@ class Shaped(Learner):
         for position, shaper in enumerate(self.shapers.values()):
             if hasattr(shaper, "fit"):
                 before = list(self.shapers.values())[:position]
-                shaper.fit(_Lazily(features, before, kernel, bias), kernel)
+                shaped = _Lazily(features, before, kernel, bias)
+                known = {"features": shaped, "head_kernel": kernel, "head_bias": bias}
+                shaper.fit(**{name: known[name] for name in signature(shaper.fit).parameters})
         return self
 
     def fit_judge(

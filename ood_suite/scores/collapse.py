@@ -19,6 +19,8 @@ class CTM(Learner):
 
     Fails: where classes overlap in angle, as on networks far from neural collapse.
 
+    Defaults: none, it has no parameters.
+
     Reference: Ngoc-Hieu et al., "A Cosine Similarity-based Method for Out-of-Distribution
         Detection", 2023, equation 2 (arXiv 2306.14920). The authors' code does the same; a later
         version of it leaves training examples that are classified wrongly out of the means.

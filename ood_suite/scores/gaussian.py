@@ -199,6 +199,12 @@ class MahalanobisLayers(Learner):
         layers_: names of the layers, sorted. gaussians_: {layer: a fitted TiedGaussian}.
         centre_, spread_, weights_ (layers,), intercept_: of the regression.
 
+    Defaults: 0, as no perturbation needs no choice; the authors choose among 0, 0.0005, 0.001,
+        0.0014, 0.002, 0.005 and 0.01 for each pair of data sets.
+
+    Fails: where the test's OOD data are of another kind than the validation's, which weigh the
+        layers; and without any, as it then cannot be fitted.
+
     Reference: Lee et al., "A Simple Unified Framework for Detecting Out-of-Distribution Samples and
         Adversarial Attacks", NeurIPS 2018, algorithm 1 and section 2.2. The authors' code fits the
         regression on test images; here only validation data enter.

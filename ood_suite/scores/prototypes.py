@@ -17,6 +17,13 @@ class SHE(Learner):
     Attributes:
         patterns_: float64 (classes, d).
 
+    Defaults: none, it has no parameters. The inner product is the paper's, and OpenOOD's default;
+        the cosine in its place is `ctm`, but for which examples make a mean.
+
+    Fails: where OOD features are longer than those of ID data, whatever their direction, since
+        nothing divides by |x| (.332 for MNIST on the demo's network); and on classes without a
+        correctly classified training example, which are refused.
+
     Reference: Zhang et al., "Out-of-Distribution Detection based on In-Distribution Data Patterns
         Memorization with Modern Hopfield Energy", ICLR 2023, equation 5 (simplified).
     """
@@ -63,6 +70,14 @@ class MeanFeature(Learner):
 class FDBD(MeanFeature):
     """-mean over c != p of (z_p - z_c) / (|w_p - w_c| |x - mean|), p the predicted class: the
     average distance to the decision boundaries, relative to that from the training mean.
+
+    Defaults: none, it has no parameters. Dividing by the distance from the mean is the paper's;
+        OpenOOD lets validation OOD data choose between it and |x|.
+
+    Fails: on OOD data whose features lie near the training mean, as short ones do: a small divisor
+        makes them look far from boundaries (.808 for Gaussian noise on the demo's network, where
+        the energy has .870). It sees nothing across the boundaries, in directions that the head
+        ignores.
 
     Reference: Liu, Qin, "Fast Decision Boundary based Out-of-Distribution Detector", ICML 2024,
         equations 4 and 5.

@@ -163,7 +163,10 @@ def test_every_score_needs_its_arrays_and_refuses_damaged_ones(name):
 @pytest.mark.parametrize("catalogue", (scores.SCORES, scores.SHAPERS))
 def test_every_score_is_documented_and_says_its_arguments(catalogue):
     for name, score in catalogue.items():
-        assert "Reference" in score.fn.__doc__ or name == "background_mean", name
+        first, *blocks = inspect.getdoc(score.fn).split("\n\n")
+        assert len(first) > 10, name  # the formula, or what it does
+        for word in ("Defaults: ", "Fails: ", "Reference: "):
+            assert sum(block.startswith(word) for block in blocks) == 1, (name, word)
         for function, needs in (("fit", score.fit_needs), ("score", score.needs)):
             method = getattr(score.fn, function, None)
             if catalogue is scores.SHAPERS and function == "score":
