@@ -52,7 +52,8 @@ def atomic_path(path):
     """
     path = pathlib.Path(path)
     make_folder(path.parent)
-    temporary = path.with_name(f".partial-{os.getpid()}-{path.name}")
+    _remove_leftovers(path)
+    temporary = path.with_name(f"{_temporary_prefix()}{os.getpid()}-{path.name}")
     try:
         with room_for(path):
             yield temporary
@@ -61,6 +62,30 @@ def atomic_path(path):
             sync(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _temporary_prefix():
+    """Of this machine: another one that sees the folder has other processes."""
+    return f".partial-{os.uname().nodename}-"
+
+
+def _remove_leftovers(path):
+    """Removes what writers of a file left that were killed."""
+    prefix = _temporary_prefix()
+    for left in path.parent.glob(f"{prefix}*"):
+        process, _, name = left.name.removeprefix(prefix).partition("-")
+        if name == path.name and process.isdecimal() and not _is_alive(int(process)):
+            left.unlink(missing_ok=True)
+
+
+def _is_alive(process):
+    try:
+        os.kill(process, 0)
+    except (OverflowError, ProcessLookupError):
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 def sync(path):
