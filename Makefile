@@ -2,6 +2,7 @@ PYTHON ?= python3.11
 VENV := .venv
 JAX_VENV := .venv-jax
 RUN := $(VENV)/bin/python
+INSTALL := pip install --quiet --disable-pip-version-check --require-hashes -r
 TEST_PARTS := test-classifiers test-densities test-whole test-jax test-wheel
 
 .PHONY: demo demo-genomics check test $(TEST_PARTS) style clean
@@ -55,14 +56,17 @@ test-jax: $(JAX_VENV)/installed
 test-wheel: $(VENV)/installed
 	$(RUN) -m pytest --run_wheel tests/wheel_test.py
 
-$(VENV)/installed: requirements.txt
+# Only files whose hashes the locks hold. One package (promise) is built, by the setuptools of the lock.
+$(VENV)/installed: requirements.lock
 	$(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/pip install --quiet --disable-pip-version-check -r requirements.txt
+	sed -n '/^setuptools==/,/# via/p' requirements.lock > $(VENV)/setuptools.lock
+	$(VENV)/bin/$(INSTALL) $(VENV)/setuptools.lock
+	$(VENV)/bin/$(INSTALL) requirements.lock --no-build-isolation
 	touch $@
 
-$(JAX_VENV)/installed: requirements-jax.txt
+$(JAX_VENV)/installed: requirements-jax.lock
 	$(PYTHON) -m venv $(JAX_VENV)
-	$(JAX_VENV)/bin/pip install --quiet --disable-pip-version-check -r requirements-jax.txt
+	$(JAX_VENV)/bin/$(INSTALL) requirements-jax.lock
 	touch $@
 
 clean:

@@ -9,6 +9,7 @@ import numpy as np
 
 from classifier_ood.keras_classifier import KerasClassifier
 from ood_suite import data
+from ood_suite.data.likeness import perceptual_hashes
 from ood_suite.data.transforms import to_shape
 from ood_suite.files import example_hashes
 from ood_suite.outputs import ON_DEMAND, Outputs
@@ -34,8 +35,8 @@ ADVICE = "If it needs classes of yours, save it as a plain functional model."
 def extract(
     run, names, split, *, data_dir=None, parts=Parts(), batch_size=100, shard=None
 ) -> Outputs:
-    """Outputs of a finished run on one data set: features, logits, labels, head, example_hashes,
-    and what `parts` asks for. The Gaussians of `parts.epsilons` are fitted to the training split.
+    """Outputs of a finished run on one data set: features, logits, labels, head, hashes, and
+    what `parts` asks for. The Gaussians of `parts.epsilons` are fitted to the training split.
     See runs.extraction.Extractor.
     """
     unknown = set(parts.fields) - set(ON_DEMAND)
@@ -61,7 +62,10 @@ def extract(
     def main_part(images):
         arrays = predict(images)
         kept_arrays = {name: arrays[name] for name in ("features", "logits")}
-        return kept_arrays | {"example_hashes": example_hashes(images)}
+        return kept_arrays | {
+            "example_hashes": example_hashes(images),
+            "perceptual_hashes": perceptual_hashes(images),
+        }
 
     def layers(images):
         return {k: v for k, v in predict(images).items() if k.startswith("layer_features/")}
@@ -85,7 +89,8 @@ def hashes(run, names, split, *, data_dir=None) -> Outputs | None:
     """Outputs with labels and hashes of the examples alone. See runs.extraction.Extractor."""
     shape = load_classifier(run).image_shape
     source = data.first_available(names, split, data_dir, shape)
-    return hashes_of(source, source.images, lambda images: to_shape(images, shape)[0])
+    images = source.images
+    return hashes_of(source, images, lambda images: to_shape(images, shape)[0], perceptual_hashes)
 
 
 def _on_demand(job, classifier, parts):

@@ -13,7 +13,7 @@ from PIL import Image
 from sklearn.metrics import roc_auc_score
 
 from classifier_ood import models
-from classifier_ood.extract import extract
+from classifier_ood.extract import extract, hashes
 from classifier_ood.train_test import train
 from ood_suite import outputs, scores
 from ood_suite.data.npz import write_images
@@ -85,6 +85,10 @@ def test_outputs_are_the_models(run):
         outputs.logits_perturbed["T=1,epsilon=0"], expected["logits"], rtol=1e-5, atol=1e-6
     )
     assert len(set(outputs.example_hashes)) == 20
+    found = hashes(trained, ("mnist",), "test", data_dir=data_dir)
+    for name in ("example_hashes", "perceptual_hashes"):
+        np.testing.assert_array_equal(getattr(outputs, name), getattr(found, name))
+    assert outputs.perceptual_hashes.shape == (20, 18)
 
 
 def test_evaluation_of_every_score(run, tmp_path):

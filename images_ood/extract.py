@@ -10,6 +10,7 @@ from scipy.special import logsumexp
 
 from images_ood.pixelcnn import PixelCNN
 from ood_suite import data
+from ood_suite.data.likeness import perceptual_hashes
 from ood_suite.data.pictures import png_bits
 from ood_suite.data.transforms import to_shape
 from ood_suite.files import example_hashes
@@ -27,8 +28,8 @@ PERTURBED: dict[str, str] = {}
 def extract(
     run, names, split, *, data_dir=None, parts=Parts(), batch_size=100, shard=None
 ) -> Outputs:
-    """Outputs of a finished run on one data set: log_prob, code_length, labels, example_hashes,
-    and with `parts.maps` log_prob_map and images. See runs.extraction.Extractor.
+    """Outputs of a finished run on one data set: log_prob, code_length, labels, hashes, and
+    with `parts.maps` log_prob_map and images. See runs.extraction.Extractor.
     """
     if parts.perturbations or parts.inner_layers or parts.fields:
         raise ValueError("A density has no logits and no inner layers: these are of classifiers.")
@@ -49,6 +50,7 @@ def extract(
             "log_prob": pixels.sum(axis=(1, 2), dtype=np.float64),
             "code_length": np.array([png_bits(image) for image in images]),
             "example_hashes": example_hashes(images),
+            "perceptual_hashes": perceptual_hashes(images),
         }
         return arrays | ({"log_prob_map": pixels, "images": images} if parts.maps else {})
 
@@ -60,7 +62,8 @@ def hashes(run, names, split, *, data_dir=None) -> Outputs | None:
     """Outputs with labels and hashes of the examples alone. See runs.extraction.Extractor."""
     shape = load_model(run).options["image_shape"]
     source = data.first_available(names, split, data_dir, shape)
-    return hashes_of(source, source.images, lambda images: to_shape(images, shape)[0])
+    images = source.images
+    return hashes_of(source, images, lambda images: to_shape(images, shape)[0], perceptual_hashes)
 
 
 def load_model(run):

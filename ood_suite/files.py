@@ -22,6 +22,7 @@ import numpy as np
 
 MAPPED_FROM = 2**20  # bytes from which an uncompressed array is mapped, not read
 CHUNK = 2**20  # bytes of a file that are checked at a time
+LOCAL_HEADER = 30  # bytes before each member of a zip file, at least
 MESSAGE = 500  # characters of a decoder's own message that are shown
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -51,7 +52,8 @@ def atomic_path(path):
     """
     path = pathlib.Path(path)
     make_folder(path.parent)
-    temporary = path.with_name(f".partial-{os.getpid()}-{path.name}")
+    _remove_leftovers(path)
+    temporary = path.with_name(f"{_temporary_prefix()}{os.getpid()}-{path.name}")
     try:
         with room_for(path):
             yield temporary
@@ -60,6 +62,30 @@ def atomic_path(path):
             sync(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _temporary_prefix():
+    """Of this machine: another one that sees the folder has other processes."""
+    return f".partial-{os.uname().nodename}-"
+
+
+def _remove_leftovers(path):
+    """Removes what writers of a file left that were killed."""
+    prefix = _temporary_prefix()
+    for left in path.parent.glob(f"{prefix}*"):
+        process, _, name = left.name.removeprefix(prefix).partition("-")
+        if name == path.name and process.isdecimal() and not _is_alive(int(process)):
+            left.unlink(missing_ok=True)
+
+
+def _is_alive(process):
+    try:
+        os.kill(process, 0)
+    except (OverflowError, ProcessLookupError):
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 def sync(path):
@@ -226,7 +252,19 @@ def load_npz(path, mapped=False):
         names = [member.filename.removesuffix(".npy") for member in members]
         if len(set(names)) < len(names):
             raise ValueError("it holds two arrays of one name")
+        _refuse_gaps(path, archive, members)
         return {n: _member(path, archive, m, mapped) for n, m in zip(names, members, strict=True)}
+
+
+def _refuse_gaps(path, archive, members):
+    """Refuses a zip file with room for a member that its list does not name: in a damaged list one
+    entry can swallow the next, and its array would be missing without a word.
+    """
+    members = sorted(members, key=lambda member: member.header_offset)
+    starts = [*(member.header_offset for member in members), archive.start_dir]
+    ends = [0, *(_start_of(path, member) + member.compress_size for member in members)]
+    if any(start - end >= LOCAL_HEADER for start, end in zip(starts, ends, strict=True)):
+        raise ValueError("it holds more arrays than its list names")
 
 
 def _member(path, archive, member, mapped):

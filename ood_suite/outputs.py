@@ -47,13 +47,14 @@ SHAPES = {
     "images": ("n", "h", "w", "channels"),
     "bases": ("n", "length"),
     "example_hashes": ("n",),
+    "perceptual_hashes": ("n", "words"),
 }
 MAPPINGS = {
     "logits_perturbed": ("n", "c"), "layer_features": ("n", "d_l"), "member_logits": ("n", "c_m"),
     "gram_sums": ("n", "d_l"),
 }  # fmt: skip
 ON_DEMAND = ("features_perturbed", "gram_sums", "rank_one")  # for scores asked for by name
-WHOLE = ("labels", "images", "bases", "example_hashes")  # fields of integers
+WHOLE = ("labels", "images", "bases", "example_hashes", "perceptual_hashes")  # of integers
 ROWS_AT_ONCE = 65_536  # when a check walks over an array that may be larger than memory
 HEAD_ROWS, HEAD_TOLERANCE = 256, 0.01  # of the check that the head makes the logits
 
@@ -83,6 +84,7 @@ class Outputs:
         images: uint8 (n, height, width, channels), kept where maps are kept, for the figures.
         bases: uint8 (n, length), 0..3 for A C G T, of DNA reads.
         example_hashes: uint64 (n,), of each example's bytes: finds examples that two sets share.
+        perceptual_hashes: uint64 (n, words), of what an image looks like, see data.likeness.
         meta: dict of JSON values: run, data set, split, step, fingerprint, dtype, note.
 
     Raises:
@@ -110,6 +112,7 @@ class Outputs:
     images: np.ndarray | None = None
     bases: np.ndarray | None = None
     example_hashes: np.ndarray | None = None
+    perceptual_hashes: np.ndarray | None = None
     meta: dict = dataclasses.field(default_factory=dict)
 
     def __post_init__(self):

@@ -317,3 +317,19 @@ def test_the_room_of_a_writer_is_taken_at_once(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "posix_fallocate", full)
     with pytest.raises(files.RunError, match="000.npy cannot be written: No space left.*repeat"):
         OutputsWriter(tmp_path / "o.npz", 10, {}).add({"features": np.ones((5, 6))})
+
+
+def test_a_list_of_members_that_lost_one_is_refused(tmp_path):
+    """The comment of the first entry swallows the second: zipfile sees one array."""
+    path = tmp_path / "a.npz"
+    np.savez_compressed(path, images=np.arange(4), labels=np.arange(3))
+    content = path.read_bytes()
+    first, second = (content.index(b"PK\1\2", at) for at in (0, content.index(b"PK\1\2") + 4))
+    length = content.index(b"PK\5\6") - second
+    comment = slice(first + 32, first + 34)
+    path.write_bytes(
+        content[: comment.start] + length.to_bytes(2, "little") + content[comment.stop :]
+    )
+    assert zipfile.ZipFile(path).namelist() == ["images.npy"]
+    with pytest.raises(ValueError, match="a.npz cannot be read as npz .it holds more arrays than"):
+        load_npz(path)

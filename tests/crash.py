@@ -5,20 +5,25 @@ out bit for bit with what an undisturbed job gives.
     python tests/crash.py --kills=3 --jobs=train_images,extract
 
 A kill is SIGKILL to the process and all that it started. A job that ends before it is killed is
-compared, thrown away and begun again, until all kills have been made.
+compared, thrown away and begun again, until all kills have been made. Processes are forked from one
+that has loaded Keras and done nothing with it, so that moments fall into the work, not into
+imports.
 """
 
 import argparse
 import dataclasses
+import functools
+import multiprocessing
 import os
 import pathlib
 import random
+import runpy
 import shutil
 import signal
-import subprocess
 import sys
 import tempfile
 import time
+import traceback
 import zipfile
 
 import h5py
@@ -30,6 +35,9 @@ sys.path.insert(0, str(ROOT))
 from ood_suite.data.npz import write_images  # noqa: E402
 from ood_suite.files import load_npz, read_csv  # noqa: E402
 
+LOADED = [
+    "ood_suite.runs.cli", "tensorflow", "keras", "matplotlib.figure", "scipy.stats", "sklearn.svm",
+]  # fmt: skip
 SMALL_IMAGES = "--exp=fashion_small --num_filters=4 --num_resnet=1 --batch_size=8 --eval_images=8"
 SMALL_READS = "--exp=bacteria --units=4 --num_layers=2 --batch_size=16 --eval_reads=16"
 SMALL_CLASSIFIER = "--exp=fashion --options=width=2 --batch_size=8"
@@ -65,10 +73,19 @@ SWEEP = (
     f"images_ood.sweep {SMALL_IMAGES} --background_steps=4 --total_steps=8 --eval_every=4 "
     "--data_dir={data} --out_dir={out}"
 )
+SWEEP_READS = (
+    f"genomics_ood.sweep {SMALL_READS} --background_steps=2 --total_steps=4 --eval_every=2 "
+    "--mutation_rates=0.1 --reg_weights=0 --out_dir={out}"
+)
 JOBS = {
-    "eval": Job(
-        f"ood_suite.eval --run={CLASSIFIER} --data_dir={{data}} --resamples=200",
-        (TRAIN_CLASSIFIER,), "fashion/convnet/report/results.csv",
+    "eval_classifier": Job(
+        f"ood_suite.eval --run={CLASSIFIER} --data_dir={{data}} --resamples=20 "
+        "--scores=msp,energy,mahalanobis,odin",
+        (TRAIN_CLASSIFIER,), "fashion/convnet",
+    ),
+    "eval_images": Job(
+        "ood_suite.eval --run={out}/fashion_small --data_dir={data} --resamples=20",
+        (SWEEP,), "fashion_small",
     ),
     "extract": Job(
         f"ood_suite.extract --run={CLASSIFIER} --data_dir={{data}} --batch_size=4",
@@ -82,6 +99,10 @@ JOBS = {
     "finetune_masks": Job(
         FINETUNE + "--um=2.0 --prune_rate=0.8 --epochs=3 --name=cut --out_dir={out}/tuned",
         (TRAIN_CLASSIFIER,), "tuned",
+    ),
+    "screen": Job(
+        "genomics_ood.screen --run={out}/bacteria --out={out}/scores.tsv {data}/reads.fa",
+        (SWEEP_READS,),
     ),
     "shards": Job(
         f"ood_suite.extract --run={CLASSIFIER} --data_dir={{data}} --batch_size=4 --shards=3",
@@ -107,58 +128,108 @@ def main():
     parser.add_argument("--jobs", default=",".join(JOBS), help=f"Some of {', '.join(JOBS)}.")
     parser.add_argument("--seed", type=int, default=0, help="Of the moments.")
     arguments = parser.parse_args()
+    for name, value in (("TF_CPP_MIN_LOG_LEVEL", "3"), ("TF_NUM_INTEROP_THREADS", "1")):
+        os.environ.setdefault(name, value)  # as every binary has it, before TensorFlow is loaded
     wrong = 0
-    for name in arguments.jobs.split(","):
-        with tempfile.TemporaryDirectory() as folder:
-            done = crash(JOBS[name], arguments.kills, arguments.seed, pathlib.Path(folder))
-        wrong += len(done)
-        print(f"| {name} | {arguments.kills} | {'; '.join(done) or 'bit for bit'} |", flush=True)
+    with tempfile.TemporaryDirectory() as folder:
+        stage = Stage(pathlib.Path(folder))
+        for name in arguments.jobs.split(","):
+            began = time.monotonic()
+            found = stage.crash(name, arguments.kills, arguments.seed)
+            seconds = round(time.monotonic() - began)
+            wrong += bool(found)
+            said = "; ".join(found) or "bit for bit"
+            print(f"| {name} | {arguments.kills} | {said} | {seconds} |", flush=True)
     return 1 if wrong else 0
 
 
-def crash(job, kills, seed, folder):
-    """What differs after so many kills; empty if nothing does."""
-    moments, data = random.Random(seed), small_data(folder / "data")
-    before = folder / "before"
-    before.mkdir()
-    for command in job.before:
-        finished(command, before, data)
-    plain = shutil.copytree(before, folder / "plain")
-    began = time.monotonic()
-    finished(job.command, plain, data)
-    duration = time.monotonic() - began
-    cut, differences, left = folder / "cut", [], kills
-    shutil.copytree(before, cut)
-    while left:
-        process = started(job.command, cut, data)
-        try:
-            _, text = process.communicate(timeout=moments.uniform(0.1, duration))
-            if process.returncode:
-                return [*differences, text[-300:]]
+class Stage:
+    """A folder where jobs are run, with what several of them build on made once."""
+
+    def __init__(self, folder):
+        self.folder, self.data = folder, small_data(folder / "data")
+        self.context = multiprocessing.get_context("forkserver")
+        self.context.set_forkserver_preload(LOADED)
+        self.made = {}  # commands -> folder that they made
+        first = self.context.Process(target=os.getpid)  # loads Keras, which no job is to wait for
+        first.start()
+        first.join()
+
+    def before(self, commands):
+        """A folder in which these were done."""
+        if commands not in self.made:
+            self.made[commands] = self.folder / f"before{len(self.made)}"
+            self.made[commands].mkdir()
+            for command in commands:
+                self.finish(command, self.made[commands])
+        return self.made[commands]
+
+    def crash(self, name, kills, seed=0):
+        """What differs after so many kills of a job; empty if nothing does."""
+        job, moments = JOBS[name], random.Random(seed)
+        plain, cut = self.folder / name / "plain", self.folder / name / "cut"
+        begin = functools.partial(shutil.copytree, self.before(job.before))
+        begin(plain)
+        began = time.monotonic()
+        self.finish(job.command, plain)
+        duration = time.monotonic() - began
+        begin(cut)
+        differences = []
+        while kills:
+            process = self.start(job.command, cut)
+            process.join(duration * moments.uniform(0.02, 1.0))
+            if process.is_alive():
+                kill(process)
+                kills -= 1
+                continue
+            if process.exitcode:
+                return [*differences, self.said(cut)[-300:]]
             differences += compared(cut / job.output, plain / job.output)
             shutil.rmtree(cut)
-            shutil.copytree(before, cut)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.communicate()
-            left -= 1
-    finished(job.command, cut, data)
-    return differences + compared(cut / job.output, plain / job.output)
+            begin(cut)
+        self.finish(job.command, cut)
+        return differences + compared(cut / job.output, plain / job.output)
+
+    def start(self, command, out):
+        module, *flags = command.format(out=out, data=self.data).split()
+        process = self.context.Process(target=run, args=(module, flags, self.log(out)))
+        process.start()
+        return process
+
+    def finish(self, command, out):
+        process = self.start(command, out)
+        process.join()
+        if process.exitcode:
+            raise SystemExit(f"{command} failed:\n{self.said(out)[-2000:]}")
+
+    def log(self, out):
+        return out.with_suffix(".log")
+
+    def said(self, out):
+        return self.log(out).read_text(encoding="utf-8")
 
 
-def started(command, out, data):
-    module, *flags = command.format(out=out, data=data).split()
-    return subprocess.Popen(
-        [sys.executable, "-m", module, *flags], cwd=ROOT, stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE, text=True, start_new_session=True,
-    )  # fmt: skip
+def run(module, flags, log):
+    """`python -m module flags`, in a process that was forked for it."""
+    os.setsid()
+    os.chdir(ROOT)
+    with open(log, "w", encoding="utf-8") as file:
+        for number in (1, 2):
+            os.dup2(file.fileno(), number)
+    sys.argv = [module, *flags]
+    try:
+        runpy.run_module(module, run_name="__main__", alter_sys=True)
+    except Exception:
+        traceback.print_exc()
+        raise SystemExit(1) from None
 
 
-def finished(command, out, data):
-    process = started(command, out, data)
-    _, text = process.communicate()
-    if process.returncode:
-        raise SystemExit(f"{command} failed:\n{text[-2000:]}")
+def kill(process):
+    try:
+        os.killpg(process.pid, signal.SIGKILL)
+    except ProcessLookupError:  # it has no group of its own yet, or has just ended
+        process.kill()
+    process.join()
 
 
 def small_data(folder):
@@ -170,13 +241,14 @@ def small_data(folder):
     ):  # fmt: skip
         images = rng.integers(0, 256, (count, 8, 8, 1), dtype=np.uint8)
         write_images(folder / f"{name}.npz", images, np.arange(count) % 10)
+    reads = ["".join(rng.choice(list("ACGTN"), 300, p=[0.24] * 4 + [0.04])) for _ in range(400)]
+    text = "".join(f">r{number}\n{read}\n" for number, read in enumerate(reads))
+    (folder / "reads.fa").write_text(text, encoding="utf-8")
     return folder
 
 
 def compared(ours, theirs):
-    """Differences between two files, or all files that decide in two folders."""
-    if theirs.is_file():
-        return [f"{theirs.name}: {what}" for what in _differences(ours, theirs)]
+    """Differences between all files that decide in two folders."""
     names = [
         {str(path.relative_to(folder)) for path in folder.rglob("*") if _decides(path)}
         for folder in (ours, theirs)
@@ -188,11 +260,13 @@ def compared(ours, theirs):
 
 
 def _decides(path):
-    is_report = path.suffix == ".csv" or path.suffix in (".npz", ".keras")
-    return is_report and path.is_file() or path.name.startswith((".partial", "state.json"))
+    is_result = path.suffix in (".csv", ".keras", ".npz", ".tsv")
+    return is_result and path.is_file() or path.name.startswith((".partial", "state.json"))
 
 
 def _differences(ours, theirs):
+    if theirs.suffix == ".tsv":
+        return [] if ours.read_bytes() == theirs.read_bytes() else ["other lines"]
     if theirs.suffix == ".csv":
         rows = [
             [{k: v for k, v in row.items() if k not in TIMES} for row in read_csv(path)]

@@ -8,11 +8,24 @@ import pytest
 from ood_suite.files import write_csv
 from tests import crash
 
+CHEAP = ("finetune_masks", "screen", "train_classifier", "train_reads")  # killed three times
 
-@pytest.mark.large
+
+@pytest.fixture(scope="module")
+def stage(tmp_path_factory):
+    return crash.Stage(tmp_path_factory.mktemp("stage"))
+
+
 @pytest.mark.parametrize("name", crash.JOBS)
-def test_three_kills_of_each_job(name, tmp_path):
-    assert crash.crash(crash.JOBS[name], 3, 0, tmp_path) == []
+def test_kills_of_each_job(name, stage, request):
+    kills = 3 if request.config.getoption("--run_large") or name in CHEAP else 1
+    assert stage.crash(name, kills) == []
+
+
+def test_a_job_that_loses_what_it_did_is_seen(stage, monkeypatch):
+    """A job that goes on from what a kill left, and counts it twice."""
+    monkeypatch.setitem(crash.JOBS, "wrong", crash.Job("tests.careless_job {out}"))
+    assert set(stage.crash("wrong", 2)) == {"lines.tsv: other lines"}
 
 
 def test_differences_are_seen(tmp_path):

@@ -32,12 +32,12 @@ from ood_suite.files import RunError, load_npz, read_csv, read_json, write_csv, 
 from ood_suite.outputs import Outputs, OutputsWriter
 from ood_suite.runs.run import Run
 from ood_suite.training.fit import History
+from tests.damage import BYTES, KINDS, damaged
 from tests.support import ROOT, opening
 
 IS_LARGE = "--run_large" in sys.argv
 EXAMPLES = 2000 if IS_LARGE else 40
 REFERENCES = ROOT / "tests" / "references"
-BYTES = (0, 1, 0x20, 0x2F, 0x30, 0x7F, 0x80, 0xFF)  # beside random ones
 fuzz = settings(
     max_examples=EXAMPLES, derandomize=not IS_LARGE, database=None, deadline=None,
     suppress_health_check=list(HealthCheck),
@@ -47,35 +47,12 @@ fuzz = settings(
 @st.composite
 def damages(draw):
     """A function of bytes that damages them in one to four places."""
-    kinds = st.sampled_from(("flip", "set", "fill", "cut", "insert", "drop", "repeat", "number"))
+    kinds = st.sampled_from(KINDS)
     steps = draw(st.lists(
         st.tuples(kinds, st.floats(0, 1), st.integers(0, 255), st.sampled_from(BYTES)),
         min_size=1, max_size=4,
     ))  # fmt: skip
     return functools.partial(damaged, steps=steps)
-
-
-def damaged(content, steps):
-    content = bytearray(content)
-    for kind, where, value, byte in steps:
-        at = min(int(where * len(content)), max(len(content) - 1, 0))
-        if kind == "flip" and content:
-            content[at] ^= 1 << value % 8
-        elif kind == "set" and content:
-            content[at] = value
-        elif kind == "fill":
-            content[at : at + 1 + value % 16] = bytes([byte]) * min(1 + value % 16, len(content))
-        elif kind == "cut":
-            del content[at:]
-        elif kind == "insert":
-            content[at:at] = bytes([byte]) * (1 + value % 8)
-        elif kind == "drop":
-            del content[at : at + 1 + value]
-        elif kind == "repeat":
-            content[at:at] = content[at : at + value]
-        elif kind == "number":  # a length or an offset
-            content[at : at + 4] = (2**31 - 1 - value).to_bytes(4, "little")
-    return bytes(content)
 
 
 def arrays(rng):
@@ -90,10 +67,10 @@ def write_outputs(path, rng):
     arrays(rng).save(path)
 
 
-def write_mapped(path, rng):
+def write_mapped(path, rng, count=200):
     """Uncompressed, as extractions are."""
-    writer = OutputsWriter(path, 200, {})
-    writer.add({"features": rng.normal(size=(200, 6)), "labels": np.arange(200)})
+    writer = OutputsWriter(path, count, {})
+    writer.add({"features": rng.normal(size=(count, 6)), "labels": np.arange(count)})
     writer.finish({}, {"dataset": "mnist"})
 
 
@@ -187,6 +164,16 @@ READERS = {
     "w.partial/state.json": (write_state, go_on, False),
     "w.partial/000.npy": (write_state, go_on, False),
 }  # fmt: skip
+
+
+def write_all(folder, names):
+    """Sound files of these names; the mapped one is so large that it is mapped."""
+    rng = np.random.default_rng(0)
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        READERS[name][0](folder / name, rng)
+    if "mapped.npz" in names:
+        write_mapped(folder / "mapped.npz", rng, 30_000)
 
 
 def values(found):

@@ -5,13 +5,15 @@ import itertools
 import numpy as np
 
 from ood_suite import metrics
+from ood_suite.data.likeness import lookalikes
 
 SHARED_ID = 0.01  # of an ID set, that another may hold: public data sets have some duplicates
 SHARED_VALIDATION = 0.02  # of the validation OOD set: some images of CIFAR-10 are grey already
+SHOWN_PAIRS = 5
 
 
 def refuse_overlap(material, id_test, ood_tests, allowed):
-    """Notes on pairs of ID parts that share some examples.
+    """Notes on pairs of ID parts that share some examples, and on near-duplicates.
 
     Raises:
         ValueError: an OOD set is another set again or shares examples with ID data, or two parts of
@@ -51,6 +53,8 @@ def refuse_overlap(material, id_test, ood_tests, allowed):
                 )
             if count:
                 notes.append(f"{count} examples of the {title} are in the {other} too")
+            if title in ood_parts:
+                notes += near_duplicates(title, outputs, other, source)
     for (first, source), (second, outputs) in itertools.combinations(id_parts.items(), 2):
         count = shared(outputs, source)
         if count > SHARED_ID * len(outputs) and not allowed:
@@ -66,6 +70,25 @@ def refuse_overlap(material, id_test, ood_tests, allowed):
 def shared(outputs, source):
     """How many examples of `outputs` are in `source`."""
     return int(np.isin(outputs.example_hashes, source.example_hashes).sum())
+
+
+def near_duplicates(title, outputs, other, source):
+    """A note if images of an OOD set look like some of another without being the same: scaled,
+    encoded again or shifted by a pixel. Not between parts of the ID data, where pictures of one
+    kind look alike, and not of the validation OOD set, which may be made of ID images.
+    """
+    if outputs.perceptual_hashes is None or source.perceptual_hashes is None:
+        return []  # reads, or extracted before such hashes were recorded
+    new = np.flatnonzero(~np.isin(outputs.example_hashes, source.example_hashes))
+    rows, partners = lookalikes(outputs.perceptual_hashes[new], source.perceptual_hashes)
+    if not len(rows):
+        return []
+    pairs = [f"{new[i]} like {j}" for i, j in zip(rows[:SHOWN_PAIRS], partners, strict=False)]
+    return [
+        f"{len(rows)} of the {len(outputs)} images of the {title} look like images of the {other} "
+        "(scaled, encoded again or shifted by a pixel?), by rows from 0: "
+        f"{', '.join(pairs)}{', ...' if len(rows) > SHOWN_PAIRS else ''}"
+    ]
 
 
 def trained_on_held_out(material, id_test):

@@ -5,7 +5,10 @@ import types
 import numpy as np
 import pytest
 
+from ood_suite import data
+from ood_suite.data.likeness import perceptual_hashes
 from ood_suite.evaluation.overlap import refuse_overlap
+from ood_suite.files import example_hashes
 from ood_suite.outputs import Outputs
 
 
@@ -57,3 +60,38 @@ def test_parts_of_the_id_data_that_are_the_same():
         check(range(300, 400), range(400, 500), held_out=[0, 1, *range(100, 198)])
     [note] = check(range(300, 400), range(400, 500), held_out=[0, *range(100, 199)])
     assert note == "1 examples of the held-out ID set are in the training set too"
+
+
+def of_images(name, images):
+    return Outputs(
+        example_hashes=example_hashes(images),
+        perceptual_hashes=perceptual_hashes(images),
+        meta={"dataset": name, "fingerprint": name},
+    )
+
+
+def test_near_duplicates_are_noted_and_not_refused():
+    clothes, digits = (data.load(name, "test").images for name in ("fashion_mnist", "mnist"))
+    found = types.SimpleNamespace(
+        training=of_images("train", clothes[:40]), held_out=of_images("val", clothes[40:80]),
+        selection=of_images("grey", np.roll(clothes[:20], 1, axis=2)), fingerprints={},
+    )  # fmt: skip
+    id_test = of_images("id", clothes[80:120])
+    mixed = np.concatenate([digits[:50], np.roll(clothes[44:51], 1, axis=1)])
+    ood_tests = {"o": of_images("o", mixed)}
+    [note] = refuse_overlap(found, id_test, ood_tests, False)
+    assert note == (
+        "7 of the 57 images of the OOD set o look like images of the held-out ID set (scaled, "
+        "encoded again or shifted by a pixel?), by rows from 0: 50 like 4, 51 like 5, 52 like 6, "
+        "53 like 7, 54 like 8, ..."
+    )
+    # Those that are the same are counted as such alone.
+    ood_tests = {"o": of_images("o", np.concatenate([mixed[:51], clothes[30:31]]))}
+    notes = refuse_overlap(found, id_test, ood_tests, True)
+    assert [note.split("(")[0] for note in notes] == [
+        "1 examples of the OOD set o are in the training set too",
+        "1 of the 52 images of the OOD set o look like images of the held-out ID set ",
+    ]
+    # Outputs of before know no such hashes.
+    found.held_out.perceptual_hashes = None
+    assert len(refuse_overlap(found, id_test, ood_tests, True)) == 1

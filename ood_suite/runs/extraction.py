@@ -218,6 +218,7 @@ class Extraction:
     def _compute(self, path, meta, rows, function, constants):
         # Stage 1: what an interrupted extraction of the same model and data left.
         writer, steps = OutputsWriter(path, len(rows), meta), []
+        begun = set(writer.names)  # an older release may have recorded less than is computed now
         size = int(np.prod(self.examples.shape[1:]))
         at_once = max(1, CHUNK_BYTES // size // self.batch_size)
         starts = rows[writer.done :: at_once * self.batch_size]
@@ -230,8 +231,8 @@ class Extraction:
             for start in starts:
                 taken = slice(start, min(start + at_once * self.batch_size, rows.stop))
                 prepared, steps = self.prepare(self.examples[taken])
-                arrays = function(prepared)
-                writer.add(arrays | {"labels": self.source.labels[taken]})
+                arrays = function(prepared) | {"labels": self.source.labels[taken]}
+                writer.add({n: array for n, array in arrays.items() if not begun or n in begun})
                 if time.monotonic() - safe_at >= FLUSH_EVERY_S:
                     writer.flush()
                     safe_at = time.monotonic()
@@ -258,12 +259,12 @@ class Extraction:
         else:
             return False
         writer = OutputsWriter(path, len(self.examples), meta)
+        names = set.intersection(*(set(shard.arrays()) for shard in shards)) - set(constants)
         for shard in shards:
             first, last = shard.meta["rows"]
             if last > writer.done:
                 start = max(0, writer.done - first)
-                arrays = {k: v for k, v in shard.arrays().items() if k not in constants}
-                writer.add({name: array[start:] for name, array in arrays.items()})
+                writer.add({n: a[start:] for n, a in shard.arrays().items() if n in names})
                 writer.flush()
         writer.finish(constants, {k: v for k, v in shard.meta.items() if k != "rows"})
         for done in folder.glob(f"*-of-{count:05d}"):
@@ -321,15 +322,22 @@ def joined(parts):
     return dataclasses.replace(parts[0], **found)
 
 
-def hashes_of(source, examples, prepare=lambda examples: examples):
+def hashes_of(source, examples, prepare=lambda examples: examples, perceptual=None):
     """Outputs with nothing but labels and hashes of a data set's examples as `prepare` gives them
     to the model; None where these are files, because all would have to be read.
+
+    Args:
+        perceptual: function of prepared examples -> their perceptual hashes, if they have some.
     """
     if not isinstance(examples, np.ndarray):
         return None
     meta = {"dataset": source.name, "split": source.split, "fingerprint": source.fingerprint}
+    prepared = prepare(examples)
     return Outputs(
-        labels=source.labels, example_hashes=example_hashes(prepare(examples)), meta=meta
+        labels=source.labels,
+        example_hashes=example_hashes(prepared),
+        perceptual_hashes=perceptual and perceptual(prepared),
+        meta=meta,
     )
 
 

@@ -7,6 +7,7 @@ import pytest
 
 from ood_suite.data import ImageSet
 from ood_suite.files import locked
+from ood_suite.outputs import OutputsWriter
 from ood_suite.runs import extraction
 from ood_suite.runs.extraction import Extraction
 from ood_suite.runs.run import Run
@@ -17,7 +18,7 @@ def make(tmp_path, rng):
     """A function that makes the Extraction of 37 images by a run whose model adds a number."""
     images = rng.integers(0, 256, (37, 2, 2, 1)).astype(np.uint8)
 
-    def call(folder="run", model=b"1", **options):
+    def call(folder="run", model=b"1", more=False, **options):
         (tmp_path / folder).mkdir(exist_ok=True)
         (tmp_path / folder / "model.keras").write_bytes(model)
         run = Run(tmp_path / folder, {"settings": {}})
@@ -27,7 +28,8 @@ def make(tmp_path, rng):
 
         def function(chunk):
             calls.append(len(chunk))
-            return {"features": chunk.reshape(len(chunk), -1) + np.float32(int(model))}
+            found = {"features": chunk.reshape(len(chunk), -1) + np.float32(int(model))}
+            return found | ({"example_hashes": np.arange(len(chunk))} if more else {})
 
         constants = {"head_kernel": np.ones((4, 3)), "head_bias": np.zeros(3)}
         return types.SimpleNamespace(
@@ -93,6 +95,24 @@ def test_a_kill_while_shards_are_joined(make, monkeypatch, kill_at):
     whole = make()
     assert_same(whole.get(), make("plain").get())
     assert not whole.calls and not shards_of(whole.job).exists()
+
+
+def test_what_an_older_release_began_is_gone_on_with(make):
+    """It recorded fewer arrays than this one computes."""
+    expected = make("plain").get()
+    make(shard=(0, 2)).get()
+    make(shard=(1, 2), more=True).get()
+    whole = make(more=True)
+    assert_same(whole.get(), expected)
+    assert not whole.calls
+    job = make("half").job
+    path, meta = job.run.outputs_path("set", "test"), job.meta | {"depends_on": None}
+    writer = OutputsWriter(path, 37, meta)
+    writer.add({name: expected.arrays()[name][:20] for name in ("features", "labels")})
+    writer.flush()
+    half = make("half", more=True)
+    assert_same(half.get(), expected)
+    assert sum(half.calls) == 17
 
 
 def test_bad_shards(make):

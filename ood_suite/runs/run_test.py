@@ -10,7 +10,7 @@ import pytest
 from ood_suite import files
 from ood_suite.files import RunError
 from ood_suite.runs.run import Run, next_step
-from tests.support import command, opening
+from tests.support import ROOT, command, opening
 
 
 def test_open_continues_the_same_and_refuses_other_settings(tmp_path):
@@ -55,6 +55,27 @@ def test_an_unwritable_place_is_named(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(RunError, match=r"Cannot make the folder .*file/run.*Choose another place"):
         Run.open(tmp_path / "file" / "run", **opening({}))
+
+
+def test_what_a_killed_writer_left_goes_with_the_next(tmp_path):
+    """A process that still writes, on this machine or another, keeps its file."""
+    code = (
+        "import os, sys; from ood_suite.files import atomic_path\n"
+        "with atomic_path(sys.argv[1]) as path:\n"
+        "    path.write_text('half'); os.kill(os.getpid(), 9)"
+    )
+    for name in ("a.txt", "other.txt"):
+        subprocess.run([sys.executable, "-c", code, tmp_path / name], cwd=ROOT)
+    [killed] = tmp_path.glob(".partial-*-a.txt")
+    [another] = tmp_path.glob(".partial-*-other.txt")
+    start, _, process = killed.name.removesuffix("-a.txt").rpartition("-")
+    assert process.isdecimal()
+    alive = tmp_path / f"{start}-{os.getppid()}-a.txt"
+    elsewhere = tmp_path / f".partial-elsewhere-{process}-a.txt"
+    alive.touch()
+    elsewhere.touch()
+    files.write_text(tmp_path / "a.txt", "whole")
+    assert set(tmp_path.iterdir()) == {another, alive, elsewhere, tmp_path / "a.txt"}
 
 
 def test_a_failing_writer_leaves_the_old_file(tmp_path):
