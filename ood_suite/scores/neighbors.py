@@ -34,10 +34,11 @@ def nearest(queries, bank, norms, k, weights=None):
         units[part] = block / lengths(block)[:, None]
     for start in range(0, len(bank), BANK_ROWS):
         part = slice(start, start + BANK_ROWS)
-        scaled = np.asarray(bank[part], np.float32) * scale[part, None]
+        rows_of_bank = np.asarray(bank[part], np.float32)
         for first in range(0, len(units), QUERIES):
             block = slice(first, first + QUERIES)
-            similar = units[block] @ scaled.T
+            similar = units[block] @ rows_of_bank.T
+            similar *= scale[part]  # not the bank: a single query would copy all of it
             values, columns = _candidates(similar, best[block].min(axis=1), k)
             merged = np.concatenate([best[block], values], axis=1)
             merged_rows = np.concatenate([rows[block], columns + start], axis=1)

@@ -140,15 +140,19 @@ class PixelDetector:
         found = self._predict(batch)
         scores = self._scores(found, batch)
         labels = found["logits"].argmax(axis=1)
-        which = labels if len(self.thresholds) > 1 else np.zeros(len(labels), np.int64)
-        p_values = np.empty(len(scores))
-        for group in np.unique(which):
-            rows = which == group
-            ordered = self._held_out[group]
-            above = len(ordered) - np.searchsorted(ordered, scores[rows], "left")
-            p_values[rows] = (1.0 + above) / (1.0 + len(ordered))
-        decided = Decisions(scores, p_values, scores > self.thresholds[which], labels)
+        if not self.by_class:
+            p_values, limits = self._p_values(0, scores), self.thresholds[0]
+        else:
+            p_values, limits = np.empty(len(scores)), self.thresholds[labels]
+            for label in np.unique(labels):
+                rows = labels == label
+                p_values[rows] = self._p_values(label, scores[rows])
+        decided = Decisions(scores, p_values, scores > limits, labels)
         return Decisions(*(values[0] for values in decided)) if is_single else decided
+
+    def _p_values(self, group, scores):
+        ordered = self._held_out[group]
+        return (1.0 + len(ordered) - np.searchsorted(ordered, scores)) / (1.0 + len(ordered))
 
     def _scores(self, found, batch):
         inner = {k.partition("/")[2]: v for k, v in found.items() if k.startswith("layer_features")}
