@@ -26,7 +26,7 @@ demo-genomics: $(VENV)/installed
 
 # While working: style, types at the borders, and the tests of what is arrays. Under two minutes.
 check: style
-	$(RUN) -m pytest -x ood_suite --ignore=ood_suite/training --ignore=ood_suite/scores/literal_test.py \
+	$(RUN) -m pytest -x ood_suite --ignore=ood_suite/training --ignore=ood_suite/serving --ignore=ood_suite/scores/literal_test.py \
 		--deselect=ood_suite/intervals_test.py::test_ten_million_scores_stay_within_a_gibibyte \
 		tests/layering_test.py tests/docs_test.py
 
