@@ -316,6 +316,9 @@ def test_a_model_and_folders_of_a_user(own):
     result = evaluate(own / "run", own, "--scores=mahalanobis,energy,himplos,odin")
     assert result.returncode == 0, result.stderr
     assert "OOD: other (24 examples) against ID (24 examples)" in result.stdout
+    found = Outputs.load(own / "run" / "outputs" / "other_test.npz")
+    assert found.example_names[0].endswith("other/cat/0.png") and len(found.example_names) == 24
+    assert (own / "run/report/figures/images_other.png").exists()
     typo = command(
         "classifier_ood.own_model", *arguments[:-1], "--features_layer=pol",
         f"--out_dir={own / 'b'}",

@@ -48,6 +48,7 @@ SHAPES = {
     "bases": ("n", "length"),
     "example_hashes": ("n",),
     "perceptual_hashes": ("n", "words"),
+    "example_names": ("n",),
 }
 MAPPINGS = {
     "logits_perturbed": ("n", "c"), "layer_features": ("n", "d_l"), "member_logits": ("n", "c_m"),
@@ -85,6 +86,7 @@ class Outputs:
         bases: uint8 (n, length), 0..3 for A C G T, of DNA reads.
         example_hashes: uint64 (n,), of each example's bytes: finds examples that two sets share.
         perceptual_hashes: uint64 (n, words), of what an image looks like, see data.likeness.
+        example_names: text (n,), paths of the files that the examples are from.
         meta: dict of JSON values: run, data set, split, step, fingerprint, dtype, note.
 
     Raises:
@@ -113,6 +115,7 @@ class Outputs:
     bases: np.ndarray | None = None
     example_hashes: np.ndarray | None = None
     perceptual_hashes: np.ndarray | None = None
+    example_names: np.ndarray | None = None
     meta: dict = dataclasses.field(default_factory=dict)
 
     def __post_init__(self):
@@ -331,9 +334,10 @@ def _file_name(number):
 def _check(name, array, shape, sizes):
     if not isinstance(array, np.ndarray):
         raise ValueError(f"`{name}` must be a NumPy array. Received: {type(array).__name__}.")
-    kinds = "iub" if name in WHOLE else "fiub"
+    kinds, wanted = ("iub", "integers") if name in WHOLE else ("fiub", "real numbers")
+    if name == "example_names":
+        kinds, wanted = "U", "text"
     if array.dtype.kind not in kinds:
-        wanted = "integers" if name in WHOLE else "real numbers"
         raise ValueError(f"`{name}` must hold {wanted}. Received: dtype={array.dtype}.")
     if ... in shape:
         shape = shape[:1] + tuple(f"{name}_{i}" for i in range(1, max(array.ndim, 2)))

@@ -62,6 +62,11 @@ class FolderImages:
         return np.stack([self._read(path) for path in self.paths[rows]])
 
     @property
+    def names(self):
+        """Paths as text, (n,)."""
+        return self.paths.astype(str)
+
+    @property
     def fingerprint(self):
         """Of the relative paths, sizes, times and shape; contents are not read."""
         stats = ((path, path.stat()) for path in self.paths)

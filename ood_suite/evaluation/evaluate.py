@@ -314,7 +314,12 @@ def draw_figures(group, values, detectors, id_outputs, ood_outputs, by_class=())
         pairs = {name: (values[name][0], values[name][1][ood_name]) for name in best}
         title = f"{id_outputs.meta['dataset']} against {ood_name}"
         drawn[f"curves_{ood_name}"] = figures.curves(title, pairs)
+    of_best = {id_outputs.meta["dataset"]: values[best[0]][0], **values[best[0]][1]}
     for name, outputs in {id_outputs.meta["dataset"]: id_outputs, **ood_outputs}.items():
+        if outputs.example_names is not None:
+            title = f"{name}, by {best[0]}"
+            sheet = figures.contact_sheet(title, outputs.example_names, of_best[name])
+            drawn[f"images_{name}"] = sheet
         if outputs.log_prob_map is not None and outputs.log_prob_map.ndim == 3:
             drawn[f"heat_maps_{name}"] = figures.heat_maps(name, outputs)
     if id_outputs.bases is not None:

@@ -1,14 +1,20 @@
 """Figures of the report. Each function returns a matplotlib Figure; nothing here needs a model."""
 
+import contextlib
+import pathlib
+
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
+from PIL import Image
 
 from ood_suite import metrics
+from ood_suite.data.streams import picture
 
 ID_COLOUR, OOD_COLOURS = "#1f77b4", ("#d62728", "#ff7f0e", "#9467bd", "#8c564b", "#e377c2")
 CURVE_POINTS = 2000
+THUMBNAIL = (64, 64, 3)
 MAP_SHIFT, MAP_RANGE = 6.0, (0.0, 6.0)  # nats; the paper's heat maps
 
 
@@ -220,6 +226,28 @@ def heat_maps(title, outputs, count=16):
         f"{title}: the most likely at the left, the least likely at the right", fontsize=9
     )
     return figure
+
+
+def contact_sheet(title, names, scores, count=10):
+    """The least and the most OOD images of a set of files, with their names and scores.
+
+    Args:
+        names: (n,) paths; a file that is gone leaves an empty place. scores: (n,).
+    """
+    order = np.argsort(scores, kind="stable")
+    count = min(count, len(order))
+    lines = {"least OOD": order[:count], "most OOD": order[::-1][:count]}
+    drawn = Figure(figsize=(1.15 * count + 0.8, 3.4), dpi=110, layout="constrained")
+    grid = drawn.subplots(2, count, squeeze=False)
+    for axes_of_line, (label, rows) in zip(grid, lines.items(), strict=True):
+        axes_of_line[0].set_ylabel(label, fontsize=8)
+        for axes, row in zip(axes_of_line, rows, strict=True):
+            axes.set(xticks=[], yticks=[])
+            axes.set_title(f"{pathlib.Path(names[row]).name[-18:]}\n{scores[row]:.4g}", fontsize=5)
+            with contextlib.suppress(OSError, ValueError), Image.open(names[row]) as file:
+                axes.imshow(picture(file, THUMBNAIL))
+    drawn.suptitle(title, fontsize=9)
+    return drawn
 
 
 def likelihood_against_complexity(id_outputs, ood_outputs):

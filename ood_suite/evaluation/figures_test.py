@@ -3,6 +3,7 @@
 import itertools
 
 import numpy as np
+from PIL import Image
 
 from ood_suite.evaluation import figures
 
@@ -34,3 +35,14 @@ def test_ticks_of_scores_that_hardly_differ_stay_apart(rng):
     inside = [box for box in boxes if 0 <= box.x0]
     assert all(a.x1 <= b.x0 for a, b in itertools.pairwise(sorted(inside, key=lambda b: b.x0)))
     assert np.isfinite([box.x0 for box in boxes]).all()
+
+
+def test_a_contact_sheet_shows_both_ends_of_a_set(tmp_path):
+    names = [str(tmp_path / f"{i}.png") for i in range(6)]
+    for name in names[1:]:  # the first file is gone
+        Image.new("RGB", (9, 7), "red").save(name)
+    scores = np.array([3.0, 5.0, 1.0, 2.0, 6.0, 4.0])
+    drawn = figures.contact_sheet("set", names, scores, count=3)
+    titles = [axes.get_title() for axes in drawn.axes]
+    assert titles == ["2.png\n1", "3.png\n2", "0.png\n3", "4.png\n6", "1.png\n5", "5.png\n4"]
+    assert [len(axes.images) for axes in drawn.axes] == [1, 1, 0, 1, 1, 1]

@@ -181,6 +181,9 @@ class Extraction:
             constants: {field: array} without a dimension of examples.
             depends_on: what else the part must be of, besides model and data.
         """
+        constants, own = dict(constants or {}), getattr(self.examples, "names", None)
+        if own is not None and name in (None, "maps") and not self.shard:
+            constants["example_names"] = own
         path, meta = self._path(name), self.meta | {"depends_on": depends_on}
         rows, outputs = range(len(self.examples)), self.on_file(name, depends_on)
         if outputs is not None:
@@ -197,8 +200,8 @@ class Extraction:
             if outputs is not None:
                 return outputs
         with locked(path.parent):
-            if self._load(path, meta) is None and not self._join(path, meta, constants or {}):
-                self._compute(path, meta, rows, function, constants or {})
+            if self._load(path, meta) is None and not self._join(path, meta, constants):
+                self._compute(path, meta, rows, function, constants)
         return Outputs.load(path)
 
     def _path(self, name):
