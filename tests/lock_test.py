@@ -14,7 +14,8 @@ from tests.support import ROOT
 # Lock file -> (list that people write, extras of pyproject.toml that it holds whole).
 LOCKS = {
     "requirements.lock": (
-        "requirements.txt", ("all", "eval", "genomics", "onnx", "ray", "tensorflow", "tfds")
+        "requirements.txt",
+        ("all", "eval", "genomics", "onnx", "ray", "serve", "tensorflow", "tfds"),
     ),
     "requirements-jax.lock": ("requirements-jax.txt", ("eval", "genomics", "jax")),
 }  # fmt: skip
