@@ -56,7 +56,8 @@ class Screen:
         if material.chosen:
             models.append(load_model(material.chosen))
             track = track + held_out.background_log_prob_map
-            logging.info("Log ratio to the background model %s.", material.chosen.folder.name)
+            how = "" if material.choice else " (the default: no validation OOD data chose)"
+            logging.info("Log ratio to the background %s%s.", material.chosen.folder.name, how)
         else:
             logging.info("There is no background model: the score is the likelihood.")
         sums = np.cumsum(track, axis=1)

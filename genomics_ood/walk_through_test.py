@@ -1,6 +1,7 @@
 """The whole way on tiny reads: sweep, classifier, evaluation, screening; kills and refusals."""
 
 import gzip
+import json
 import shutil
 import signal
 import subprocess
@@ -287,6 +288,21 @@ def test_other_validation_reads_are_noticed(sweep, tmp_path, rng):
     assert any("are not those that" in note for note in report.notes)
     with pytest.raises(ValueError, match="is a background model"):
         screening.Screen.of(folder / "reg0_mr0.2", data_dir)
+
+
+def test_without_validation_ood_reads_there_is_a_default_background(sweep, tmp_path):
+    folder, data_dir = sweep
+    shutil.copytree(folder, tmp_path / "copy")
+    for path in (tmp_path / "copy").glob("*/config.json"):
+        config = json.loads(path.read_text())
+        del config["roles"]["validation_ood"]
+        path.write_text(json.dumps(config))
+    assert len(screening.Screen.of(tmp_path / "copy", data_dir).models) == 2
+    [report] = evaluate(tmp_path / "copy", Request(resamples=20), data_dir=data_dir)
+    assert report.chosen == "reg0.1_mr0.2" and not report.choice
+    assert (
+        "No validation OOD data chose the background: reg0.1_mr0.2 is the default" in report.notes
+    )
 
 
 def test_validation_ood_reads_are_no_test_reads(sweep, tmp_path):

@@ -147,6 +147,9 @@ def evaluate_group(group, material, request):
         raise ValueError(f"{group.foreground.folder} names no OOD test sets: give --ood_far.")
     warned = refuse_overlap(material, id_test, ood_tests, request.allow_overlap)
     warned += trained_on_held_out(material, id_test) + material.notes
+    if material.chosen and not material.choice:
+        name = material.chosen.folder.name
+        warned.append(f"No validation OOD data chose the background: {name} is the default")
     if request.preset:
         warned.append(f"Parameters of the preset {request.preset}: {parameters}.")
 

@@ -93,7 +93,7 @@ def terminal_table(reports):
         cells = {name: [_cell(reports, name, ood, metric) for metric in found] for name in names}
         lines += _aligned([TITLES[metric] for metric in found], cells)
     for group in reports:
-        if group.chosen:
+        if group.choice:
             best = max(row["validation_auroc"] for row in group.choice)
             lines += [
                 "",
