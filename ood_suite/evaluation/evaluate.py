@@ -144,7 +144,8 @@ def evaluate_group(group, material, request):
     # Stage 2: the test sets, which must share nothing with what was trained on or chosen by.
     id_test, ood_tests, near = material.tests(parameters)
     if not ood_tests:
-        raise ValueError(f"{group.foreground.folder} names no OOD test sets: give --ood_far.")
+        how = "give --ood_far" if group.foreground.kind != "density" else "train with --ood_test"
+        raise ValueError(f"{group.foreground.folder} names no OOD test sets: {how}.")
     warned = refuse_overlap(material, id_test, ood_tests, request.allow_overlap)
     warned += trained_on_held_out(material, id_test) + material.notes
     if material.chosen and not material.choice:
