@@ -21,7 +21,7 @@ import numpy as np
 
 from ood_suite import conformal, metrics, scores
 from ood_suite.files import atomic_path, load_npz, reading
-from ood_suite.outputs import SHAPES, Outputs
+from ood_suite.outputs import Outputs
 from ood_suite.scores.checks import class_labels
 
 FOLDS = 10  # of held-out data, for the threshold of a score that learns from them
@@ -152,8 +152,8 @@ class Detector:
         for fold in np.array_split(order, min(FOLDS, count)):
             other = copy.copy(learner)
             rest = np.setdiff1d(order, fold, assume_unique=True)
-            self._fit_to_held_out(other, _rows(held_out, rest), validation_ood)
-            arrays = _rows(held_out, fold).require(self.entry.needs, self.name)
+            self._fit_to_held_out(other, held_out.take(rest), validation_ood)
+            arrays = held_out.take(fold).require(self.entry.needs, self.name)
             values[fold] = other.score(*arrays)
         return values
 
@@ -267,18 +267,6 @@ def _check_parameters(defaults, parameters):
         right = isinstance(value, allowed) and (value is None or is_number or allowed is str)
         if not right or not is_whole or isinstance(value, bool) > isinstance(default, bool):
             raise ValueError(f"`{name}` must be like {default!r}. Received: {str(value)[:100]!r}.")
-
-
-def _rows(outputs, rows):
-    """Outputs of some of the examples, head and all."""
-    found: dict[str, Any] = {}
-    for name, array in outputs.arrays().items():
-        field, _, key = name.partition("/")
-        if key:
-            found.setdefault(field, {})[key] = array[rows]
-        else:
-            found[name] = array[rows] if SHAPES[name][0] == "n" else array
-    return Outputs(**found, meta=outputs.meta)
 
 
 def _settings(path, text):

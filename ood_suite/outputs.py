@@ -137,6 +137,21 @@ class Outputs:
                 found[f"{name}/{key}"] = array
         return found
 
+    def take(self, rows):
+        """Outputs of some of the examples, head and all.
+
+        Args:
+            rows: integers, or anything that selects along the first axis of an array.
+        """
+        fields: dict[str, Any] = {}
+        for name, array in self.arrays().items():
+            field, _, key = name.partition("/")
+            if key:
+                fields.setdefault(field, {})[key] = array[rows]
+            else:
+                fields[name] = array[rows] if SHAPES[name][0] == "n" else array
+        return Outputs(**fields, meta=self.meta)
+
     def _check_head(self):
         """Refuses features, head and logits that do not fit each other, by the first rows."""
         if self.features is None or self.logits is None or not len(self):

@@ -69,8 +69,10 @@ def calibrate(folder, wanted=Calibration(), *, data_dir=None):
 
     # Stage 2: the score, on validation data, and its threshold.
     names = CANDIDATES if wanted.score == ("auto",) else ("&".join(wanted.score),)
-    detectors, rows = _compared(names, outputs, 1.0 - wanted.false_alarms)
+    choosing, outputs = _parted(outputs) if len(names) > 1 else (outputs, outputs)
+    detectors, rows = _compared(names, choosing, 1.0 - wanted.false_alarms)
     chosen, *others = sorted(rows, key=lambda name: -_mean(rows[name]))
+    fitted = Detector(chosen, 1.0 - wanted.false_alarms).fit(outputs.held_out, outputs.training)
 
     # Stage 3: all of it as one thing, with its card.
     about = {
@@ -81,7 +83,7 @@ def calibrate(folder, wanted=Calibration(), *, data_dir=None):
     detector = PixelDetector(
         network=classifier.network,
         head=classifier.head,
-        detector=detectors[chosen],
+        detector=fitted,
         classes=list(wanted.classes) or getattr(images.images, "classes", None),
         pixel_range=wanted.pixel_range,
         confidence=wanted.confidence,
@@ -93,13 +95,27 @@ def calibrate(folder, wanted=Calibration(), *, data_dir=None):
     chance = is_labelled and metrics.is_at_chance(outputs.held_out.logits, outputs.held_out.labels)
     notes = [f"WARNING: {AT_CHANCE}"] if chance else []
     if others:
-        lead = _lead(detectors, outputs, chosen, others[0])
+        lead = _lead(detectors, choosing, chosen, others[0])
         notes.append(f"{chosen} is above {others[0]}, the next, by {lead}")
     for note in notes:
         logging.info("%s.", note)
     detector.card = model_card(detector, outputs, rows, notes)
     logging.info("Score: %s. %s.", chosen, detector.promise)
     return detector
+
+
+def _parted(outputs):
+    """The same with half of the held-out examples each: one to choose a score by, one to calibrate.
+
+    What chose among scores must not set the threshold: the best of several on these examples has
+    fewer false alarms among them than among new ones.
+    """
+    order = np.random.default_rng(SEED).permutation(len(outputs.held_out))
+    halves = order[: len(order) // 2], order[len(order) // 2 :]
+    return (
+        dataclasses.replace(outputs, held_out=outputs.held_out.take(np.sort(rows)))
+        for rows in halves
+    )
 
 
 def _outputs(run, extractor, classifier, images, asked, data_dir):
@@ -166,6 +182,8 @@ def _lead(detectors, outputs, first, second):
     return f"{mean:.4f} AUROC, 95% interval {low:.4f} to {high:.4f}"
 
 
+SPLIT = """Half of the held-out images chose the score, the other half set
+the threshold. """
 CARD = """# Detector: {score}
 
 Calls an image out-of-distribution (OOD) where the score of its network's outputs is above the
@@ -190,7 +208,7 @@ season, calibrate again. How many OOD images are found depends on what they are;
 
 {table}
 "blobs" and "rademacher" are generated; "jigsaw" has the held-out images' patches in another order,
-"mixed" are means of two of them. No test set was opened.
+"mixed" are means of two of them. {split}No test set was opened.
 {notes}"""
 
 
@@ -224,5 +242,6 @@ def model_card(detector, outputs, rows, notes):
         classes=", ".join(detector.classes),
         versions=", ".join(f"{k} {v}" for k, v in versions().items()),
         table="\n".join(lines) + "\n",
+        split=SPLIT if len(rows) > 1 else "",
         notes="".join(f"\n- {note.rstrip('.')}.\n" for note in notes),
     )
