@@ -49,9 +49,9 @@ def train_ensemble(
     check(settings)
     if settings.splits is not None and settings.partition != "random":
         raise ValueError(f"--splits has no effect with --partition={settings.partition}.")
-    for name in ("label_smoothing", "normalization"):
-        if getattr(experiment, name):
-            raise ValueError(f"The loss of leave-out classifiers has no --{name}.")
+    for setting in ("label_smoothing", "normalization"):
+        if getattr(experiment, setting):
+            raise ValueError(f"The loss of leave-out classifiers has no --{setting}.")
     if experiment.strategy:
         raise ValueError("A batch of ID and left-out images cannot be cut: no --strategy here.")
     folder = pathlib.Path(out_dir) / exp / f"leave_out_{name or experiment.backbone}"

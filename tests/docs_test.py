@@ -20,7 +20,7 @@ def script(path):
 
 
 @pytest.mark.parametrize("name,page", [("coverage", "intervals"), ("guarantees", "guarantees")])
-def test_pages_of_simulations_are_those_of_their_numbers(name, page):
+def test_simulations_are_shown_as_their_numbers(name, page):
     found = json.loads((ROOT / "benchmarks" / f"{name}.json").read_text(encoding="utf-8"))
     text = (ROOT / "docs" / f"{page}.md").read_text(encoding="utf-8")
     assert text == script(f"benchmarks/{name}.py").page(found)

@@ -18,7 +18,7 @@ from tests.support import ROOT, command
 # Scores whose definition was wrong in version 0.1, or that repeated another's row (one background).
 CORRECTED = ("background_mean", "vra+energy")
 # Numbers corrected since, see docs/intervals.md and docs/guarantees.md.
-LEFT_OUT = ("_low", "_high", "threshold", "accepted")
+LEFT_OUT = ("_low", "_high", "_p_value", "threshold", "accepted")
 
 
 @pytest.fixture(scope="module")
