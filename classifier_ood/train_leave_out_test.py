@@ -332,6 +332,7 @@ def test_what_an_ensemble_is_not(trained):
 
 def test_repeats_are_evaluated_together(trained, tmp_path):
     run, data_dir = trained
+    assert run.folder.name == f"leave_out_{SMALL.backbone}"
     for name in (run.folder.name, f"{run.folder.name}_repeat1"):
         shutil.copytree(run.folder, tmp_path / name, ignore=shutil.ignore_patterns("report*"))
     for path in (tmp_path / f"{run.folder.name}_repeat1").rglob("config.json"):
