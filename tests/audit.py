@@ -76,6 +76,7 @@ LLR = "google-research/google-research@066e6a12a381 genomics_ood/images_ood/eval
 LTS = "andrijazz/lts@9509d966c613 lts.py"
 MAHA = "mueller-mp/maha-norm@53de550be7f8 NINCO/detection_methods.py"
 OSDN = POST + "openmax_postprocessor.py, with libMR of abhijitbendale/OSDN@c13b7697c52f"
+PNML = "kobybibas/pnml_ood_detection@8fae91b5a791 src/lit_utils/baseline_lit_utils.py"
 RAS = "gigug/RAS@313d8e09d4e7 src/ras_postprocessor.py, src/ras_net.py"
 RELATION = "snu-mllab/Neural-Relation-Graph@915cc6178301 relation.py"
 SCALE = "kai422/SCALE@6a6ab911228f openood/networks/scale_net.py"
@@ -96,6 +97,7 @@ _WEIPER = {
 _ADASCALE = "classifier_ood/keras_classifier_test.py::"
 _ADASCALE += "test_the_least_salient_values_move_as_in_openood"
 _MAPS = "ood_suite/scores/feature_maps_test.py::"
+_POSTHOC = "ood_suite/scores/posthoc_test.py::"
 _HAND = "ood_suite/scores/scores_test.py::test_hand_numbers"
 _METRICS = "ood_suite/metrics_test.py::test_equal_to_scikit_learn"
 
@@ -179,6 +181,9 @@ ROWS = (
     Row("openmax", POST + "openmax_postprocessor.py", "openood/openmax", "log odds of minus",
         differs="PyPI's libmr 0.1.9 moves tails to 1, the authors' libMR and ours to 10000",
         by=(0.586, 0.0006)),
+    Row("pnml", PNML, test=_POSTHOC + "test_pnml_is_theirs", within=1e-10),
+    Row("pnml", "PyPI pytorch-ood 0.4.0: PNML", test=_POSTHOC + "test_pnml_is_theirs", within=1e-10,
+        note="its float32 made double"),
     Row("rankfeat", POST + "rankfeat_postprocessor.py", test=_MAPS + "test_rankfeat_is_openoods",
         within=1e-6, note="block 4 alone; float32"),
     Row("relation", RELATION, "relation/1", within=1e-6),

@@ -34,6 +34,7 @@ from ood_suite.scores import (
     neighbors,
     optimal_shaping,
     prototypes,
+    regret,
     subspace,
     weiper,
 )  # fmt: skip
@@ -265,6 +266,7 @@ SCORES = {
         logits.OpenMax, ("logits",), ("logits", "labels"),
         grid={"tail": (10, 20, 50), "alpha": (1, 3, 5, 10)},
     ),
+    "pnml": Score(regret.PNML, ("features", *_HEAD), ("features",)),
     "rankfeat": Score(
         feature_maps.rankfeat, ("features", "rank_one", *_HEAD),
         grid={"temperature": (0.5, 1.0, 2.0, 5.0)},
