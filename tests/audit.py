@@ -134,6 +134,8 @@ ROWS = (
     Row("gradnorm", POST + "gradnorm_postprocessor.py", "openood/gradnorm", factor=1 / 7,
         note="theirs sums over the seven classes, ours takes the mean, as the paper"),
     Row("gram", GRAM, test=_MAPS + "test_gram_is_its_authors", within=2e-5, note="float32"),
+    Row("grood", POST + "grood.py", test=_POSTHOC + "test_grood_is_openoods",
+        within=1e-10, note="the root of minus theirs; mixed in the last layer, searched exactly"),
     Row("himplos", HIMPLOS, "himplos", parameters={"clip": 1.6},
         note="means of classes by NumPy"),
     Row("input_complexity", OURS, test=_HAND),

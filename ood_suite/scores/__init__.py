@@ -33,6 +33,7 @@ from ood_suite.scores import (
     logits,
     neighbors,
     optimal_shaping,
+    prototype_gradients,
     prototypes,
     regret,
     subspace,
@@ -210,6 +211,10 @@ SCORES = {
         gradients.gradnorm, ("features", "logits"), grid={"temperature": (0.5, 1.0, 2.0, 5.0)}
     ),
     "gram": Score(feature_maps.Gram, ("gram_sums", "logits"), ("gram_sums", "logits")),
+    "grood": Score(
+        prototype_gradients.GrOOD, ("features",), ("features", "labels", "logits"),
+        grid={"mixing": (0.1, 0.3, 0.5, 0.7, 0.9)},
+    ),
     "himplos": Score(
         prototypes.HIMPLoS, ("features", "logits", *_HEAD), ("features", "labels"),
         grid={

@@ -11,7 +11,7 @@ import pytest
 from scipy.special import softmax
 
 from ood_suite.files import load_npz
-from ood_suite.scores import get
+from ood_suite.scores import get, prototype_gradients
 from ood_suite.scores.scores_test import fitted, outputs
 
 PATH = pathlib.Path(__file__).parents[2] / "tests" / "references" / "posthoc.npz"
@@ -75,3 +75,68 @@ def test_pnml_refuses_bad_input(frozen):
         learner.score(frozen["test"], frozen["head_kernel"].T, frozen["head_bias"])
     with pytest.raises(ValueError, match="two classes"):
         learner.score(frozen["test"], np.ones((16, 1)), np.zeros(1))
+
+
+def grood(frozen):
+    logits = frozen["train"] @ frozen["head_kernel"] + frozen["head_bias"]
+    return get("grood").make().fit(frozen["train"], frozen["labels"], logits)
+
+
+def test_grood_is_openoods(frozen, monkeypatch):
+    monkeypatch.setattr(prototype_gradients, "BANK_ROWS", 70)
+    learner = grood(frozen)
+    np.testing.assert_allclose(learner.prototypes_[-1], frozen["grood/mixed_prototype"])
+    np.testing.assert_allclose(
+        learner.score(frozen["test"]), np.sqrt(-frozen["grood/mixed"]), rtol=1e-10
+    )
+
+
+def test_grood_literally_its_gradients_by_differences():
+    training, test = outputs(2, 100), outputs(1)
+    means = [training.features[training.labels == c].mean(0) for c in range(5)]
+    mixed = []
+    for x, z in zip(training.features, training.logits, strict=True):
+        mixed.append(0.3 * x + 0.7 * means[np.argsort(z)[-2]])
+    origin = np.mean(mixed, axis=0)
+
+    def loss(x, z, o):
+        near = [-np.sqrt(np.sum((x - m) ** 2)) for m in (*means, o)]
+        return np.log(np.sum(np.exp(near))) - near[z.argmax()]
+
+    def gradient(x, z):
+        steps = 1e-5 * np.eye(12)
+        return np.array([(loss(x, z, origin + s) - loss(x, z, origin - s)) / 2e-5 for s in steps])
+
+    known = [
+        gradient(x, z)
+        for x, z, c in zip(training.features, training.logits, training.labels, strict=True)
+        if z.argmax() == c
+    ]
+    assert 50 < len(known) <= 100
+    expected = [
+        min(np.linalg.norm(gradient(x, z) - g) for g in known)
+        for x, z in zip(test.features, test.logits, strict=True)
+    ]
+    np.testing.assert_allclose(fitted("grood", {"mixing": 0.3}).score(test), expected, rtol=1e-4)
+
+
+def test_grood_forgets_what_is_classified_wrongly_and_knows_what_is_right(frozen):
+    learner = grood(frozen)
+    right = learner.sizes_ >= 0.0
+    assert 0 < right.sum() < len(right)
+    found = learner.score(frozen["train"])
+    np.testing.assert_allclose(found[right], 0.0, atol=1e-15)
+    assert found[~right].min() > 1e-6
+
+
+def test_grood_refuses_bad_input(frozen):
+    features, labels, wrong = frozen["train"], frozen["labels"], np.zeros((300, 5))
+    wrong[np.arange(300), (labels + 1) % 5] = 1.0
+    with pytest.raises(ValueError, match="No training example is classified correctly"):
+        get("grood").make().fit(features, labels, wrong)
+    with pytest.raises(ValueError, match="There are 299 features and 300 logits"):
+        get("grood").make().fit(features[1:], labels[1:], wrong)
+    with pytest.raises(ValueError, match="`mixing` must lie in"):
+        get("grood").make({"mixing": 1.5}).fit(features, labels, wrong)
+    with pytest.raises(ValueError, match="needs two"):
+        get("grood").make().fit(features, np.zeros(300, np.int64), np.ones((300, 1)))
