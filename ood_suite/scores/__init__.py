@@ -36,6 +36,7 @@ from ood_suite.scores import (
     prototype_gradients,
     prototypes,
     regret,
+    reverse_neighbors,
     subspace,
     weiper,
 )  # fmt: skip
@@ -177,6 +178,10 @@ SCORES = {
     "background_mean": Score(likelihood.background_mean, ("log_prob", "background_log_probs")),
     "cadref": Score(
         collapse.CADRef, ("features", "logits", "head_kernel"), ("features", "logits")
+    ),
+    "cfood": Score(
+        reverse_neighbors.CFOOD, ("features",), ("features",),
+        grid={"share": (0.001, 0.005, 0.01, 0.05, 0.1), "references": (1000, 5000)},
     ),
     "class_residual": Score(
         subspace.ClassResidual, ("features",), ("features", "labels"),

@@ -11,7 +11,7 @@ import pytest
 from scipy.special import softmax
 
 from ood_suite.files import load_npz
-from ood_suite.scores import get, prototype_gradients
+from ood_suite.scores import checks, get, prototype_gradients
 from ood_suite.scores.scores_test import fitted, outputs
 
 PATH = pathlib.Path(__file__).parents[2] / "tests" / "references" / "posthoc.npz"
@@ -129,6 +129,14 @@ def test_grood_forgets_what_is_classified_wrongly_and_knows_what_is_right(frozen
     assert found[~right].min() > 1e-6
 
 
+def test_grood_by_hand():
+    learner = prototype_gradients.GrOOD()
+    learner.prototypes_ = np.array([[100.0, 0.0], [-100.0, 0.0], [0.0, 0.0]])  # near 0, q is 1
+    learner.bank_, learner.sizes_ = np.eye(2), np.array([-1.0, 1.0])  # the first is wrong
+    found = learner.score(np.array([[-3.0, 0.0], [0.0, 5.0], [3.0, 4.0]]))
+    np.testing.assert_allclose(found, [np.sqrt(2.0), 0.0, np.hypot(0.6, 0.2)], atol=1e-15)
+
+
 def test_grood_refuses_bad_input(frozen):
     features, labels, wrong = frozen["train"], frozen["labels"], np.zeros((300, 5))
     wrong[np.arange(300), (labels + 1) % 5] = 1.0
@@ -140,3 +148,70 @@ def test_grood_refuses_bad_input(frozen):
         get("grood").make({"mixing": 1.5}).fit(features, labels, wrong)
     with pytest.raises(ValueError, match="needs two"):
         get("grood").make().fit(features, np.zeros(300, np.int64), np.ones((300, 1)))
+
+
+@pytest.mark.parametrize("key, share", (("a", 0.01), ("b", 0.05)))
+def test_cfood_is_openoods(frozen, monkeypatch, key, share):
+    monkeypatch.setattr(checks, "CHUNK_BYTES", 8 * 300 * 7)
+    learner = get("cfood").make({"share": share}).fit(frozen["train"])
+    np.testing.assert_array_equal(learner.score(frozen["test"]), -frozen[f"cfood/{key}"])
+
+
+def test_cfood_of_a_draw_is_too(frozen):
+    drawn = frozen["train"][frozen["cfood/rows"]]
+    learner = get("cfood").make({"share": 0.05}).fit(drawn)
+    np.testing.assert_array_equal(learner.score(frozen["test"]), -frozen["cfood/half"])
+
+
+def test_cfood_literally():
+    training, test = outputs(2, 100), outputs(1)
+    units = [x / np.linalg.norm(x) for x in training.features]
+    radii = [np.sort([np.linalg.norm(y - other) for other in units]) for y in units]
+    tries = [i / 1000 for i in range(1, 101)] + [0.105 + 0.395 * i / 80 for i in range(81)]
+    tries += [i / 100 for i in range(51, 100)]
+    ranks = [int(k * 100 - 1 + 1e-9) for k in tries]
+    expected = []
+    for x in test.features:
+        u, found = x / np.linalg.norm(x), 1.0
+        for i, (k, rank) in enumerate(zip(tries, ranks, strict=True)):
+            new = i == 0 or rank > ranks[i - 1]
+            near = [np.linalg.norm(u - y) <= r[rank + 1] for y, r in zip(units, radii, strict=True)]
+            if new and sum(near) >= 30:
+                found = k
+                break
+        expected.append(found)
+    assert len(set(expected)) > 20
+    found = get("cfood").make({"share": 0.3}).fit(training.features).score(test.features)
+    np.testing.assert_allclose(found, expected, rtol=1e-12)
+
+
+def test_cfood_of_what_is_far_from_everything_is_one():
+    near = np.array([[1.0, 0.0], [1.0, 0.1], [1.0, 0.2], [1.0, 0.3]])
+    learner = get("cfood").make().fit(near)
+    np.testing.assert_array_equal(learner.score(-near), np.ones(4))
+    assert learner.score(7.0 * near).max() < 0.5
+
+
+def test_cfood_by_hand_with_equal_distances():
+    learner = get("cfood").make({"share": 1.0}).fit(np.eye(2))
+    found = learner.score(np.array([[3.0, 0.0], [0.9, 1.1], [1.0, -0.1]]))
+    np.testing.assert_array_equal(found, [0.001, 0.001, 1.0])  # the first is as far as they are
+
+
+def test_cfood_draws_what_its_seed_says(frozen):
+    def references(seed):
+        made = get("cfood").make({"references": 20, "seed": seed})
+        return made.fit(frozen["train"]).references_
+
+    np.testing.assert_array_equal(references(3), references(3))
+    assert not np.array_equal(references(3), references(4))
+    assert len(np.unique(references(3), axis=0)) == 20
+
+
+def test_cfood_refuses_bad_input(frozen):
+    with pytest.raises(ValueError, match="two reference examples"):
+        get("cfood").make().fit(frozen["train"][:1])
+    with pytest.raises(ValueError, match="`share` must lie in"):
+        get("cfood").make({"share": 0.0}).fit(frozen["train"])
+    with pytest.raises(ValueError, match="`features` must have 16 features"):
+        get("cfood").make().fit(frozen["train"]).score(frozen["test"][:, 1:])
