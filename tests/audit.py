@@ -75,6 +75,7 @@ LINE = (
 LLR = "google-research/google-research@066e6a12a381 genomics_ood/images_ood/eval.py"
 LTS = "andrijazz/lts@9509d966c613 lts.py"
 MAHA = "mueller-mp/maha-norm@53de550be7f8 NINCO/detection_methods.py"
+NAC = "BierOne/ood_coverage@b00278098a8f openood/postprocessors/nac/"
 OSDN = POST + "openmax_postprocessor.py, with libMR of abhijitbendale/OSDN@c13b7697c52f"
 PNML = "kobybibas/pnml_ood_detection@8fae91b5a791 src/lit_utils/baseline_lit_utils.py"
 RAS = "gigug/RAS@313d8e09d4e7 src/ras_postprocessor.py, src/ras_net.py"
@@ -167,6 +168,7 @@ ROWS = (
     Row("max_logit", VIM, "vim_repo/max_logit"),
     Row("msp", POST + "base_postprocessor.py", "openood/msp", "1 minus"),
     Row("msp", VIM, "vim_repo/msp", "1 minus"),
+    Row("nac", NAC, test=_POSTHOC + "test_nac_is_its_authors", note="two settings"),
     Row("nci", POST + "nci_postprocessor.py", "openood/nci", parameters={"alpha": 0.01}),
     Row("neco", MAHA, "neco/logit", parameters={"dimension": 27},
         note="their copy of the authors' code, which takes 90% of the variance"),

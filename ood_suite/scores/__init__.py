@@ -22,6 +22,7 @@ from ood_suite.scores import (
     activations,
     adascale,
     collapse,
+    coverage,
     ensembles,
     feature_maps,
     flows,
@@ -253,6 +254,13 @@ SCORES = {
     ),
     "max_logit": Score(logits.max_logit, ("logits",)),
     "msp": Score(logits.msp, ("logits",)),
+    "nac": Score(
+        coverage.NAC, ("features", "logits", "head_kernel"), ("features", "logits", "head_kernel"),
+        grid={
+            "edges": (50, 500), "full": (0.01, 0.05, 0.5),
+            "steepness": (1.0, 10.0, 50.0, 100.0, 1000.0, 3000.0),
+        },
+    ),
     "nci": Score(
         prototypes.NCI, ("features", "logits", "head_kernel"), ("features",),
         grid={"alpha": (0.0, 0.0001, 0.001, 0.01, 0.1)},

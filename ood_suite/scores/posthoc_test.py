@@ -11,7 +11,7 @@ import pytest
 from scipy.special import softmax
 
 from ood_suite.files import load_npz
-from ood_suite.scores import checks, get, prototype_gradients
+from ood_suite.scores import checks, coverage, get, prototype_gradients
 from ood_suite.scores.scores_test import fitted, outputs
 
 PATH = pathlib.Path(__file__).parents[2] / "tests" / "references" / "posthoc.npz"
@@ -24,6 +24,10 @@ def frozen():
 
 def head(frozen):
     return frozen["head_kernel"], frozen["head_bias"]
+
+
+def logits_of(frozen, name):
+    return frozen[name] @ frozen["head_kernel"] + frozen["head_bias"]
 
 
 @pytest.mark.parametrize("whose", ("authors", "pytorch_ood"))
@@ -78,8 +82,8 @@ def test_pnml_refuses_bad_input(frozen):
 
 
 def grood(frozen):
-    logits = frozen["train"] @ frozen["head_kernel"] + frozen["head_bias"]
-    return get("grood").make().fit(frozen["train"], frozen["labels"], logits)
+    learner = get("grood").make()
+    return learner.fit(frozen["train"], frozen["labels"], logits_of(frozen, "train"))
 
 
 def test_grood_is_openoods(frozen, monkeypatch):
@@ -215,3 +219,78 @@ def test_cfood_refuses_bad_input(frozen):
         get("cfood").make({"share": 0.0}).fit(frozen["train"])
     with pytest.raises(ValueError, match="`features` must have 16 features"):
         get("cfood").make().fit(frozen["train"]).score(frozen["test"][:, 1:])
+
+
+def nac(frozen, **parameters):
+    learner = get("nac").make(parameters)
+    return learner.fit(frozen["train"], logits_of(frozen, "train"), frozen["head_kernel"])
+
+
+NAC = {"a": {"full": 50 / 300}, "b": {"edges": 20, "full": 7 / 300, "steepness": 3.0}}
+
+
+@pytest.mark.parametrize("key", NAC)
+def test_nac_is_its_authors(frozen, monkeypatch, key):
+    monkeypatch.setattr(checks, "CHUNK_BYTES", 8 * 16 * 7)
+    learner = nac(frozen, **NAC[key])
+    found = learner.score(frozen["test"], logits_of(frozen, "test"), frozen["head_kernel"])
+    np.testing.assert_allclose(found, -frozen[f"nac/{key}"], rtol=1e-12)
+    np.testing.assert_allclose(coverage.interval_edges(20), frozen["nac/thresholds"], rtol=1e-14)
+
+
+def test_nac_literally():
+    training, test = outputs(2, 100), outputs(1)
+    low = [np.log(x) / np.log(1000) for x in np.linspace(1, np.sqrt(1000), 25)]
+    edges = [*low[:-1], *(1 - x for x in low[::-1])]
+    edges = [*edges[:-1], 1.01, 1.2]
+
+    def intervals(part):
+        for x, z in zip(part.features, part.logits, strict=True):
+            step = 1e-6
+
+            def divergence(moved):
+                p = softmax(moved @ training.head_kernel + training.head_bias)
+                return -np.mean(np.log(p)) - np.log(5)
+
+            found = []
+            for d in range(12):
+                e = step * np.eye(12)[d]
+                g = (divergence(x + e) - divergence(x - e)) / (2 * step)
+                state = 1 / (1 + np.exp(-2.0 * x[d] * g))
+                found.append(sum(state >= edge for edge in edges))
+            yield found
+
+    known = list(intervals(training))
+    expected = []
+    for found in intervals(test):
+        covered = 0.0
+        for d in range(12):
+            share = sum(other[d] == found[d] for other in known) / 100
+            covered += min(share / 0.05, 1)
+        expected.append(-covered / 12)
+    assert len(set(np.round(expected, 9))) > 20
+    np.testing.assert_allclose(fitted("nac", {"steepness": 2.0}).score(test), expected, rtol=1e-9)
+
+
+def test_nac_of_what_training_was_is_full_and_of_what_it_never_was_is_zero():
+    one, z, kernel = np.ones((20, 2)), np.array([[1.0, 0.0]]), np.array([[1.0, 0.0], [0.0, 1.0]])
+    learner = get("nac").make().fit(one, np.repeat(z, 20, 0), kernel)
+    np.testing.assert_array_equal(learner.score(one[:1], z, kernel), [-1.0])
+    np.testing.assert_array_equal(learner.score(-one[:1], z, kernel), [0.0])
+    np.testing.assert_array_equal(learner.score(np.array([[1.0, -1.0]]), z, kernel), [-0.5])
+
+
+def test_nac_refuses_bad_input(frozen):
+    for wrong, said in (
+        ({"edges": 7}, "even"), ({"edges": 2}, "at least 4"), ({"full": 0.0}, "`full` must lie"),
+        ({"steepness": -1.0}, "`steepness` must be more than"),
+    ):  # fmt: skip
+        with pytest.raises(ValueError, match=said):
+            nac(frozen, **wrong)
+    learner, z = nac(frozen), logits_of(frozen, "test")
+    with pytest.raises(ValueError, match="There are 59 features and 60 logits"):
+        learner.score(frozen["test"][1:], z, frozen["head_kernel"])
+    with pytest.raises(ValueError, match="`logits` have 4 classes and the head has 5"):
+        learner.score(frozen["test"], z[:, 1:], frozen["head_kernel"])
+    with pytest.raises(ValueError, match="no examples"):
+        learner.fit(frozen["test"][:0], z[:0], frozen["head_kernel"])

@@ -22,7 +22,8 @@ OTHER = {
     "seed": 1, "explained": 0.5,
     "power": 2.0, "least": 0.2,
     "members": 1, "rule": "cross_entropy", "terms": "entropy",
-    "share": 0.3, "references": 30,
+    "share": 0.3, "edges": 10, "full": 0.5, "steepness": 1.0,
+    "references": 30,
     "lowest": 20.0, "weight": 1.0, "moved": 30.0, "kept": 60.0,
 }  # fmt: skip
 
