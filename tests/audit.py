@@ -136,6 +136,8 @@ ROWS = (
     Row("gmm", SKLEARN + "GaussianMixture, tied", "sklearn/gmm_unit", "minus, but for a constant"),
     Row("gmm", SKLEARN + "GaussianMixture, tied", "sklearn/gmm_plain", "minus, but for a constant",
         parameters={"normalize": False}),
+    Row("gradient_uncertainty", "PyPI pytorch-ood 0.4.0: GradUncertainty of the head alone",
+        test=_POSTHOC + "test_gradient_uncertainty_is_pytorch_oods"),
     Row("gradnorm", POST + "gradnorm_postprocessor.py", "openood/gradnorm", factor=1 / 7,
         note="theirs sums over the seven classes, ours takes the mean, as the paper"),
     Row("gram", GRAM, test=_MAPS + "test_gram_is_its_authors", within=2e-5, note="float32"),

@@ -213,6 +213,7 @@ SCORES = {
         gaussian.GaussianMixture, ("features",), ("features", "labels"),
         grid={"normalize": (True, False)},
     ),
+    "gradient_uncertainty": Score(gradients.gradient_uncertainty, ("features", "logits")),
     "gradnorm": Score(
         gradients.gradnorm, ("features", "logits"), grid={"temperature": (0.5, 1.0, 2.0, 5.0)}
     ),

@@ -1,5 +1,5 @@
-"""pNML, GrOOD, CFOOD and NAC: against their authors' and OpenOOD's code, slow literal rewrites,
-hand numbers, invariances and bad input.
+"""pNML, GrOOD, CFOOD, NAC and the uncertainty of gradients: against their authors', OpenOOD's and
+pytorch-ood's code, slow literal rewrites, hand numbers, invariances and bad input.
 
 tests/references/posthoc.npz holds inputs and outputs of that code: see its `provenance`.
 """
@@ -11,7 +11,7 @@ import pytest
 from scipy.special import softmax
 
 from ood_suite.files import load_npz
-from ood_suite.scores import checks, coverage, get, prototype_gradients
+from ood_suite.scores import checks, coverage, get, gradients, prototype_gradients
 from ood_suite.scores.scores_test import fitted, outputs
 
 PATH = pathlib.Path(__file__).parents[2] / "tests" / "references" / "posthoc.npz"
@@ -294,3 +294,32 @@ def test_nac_refuses_bad_input(frozen):
         learner.score(frozen["test"], z[:, 1:], frozen["head_kernel"])
     with pytest.raises(ValueError, match="no examples"):
         learner.fit(frozen["test"][:0], z[:0], frozen["head_kernel"])
+
+
+def test_gradient_uncertainty_is_pytorch_oods(frozen):
+    found = gradients.gradient_uncertainty(frozen["test"], logits_of(frozen, "test"))
+    np.testing.assert_allclose(found, frozen["graduncertainty"], rtol=1e-12)
+
+
+def test_gradient_uncertainty_literally_by_differences(frozen):
+    x, (kernel, bias) = frozen["test"][0], head(frozen)
+    weights = np.vstack([kernel, bias])
+
+    def loss(moved):
+        z = np.append(x, 1.0) @ moved
+        return sum(np.log(np.exp(z).sum()) - z)
+
+    total = 0.0
+    for place in np.ndindex(weights.shape):
+        step = np.zeros(weights.shape)
+        step[place] = 1e-5
+        total += ((loss(weights + step) - loss(weights - step)) / 2e-5) ** 2
+    found = gradients.gradient_uncertainty(frozen["test"][:1], logits_of(frozen, "test")[:1])
+    np.testing.assert_allclose(found, [-total], rtol=1e-6)
+
+
+def test_gradient_uncertainty_of_uniform_logits_is_zero_and_refuses_other_lengths(frozen):
+    found = gradients.gradient_uncertainty(frozen["test"], np.full((60, 5), 7.0))
+    np.testing.assert_allclose(found, 0.0, atol=1e-25)
+    with pytest.raises(ValueError, match="There are 60 features and 59 logits"):
+        gradients.gradient_uncertainty(frozen["test"], np.zeros((59, 5)))
