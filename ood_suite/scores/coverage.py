@@ -43,12 +43,11 @@ class NAC(Learner):
         3000 on ImageNet.
 
     Fails: where the steepness does not fit the size of x * g, as on another network, and all states
-        are near 1/2 or at 0 and 1; on this one layer alone: the authors' best adds three more.
+        are near 1/2 or at 0 and 1; on this one layer alone: the authors add earlier ones.
 
     Reference: Liu et al., "Neuron Activation Coverage: Rethinking Out-of-distribution Detection and
-        Generalization", ICLR 2024, equations 3 to 6, NAC-UE. The authors' code does the same, with
-        a count in place of a share, of 1000 training examples; ours takes all. pytorch-ood has
-        other intervals.
+        Generalization", ICLR 2024, NAC-UE. The authors' code does the same, with a count in place
+        of a share, of 1000 training examples; ours takes all. pytorch-ood has other intervals.
     """
 
     LEARNED = {"coverage_": 2}

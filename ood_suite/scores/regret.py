@@ -30,8 +30,8 @@ class PNML(Learner):
         as known; on features scaled to length 1 p is nearly uniform for all if |W| is small.
 
     Reference: Bibas, Feder and Hassner, "Single Layer Predictive Normalized Maximum Likelihood for
-        Out-of-Distribution Detection", NeurIPS 2021, theorem 1 and section 4. The authors' code
-        does the same; pytorch-ood clamps p to 1e-12 .. 1 - 1e-12, where ours takes the limit.
+        Out-of-Distribution Detection", NeurIPS 2021. The authors' code does the same; pytorch-ood
+        clamps p to 1e-12 .. 1 - 1e-12, where ours takes the limit.
     """
 
     LEARNED = {"precision_": 2}
