@@ -32,6 +32,23 @@ float64 (n,), and higher means more OOD. Symbols: x features, z logits, W and b 
 
 """
 
+ABSENT = """## What is not here
+
+Of the post-hoc lists of OpenOOD (`openood/postprocessors/` at commit 3c35632ee91b) and pytorch-ood
+0.4.0, these are absent, as arrays of a trained classifier do not suffice. *Another training or
+architecture*: CIDER, NPOS, ReweightOOD, SSD (the Mahalanobis distance to one class: `mahalanobis`
+with all labels 0, of contrastive features), ConfBranch, G-ODIN, MOS, MCD (maximum classifier
+discrepancy), OpenGAN, RotPred, RTS, T2FNorm (our own training, `--normalization=feature`) and
+WeightedEBO (the energy of z + log w, with weights w that VOS trains). *One class and anomalies
+within images*: CutPaste, Deep SVDD, DRAEM, PatchCore, RD4AD. *Text and image*: MCM, of CLIP.
+*Several passes or networks*: Monte Carlo dropout and ensembles; the average of their logits is for
+`msp`, `energy` or `entropy` to score. *Other inputs*: I-ODIN moves one pixel where `odin` moves
+all. *Of more than the last layer*: MultiMahalanobis sums layers with weights by hand, where
+`mahalanobis_layers` fits them; OpenOOD's GMM and the NAC of four layers have `gmm` and `nac` of the
+features alone here.
+
+"""
+
 
 def sections(catalogue, costs):
     for name, entry in catalogue.items():
@@ -113,8 +130,7 @@ def render():
         for name, values in parameters.items():
             shown = ", ".join(f"`{k}` {v:g}" for k, v in values.items())
             lines.append(f"  - {name}: {shown}")
-    lines.append("")
-    return "\n".join(lines)
+    return "\n".join([*lines, "", ABSENT.rstrip(), ""])
 
 
 if __name__ == "__main__":

@@ -75,7 +75,9 @@ LINE = (
 LLR = "google-research/google-research@066e6a12a381 genomics_ood/images_ood/eval.py"
 LTS = "andrijazz/lts@9509d966c613 lts.py"
 MAHA = "mueller-mp/maha-norm@53de550be7f8 NINCO/detection_methods.py"
+NAC = "BierOne/ood_coverage@b00278098a8f openood/postprocessors/nac/"
 OSDN = POST + "openmax_postprocessor.py, with libMR of abhijitbendale/OSDN@c13b7697c52f"
+PNML = "kobybibas/pnml_ood_detection@8fae91b5a791 src/lit_utils/baseline_lit_utils.py"
 RAS = "gigug/RAS@313d8e09d4e7 src/ras_postprocessor.py, src/ras_net.py"
 RELATION = "snu-mllab/Neural-Relation-Graph@915cc6178301 relation.py"
 SCALE = "kai422/SCALE@6a6ab911228f openood/networks/scale_net.py"
@@ -96,6 +98,7 @@ _WEIPER = {
 _ADASCALE = "classifier_ood/keras_classifier_test.py::"
 _ADASCALE += "test_the_least_salient_values_move_as_in_openood"
 _MAPS = "ood_suite/scores/feature_maps_test.py::"
+_POSTHOC = "ood_suite/scores/posthoc_test.py::"
 _HAND = "ood_suite/scores/scores_test.py::test_hand_numbers"
 _METRICS = "ood_suite/metrics_test.py::test_equal_to_scikit_learn"
 
@@ -108,6 +111,10 @@ ROWS = (
         note="as adascale_a"),
     Row("background_mean", OURS, test=_HAND),
     Row("cadref", CADREF, "cadref/energy"),
+    Row("cfood", POST + "cfood_postprocessor.py", test=_POSTHOC + "test_cfood_is_openoods",
+        note="equal to the bit, its float32 made double"),
+    Row("cfood", POST + "cfood_postprocessor.py", test=_POSTHOC + "test_cfood_of_a_draw_is_too",
+        note="half of the training data, as it drew them"),
     Row("class_residual", SKLEARN + "PCA of each class", "sklearn/class_residual", "as it is",
         parameters={"dimension": 12}, note="the score itself is ours"),
     Row("cop", KERNEL, "cop", within=1e-8),
@@ -129,9 +136,13 @@ ROWS = (
     Row("gmm", SKLEARN + "GaussianMixture, tied", "sklearn/gmm_unit", "minus, but for a constant"),
     Row("gmm", SKLEARN + "GaussianMixture, tied", "sklearn/gmm_plain", "minus, but for a constant",
         parameters={"normalize": False}),
+    Row("gradient_uncertainty", "PyPI pytorch-ood 0.4.0: GradUncertainty of the head alone",
+        test=_POSTHOC + "test_gradient_uncertainty_is_pytorch_oods"),
     Row("gradnorm", POST + "gradnorm_postprocessor.py", "openood/gradnorm", factor=1 / 7,
         note="theirs sums over the seven classes, ours takes the mean, as the paper"),
     Row("gram", GRAM, test=_MAPS + "test_gram_is_its_authors", within=2e-5, note="float32"),
+    Row("grood", POST + "grood.py", test=_POSTHOC + "test_grood_is_openoods",
+        within=1e-10, note="the root of minus theirs; mixed in the last layer, searched exactly"),
     Row("himplos", HIMPLOS, "himplos", parameters={"clip": 1.6},
         note="means of classes by NumPy"),
     Row("input_complexity", OURS, test=_HAND),
@@ -159,6 +170,7 @@ ROWS = (
     Row("max_logit", VIM, "vim_repo/max_logit"),
     Row("msp", POST + "base_postprocessor.py", "openood/msp", "1 minus"),
     Row("msp", VIM, "vim_repo/msp", "1 minus"),
+    Row("nac", NAC, test=_POSTHOC + "test_nac_is_its_authors", note="two settings"),
     Row("nci", POST + "nci_postprocessor.py", "openood/nci", parameters={"alpha": 0.01}),
     Row("neco", MAHA, "neco/logit", parameters={"dimension": 27},
         note="their copy of the authors' code, which takes 90% of the variance"),
@@ -179,6 +191,9 @@ ROWS = (
     Row("openmax", POST + "openmax_postprocessor.py", "openood/openmax", "log odds of minus",
         differs="PyPI's libmr 0.1.9 moves tails to 1, the authors' libMR and ours to 10000",
         by=(0.586, 0.0006)),
+    Row("pnml", PNML, test=_POSTHOC + "test_pnml_is_theirs", within=1e-10),
+    Row("pnml", "PyPI pytorch-ood 0.4.0: PNML", test=_POSTHOC + "test_pnml_is_theirs", within=1e-10,
+        note="its float32 made double"),
     Row("rankfeat", POST + "rankfeat_postprocessor.py", test=_MAPS + "test_rankfeat_is_openoods",
         within=1e-6, note="block 4 alone; float32"),
     Row("relation", RELATION, "relation/1", within=1e-6),

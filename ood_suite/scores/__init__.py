@@ -22,6 +22,7 @@ from ood_suite.scores import (
     activations,
     adascale,
     collapse,
+    coverage,
     ensembles,
     feature_maps,
     flows,
@@ -33,7 +34,10 @@ from ood_suite.scores import (
     logits,
     neighbors,
     optimal_shaping,
+    prototype_gradients,
     prototypes,
+    regret,
+    reverse_neighbors,
     subspace,
     weiper,
 )  # fmt: skip
@@ -176,6 +180,10 @@ SCORES = {
     "cadref": Score(
         collapse.CADRef, ("features", "logits", "head_kernel"), ("features", "logits")
     ),
+    "cfood": Score(
+        reverse_neighbors.CFOOD, ("features",), ("features",),
+        grid={"share": (0.001, 0.005, 0.01, 0.05, 0.1), "references": (1000, 5000)},
+    ),
     "class_residual": Score(
         subspace.ClassResidual, ("features",), ("features", "labels"),
         grid={"dimension": (0, 16, 32, 64, 128, 256)},
@@ -205,10 +213,15 @@ SCORES = {
         gaussian.GaussianMixture, ("features",), ("features", "labels"),
         grid={"normalize": (True, False)},
     ),
+    "gradient_uncertainty": Score(gradients.gradient_uncertainty, ("features", "logits")),
     "gradnorm": Score(
         gradients.gradnorm, ("features", "logits"), grid={"temperature": (0.5, 1.0, 2.0, 5.0)}
     ),
     "gram": Score(feature_maps.Gram, ("gram_sums", "logits"), ("gram_sums", "logits")),
+    "grood": Score(
+        prototype_gradients.GrOOD, ("features",), ("features", "labels", "logits"),
+        grid={"mixing": (0.1, 0.3, 0.5, 0.7, 0.9)},
+    ),
     "himplos": Score(
         prototypes.HIMPLoS, ("features", "logits", *_HEAD), ("features", "labels"),
         grid={
@@ -242,6 +255,13 @@ SCORES = {
     ),
     "max_logit": Score(logits.max_logit, ("logits",)),
     "msp": Score(logits.msp, ("logits",)),
+    "nac": Score(
+        coverage.NAC, ("features", "logits", "head_kernel"), ("features", "logits", "head_kernel"),
+        grid={
+            "edges": (50, 500), "full": (0.01, 0.05, 0.5),
+            "steepness": (1.0, 10.0, 50.0, 100.0, 1000.0, 3000.0),
+        },
+    ),
     "nci": Score(
         prototypes.NCI, ("features", "logits", "head_kernel"), ("features",),
         grid={"alpha": (0.0, 0.0001, 0.001, 0.01, 0.1)},
@@ -265,6 +285,7 @@ SCORES = {
         logits.OpenMax, ("logits",), ("logits", "labels"),
         grid={"tail": (10, 20, 50), "alpha": (1, 3, 5, 10)},
     ),
+    "pnml": Score(regret.PNML, ("features", *_HEAD), ("features",)),
     "rankfeat": Score(
         feature_maps.rankfeat, ("features", "rank_one", *_HEAD),
         grid={"temperature": (0.5, 1.0, 2.0, 5.0)},

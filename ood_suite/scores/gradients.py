@@ -1,5 +1,5 @@
 """Scores that stem from gradients: of the input (ODIN, on perturbed logits made at extraction) and
-of the head's weights (GradNorm, in closed form).
+of the head's weights (GradNorm and the uncertainty of gradients, in closed form).
 """
 
 from collections.abc import Mapping
@@ -81,4 +81,31 @@ def gradnorm(features: Array, logits: Array, temperature: float = 1.0) -> Array:
     scores = np.empty(len(features))
     for part, rows in checks.chunks("features", features):
         scores[part] = -np.abs(rows).sum(axis=1) * away[part] / temperature
+    return scores
+
+
+def gradient_uncertainty(features: Array, logits: Array) -> Array:
+    """-(|x|_2^2 + 1) * sum_c (classes * softmax(z)_c - 1)^2.
+
+    This is minus the squared L2 norm of the gradient of -sum_c log softmax(z)_c, every class as the
+    label, by kernel and bias of the last layer; it vanishes for a uniform softmax.
+
+    Defaults: none, it has no parameters.
+
+    Fails: as gradnorm does: where OOD features are the longer ones, and with few confident classes.
+
+    Reference: Lee and AlRegib, "Gradients as a Measure of Uncertainty in Neural Networks", ICIP
+        2020. They train a network on such norms of all layers, of ID and OOD data; the norm as a
+        score, its sign, and the last layer alone are pytorch-ood's GradUncertainty.
+
+    >>> gradient_uncertainty([[1.0, 2.0]], [[np.log(3.0), 0.0]])
+    array([-3.])
+    """
+    features = checks.matrix("features", features, what="features")
+    logits = checks.logits_matrix(logits)
+    checks.same_length(features, logits)
+    away = ((logits.shape[1] * softmax(logits, axis=1) - 1.0) ** 2).sum(axis=1)
+    scores = np.empty(len(features))
+    for part, rows in checks.chunks("features", features):
+        scores[part] = -((rows**2).sum(axis=1) + 1.0) * away[part]
     return scores

@@ -22,11 +22,16 @@ OTHER = {
     "seed": 1, "explained": 0.5,
     "power": 2.0, "least": 0.2,
     "members": 1, "rule": "cross_entropy", "terms": "entropy",
+    "share": 0.3, "edges": 10, "full": 0.5, "steepness": 1.0,
+    "references": 30,
     "lowest": 20.0, "weight": 1.0, "moved": 30.0, "kept": 60.0,
 }  # fmt: skip
 
 # What fits the small data, in place of defaults.
-SMALL = {"corp": {"components": 64}, "knn": {"k": 5}, "weiper": {"repeats": 8}}
+SMALL = {
+    "cfood": {"references": 60}, "corp": {"components": 64}, "knn": {"k": 5},
+    "weiper": {"repeats": 8},
+}  # fmt: skip
 
 
 def outputs(seed, count=60, shift=0.0):
