@@ -306,6 +306,7 @@ def test_a_model_and_folders_of_a_user(own):
     before = (own / "mine.keras").read_bytes()
     made = command("classifier_ood.own_model", *arguments)
     assert made.returncode == 0 and "Next: python -m ood_suite.eval" in made.stderr, made.stderr
+    assert "which pixels was the model trained on" not in made.stderr
     done = command("ood_suite.extract", f"--run={own}/run", "--odin_epsilon=0.002")
     assert done.returncode == 0, done.stderr
     assert (own / "mine.keras").read_bytes() == before

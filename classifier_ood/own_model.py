@@ -12,10 +12,12 @@ import dataclasses
 import pathlib
 
 import numpy as np
-from absl import flags
+from absl import flags, logging
+from scipy.special import log_softmax
 
 from ood_suite import data
 from ood_suite.data.streams import FolderImages
+from ood_suite.data.transforms import PIXEL_RANGES, to_shape
 from ood_suite.files import atomic_path, fingerprint
 from ood_suite.optional import quietly
 from ood_suite.runs import cli
@@ -23,6 +25,7 @@ from ood_suite.runs.run import opened, roles_from
 from ood_suite.runs.settings import setting
 
 FLAGS = flags.FLAGS
+COMPARED = 500  # held-out images that the ranges of pixels are compared on
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,23 +75,43 @@ def check(settings, model_path):
         from classifier_ood.keras_classifier import KerasClassifier
         from ood_suite.training.stored_model import read_keras
 
-    classifier = KerasClassifier(
-        read_keras(
-            model_path, "Is it whole? If it needs classes of yours, save it as a functional model."
-        ),
-        settings["features_layer"],
-        (),
-        settings["input_range"],
-        settings["image_shape"],
+    model = read_keras(
+        model_path, "Is it whole? If it needs classes of yours, save it as a functional model."
     )
+
+    def of(input_range):
+        layer, shape = settings["features_layer"], settings["image_shape"]
+        return KerasClassifier(model, layer, (), input_range, shape)
+
+    classifier = of(settings["input_range"])
     classes = classifier.network.output["logits"].shape[1]
     for name, role in roles_from(settings).items():
-        labels = data.first_available(role.names, role.split, None, classifier.image_shape).labels
+        found = data.first_available(role.names, role.split, None, classifier.image_shape)
+        labels = found.labels
+        if name == "held_out" and labels.min() >= 0 and labels.max() < classes:
+            _compare_ranges(of, settings["input_range"], found, classifier.image_shape)
         if not name.endswith("ood") and not name.startswith("ood:") and labels.max() >= classes:
             raise ValueError(
                 f"{role.names[0]} ({name}) has labels up to {labels.max()}, and the model "
                 f"{classes} outputs: is it the data set that it was trained on?"
             )
+
+
+def _compare_ranges(of, own, found, image_shape):
+    """Warns if held-out labels are much likelier with pixels of another range."""
+    rows = np.sort(np.random.default_rng(0).permutation(len(found))[:COMPARED])
+    images, labels = to_shape(found.images[rows], image_shape)[0], found.labels[rows]
+    losses = {}
+    for name in PIXEL_RANGES:
+        logits = of(name).outputs(images).logits
+        right = np.take_along_axis(log_softmax(logits, axis=1), labels[:, None], axis=1)
+        losses[name] = -float(right.mean())
+    best = min(losses, key=losses.get)
+    if losses[best] < 0.8 * losses[own]:
+        logging.warning(
+            "With --input_range=%s the loss on held-out images would be %.3g, and with %s it is "
+            "%.3g: which pixels was the model trained on?", best, losses[best], own, losses[own],
+        )  # fmt: skip
 
 
 def check_folders(paths):

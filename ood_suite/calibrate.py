@@ -23,7 +23,9 @@ FLAGS = flags.FLAGS
 def main(_):
     with quietly():  # not at the top: --help need not wait for Keras
         from ood_suite.serving.calibration import calibrate
+        from ood_suite.serving.pixel_detector import require_place
 
+    require_place(FLAGS.out, FLAGS.overwrite)  # before the work
     wanted = dataclasses.replace(Calibration(), **cli.overrides(Calibration))
     detector = calibrate(cli.run_folder(), wanted, data_dir=FLAGS.data_dir)
     detector.save(FLAGS.out, FLAGS.overwrite)

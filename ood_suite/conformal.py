@@ -22,6 +22,7 @@ import numpy as np
 from scipy.special import betainc, betaincinv
 
 CONFIDENCE = 0.95  # of what is said of one set of held-out examples
+DOWN = 1.0 - 1e-12  # before rounding up: 0.95 * 100 is 95.00000000000001
 AT_ONCE = 2**22  # pairs of a held-out and a new example that are compared at a time
 
 
@@ -85,8 +86,8 @@ def rank_for(count, false_alarms, confidence=None):
     """
     _check_share("false_alarms", false_alarms)
     if confidence is None:
-        rank = math.ceil((count + 1) * (1.0 - false_alarms) - 1e-9)  # 0.95 * 100 is 95.00000000001
-        needed = math.ceil(1.0 / false_alarms - 1e-9) - 1
+        rank = math.ceil((count + 1) * (1.0 - false_alarms) * DOWN)
+        needed = math.ceil(1.0 / false_alarms * DOWN) - 1
     else:
         _check_share("confidence", confidence)
         ranks = np.arange(1, count + 1)

@@ -40,6 +40,8 @@ def main(argv):
     summary = screen(detector, paths, FLAGS.out, false_discoveries=FLAGS.fdr, form=FLAGS.format)
     for line in summary.lines():
         print(line, file=sys.stderr)
+    if summary.images == summary.unreadable:
+        raise ValueError(f"Nothing could be read of {', '.join(paths[:5])}.")
 
 
 if __name__ == "__main__":

@@ -4,12 +4,13 @@ Folders (with all below), image files, npz files of `images`, zip and tar archiv
 """
 
 import io
+import os
 import pathlib
 import tarfile
 import zipfile
 from functools import partial
 
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from ood_suite.data.npz import read_images
 from ood_suite.data.streams import SUFFIXES, picture
@@ -25,31 +26,49 @@ def named_images(paths, image_shape):
     (height, width, channels), as FolderImages brings it to a shape, or to_shape for npz; or the
     ValueError of what cannot be read.
 
+    What is not there, a folder without images and an archive that cannot be read (to its end) are
+    such a ValueError too: one of many must not end the work on the others.
+
     Args:
         paths: of folders, image files, npz files and archives, in the order of the result.
-
-    Raises:
-        FileNotFoundError: a path that is not there. ValueError: an archive or an npz that cannot be
-            read, a folder without images.
     """
     for path in map(pathlib.Path, paths):
-        if not path.exists():
-            raise FileNotFoundError(f"There is no file or folder {path}.")
-        if path.is_dir():
-            files = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES)
-            if not files:
-                raise ValueError(f"The folder {path} holds no images.")
-            yield from (
-                (str(file), partial(_read, file, partial(_regular, file), image_shape))
-                for file in files
-            )
-        elif path.suffix == ".npz":
-            yield from _of_npz(path, image_shape)
-        elif path.name.lower().endswith(ARCHIVES):
-            with reading(path, "an archive"):
-                yield from _of_archive(path, image_shape)
-        else:
-            yield str(path), partial(_read, path, partial(_regular, path), image_shape)
+        try:
+            yield from _of(path, image_shape)
+        except (OSError, ValueError) as error:
+            yield str(path), partial(_given, ValueError(str(error).rstrip(".")))
+
+
+def _given(value):
+    return value
+
+
+def _of(path, image_shape):
+    if not path.exists():
+        raise FileNotFoundError(f"There is no file or folder {path}")
+    if path.is_dir():
+        files = sorted(_below(path))
+        if not files:
+            raise ValueError(f"The folder {path} holds no images")
+        for file in files:
+            yield str(file), partial(_read, file, partial(_regular, file), image_shape)
+    elif path.suffix == ".npz":
+        yield from _of_npz(path, image_shape)
+    elif path.name.lower().endswith(ARCHIVES):
+        with reading(path, "an archive"):
+            yield from _of_archive(path, image_shape)
+    else:
+        yield str(path), partial(_read, path, partial(_regular, path), image_shape)
+
+
+def _below(folder):
+    """Yields the image files below a folder, through links too, each folder once."""
+    known = set()
+    for place, folders, files in os.walk(folder, followlinks=True):
+        folders[:] = [f for f in folders if os.path.realpath(os.path.join(place, f)) not in known]
+        known |= {os.path.realpath(os.path.join(place, f)) for f in folders}
+        paths = (pathlib.Path(place, file) for file in files)
+        yield from (path for path in paths if path.suffix.lower() in SUFFIXES)
 
 
 def _read(name, opened, image_shape):
@@ -57,6 +76,8 @@ def _read(name, opened, image_shape):
     try:
         with Image.open(opened()) as file:
             return picture(file, image_shape)
+    except UnidentifiedImageError:  # its text names an object in memory
+        return ValueError(f"{name} is no image of a kind that is known")
     except Exception as error:  # decoders raise what comes to hand
         return ValueError(f"{name} cannot be read as an image ({str(error)[:200]})")
 

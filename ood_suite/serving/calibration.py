@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from absl import logging
 
-from ood_suite import data, intervals, metrics
+from ood_suite import conformal, data, intervals, metrics
 from ood_suite.data import synthetic
 from ood_suite.data.transforms import to_shape
 from ood_suite.detector import AT_CHANCE, Detector
@@ -65,10 +65,11 @@ def calibrate(folder, wanted=Calibration(), *, data_dir=None):
     if role is None:
         raise RunError(f"{folder} names no held-out data, which set the threshold.")
     images = data.first_available(role.names, role.split, data_dir, classifier.image_shape)
+    names = CANDIDATES if wanted.score == ("auto",) else ("&".join(wanted.score),)
+    _require_enough(len(images), len(names) > 1, wanted)
     outputs = _outputs(run, extractor, classifier, images, wanted.ood_validation, data_dir)
 
     # Stage 2: the score, on validation data, and its threshold.
-    names = CANDIDATES if wanted.score == ("auto",) else ("&".join(wanted.score),)
     choosing, outputs = _parted(outputs) if len(names) > 1 else (outputs, outputs)
     detectors, rows = _compared(names, choosing, 1.0 - wanted.false_alarms)
     chosen, *others = sorted(rows, key=lambda name: -_mean(rows[name]))
@@ -102,6 +103,16 @@ def calibrate(folder, wanted=Calibration(), *, data_dir=None):
     detector.card = model_card(detector, outputs, rows, notes)
     logging.info("Score: %s. %s.", chosen, detector.promise)
     return detector
+
+
+def _require_enough(count, is_chosen, wanted):
+    """Refuses too few held-out images (ValueError) before anything is computed."""
+    calibrating = -(-count // 2) if is_chosen else count
+    try:
+        conformal.rank_for(calibrating, wanted.false_alarms, wanted.confidence)
+    except ValueError as error:
+        half = f" Half of {count} held-out images choose the score: name one with --score."
+        raise ValueError(f"{error}{half if is_chosen else ''}") from error
 
 
 def _parted(outputs):
@@ -182,6 +193,8 @@ def _lead(detectors, outputs, first, second):
     return f"{mean:.4f} AUROC, 95% interval {low:.4f} to {high:.4f}"
 
 
+BY_CLASS = """, for each predicted class (what is promised above is said of the class with
+the widest interval)"""
 SPLIT = """Half of the held-out images chose the score, the other half set
 the threshold. """
 CARD = """# Detector: {score}
@@ -230,7 +243,7 @@ def model_card(detector, outputs, rows, notes):
         promise=detector.promise,
         alarms=about["false_alarms"],
         confidence=f", with {detector.confidence:.0%} confidence" if detector.confidence else "",
-        by_class=", for each predicted class" if len(detector.thresholds) > 1 else "",
+        by_class=BY_CLASS if detector.by_class else "",
         run=about["run"],
         held_out=held_out.meta["dataset"],
         count=len(held_out),

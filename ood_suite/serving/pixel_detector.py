@@ -96,11 +96,13 @@ class PixelDetector:
         if len(self.classes) != count:
             raise ValueError(f"The network has {count} classes. Received: {len(self.classes)}.")
         held_out, alarms = self.detector.calibration_, 1.0 - self.detector.acceptance
+        own = self.held_out_classes
+        if own is not None and len(own) != len(held_out):
+            raise ValueError(f"There are {len(held_out)} held-out scores and {len(own)} classes.")
         if not self.by_class:
             self._held_out = [np.sort(held_out)]
             self.thresholds = np.array([conformal.threshold(held_out, alarms, self.confidence)])
         else:
-            own = self.held_out_classes
             if own is None:
                 raise ValueError("Thresholds by class need `held_out_classes`.")
             missing = sorted(set(range(count)) - set(own.tolist()))
@@ -203,9 +205,11 @@ class PixelDetector:
     def export(self, path):
         """Writes `model`, which needs no part of this package: a .keras, .onnx or .tflite file
         (LiteRT), or the folder of a SavedModel (its endpoint "serve"), which TensorFlow Serving
-        takes at NAME/VERSION.
+        takes at NAME/VERSION. RunError if there is something at `path`.
         """
         path, made = pathlib.Path(path), self.model()
+        if path.exists():
+            raise RunError(f"{path} is there already. Delete it, or choose another place.")
         if path.suffix == ".keras":
             with atomic_path(path) as temporary:
                 made.save(temporary)
@@ -231,9 +235,7 @@ class PixelDetector:
             RunError: `folder` is not empty, unless it is a detector and `overwrite` is set.
         """
         folder = pathlib.Path(folder)
-        is_detector = (folder / "detector.json").exists()
-        if folder.exists() and any(folder.iterdir()) and not (overwrite and is_detector):
-            raise RunError(f"{folder} is there already. Choose another, or --overwrite a detector.")
+        require_place(folder, overwrite)
         partial = folder.with_name(f".partial-{folder.name}")
         shutil.rmtree(partial, ignore_errors=True)
         make_folder(partial)
@@ -303,9 +305,18 @@ class PixelDetector:
                 about=known["about"],
                 card=(folder / "card.md").read_text(encoding="utf-8"),
             )
-            if made.thresholds.tolist() != known["thresholds"]:
-                raise ValueError("its thresholds are not those of its held-out scores")
+            said = made.thresholds.tolist(), str(made.promise), list(made.image_shape)
+            if said != (known["thresholds"], known["promise"], known["image_shape"]):
+                raise ValueError("its thresholds, promise or shape are not those of its parts")
         return made
+
+
+def require_place(folder, overwrite=False):
+    """Refuses a folder that is not empty (RunError), unless it is a detector to overwrite."""
+    folder = pathlib.Path(folder)
+    is_detector = (folder / "detector.json").exists()
+    if folder.exists() and any(folder.iterdir()) and not (overwrite and is_detector):
+        raise RunError(f"{folder} is there already. Choose another, or --overwrite a detector.")
 
 
 def _fingerprint(path):

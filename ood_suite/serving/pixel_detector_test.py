@@ -160,7 +160,14 @@ def test_damaged_folders_and_foreign_networks_are_refused(classifier, parts, tmp
     with pytest.raises(RunError, match="another network than it was fitted to"):
         Detector.load(other)
     described = json.loads((folder / "detector.json").read_text())
-    for change in ({"thresholds": [0.0]}, {"format": 2}, {"classes": 3}, {"pixel_range": []}):
+    changes = {"promise": "none"}, {"image_shape": [9, 9, 1]}
+    for change in (
+        *changes,
+        {"thresholds": [0.0]},
+        {"format": 2},
+        {"classes": 3},
+        {"pixel_range": []},
+    ):
         (folder / "detector.json").write_text(json.dumps(described | change))
         with pytest.raises(RunError, match="cannot be read as a detector"):
             Detector.load(folder)

@@ -12,7 +12,7 @@ from scipy import stats
 
 from ood_suite import conformal
 from ood_suite.data.pixels import named_images
-from ood_suite.files import atomic_path, fingerprint, locked
+from ood_suite.files import RunError, atomic_path, fingerprint, locked
 from ood_suite.progress import progress
 
 COLUMNS = ("file", "class", "score", "p_value", "is_ood")
@@ -45,6 +45,8 @@ class Summary:
         if not known:
             return
         yield f"{self.flagged} are OOD ({self.flagged / known:.2%})."
+        if self.false_share is not None and not self.flagged:
+            return
         if self.false_share is not None:
             yield f"At most {self.false_share:.2%} of these are in-distribution, in expectation."
             return
@@ -63,7 +65,8 @@ def screen(detector, paths, out="-", *, false_discoveries=None, form="tsv"):
 
     Args:
         detector: PixelDetector. paths: see data.pixels.named_images.
-        out: file, there only when whole; a killed screening of it continues. "-": standard output.
+        out: file that is not there yet, and only when whole; a killed screening of it continues.
+            "-": standard output.
         false_discoveries: share of ID examples among those called OOD, in expectation: is_ood is
             then decided for all images together (Benjamini and Hochberg), at the end.
         form: "tsv", or "jsonl" for one JSON object a line.
@@ -75,6 +78,8 @@ def screen(detector, paths, out="-", *, false_discoveries=None, form="tsv"):
         rows = rows if false_discoveries is None else list(rows)
         return _written(sys.stdout, rows, form, alarms, false_discoveries)
     out = pathlib.Path(out)
+    if out.exists():
+        raise RunError(f"{out} is there already. Delete it, or choose another --out.")
     folder = out.with_name(f".partial-{out.name}")
     mark = [np.array(detector.thresholds), np.array([str(path) for path in paths])]
     with locked(folder):

@@ -13,6 +13,7 @@ from PIL import Image
 
 from ood_suite import conformal
 from ood_suite.data.pixels import named_images
+from ood_suite.files import RunError
 from ood_suite.serving import screening
 from ood_suite.serving.pixel_detector_test import SHAPE, classifier, images, made, parts
 from tests.support import ROOT, command
@@ -76,7 +77,8 @@ def test_what_cannot_be_read_is_a_row_and_no_end(classifier, parts, photos, tmp_
     rows = table(tmp_path / "d.tsv")
     assert len(rows) == 31 and rows[5][1:] == ["NA"] * 4 and rows[6][1:] == ["NA"] * 4
     assert (
-        summary.unreadable == 2 and "05.png cannot be read as an image" in capsys.readouterr().err
+        summary.unreadable == 2
+        and "05.png is no image of a kind that is known" in capsys.readouterr().err
     )
     assert "2 of them unreadable" in list(summary.lines())[0]
 
@@ -145,14 +147,35 @@ def test_a_summary_compares_with_what_was_promised():
     assert "no more than chance" in list(few.lines())[-1]
 
 
-@pytest.mark.parametrize(
-    "name,error", [("nothing/", FileNotFoundError), ("empty", ValueError), ("a.zip", ValueError)]
-)
-def test_wrong_paths_are_refused(tmp_path, name, error):
+def test_a_wrong_path_does_not_end_the_work_on_the_others(photos, tmp_path):
+    folder, _ = photos
     (tmp_path / "empty").mkdir()
     (tmp_path / "a.zip").write_bytes(b"PK no archive")
-    with pytest.raises(error, match=name.rstrip("/")):
-        list(named_images([tmp_path / name], SHAPE))
+    paths = [tmp_path / "nothing", tmp_path / "empty", tmp_path / "a.zip", folder]
+    found = [(name, load()) for name, load in named_images(paths, SHAPE)]
+    assert len(found) == 33 and all(isinstance(image, ValueError) for _, image in found[:3])
+    for (name, error), path in zip(found[:3], paths, strict=False):
+        assert name == str(path) and path.name in str(error)
+    with zipfile.ZipFile(tmp_path / "cut.zip", "w") as archive:
+        archive.write(folder / "00.png", "00.png")
+    (tmp_path / "cut.zip").write_bytes((tmp_path / "cut.zip").read_bytes()[:-30])
+    [(_, error)] = [(name, load()) for name, load in named_images([tmp_path / "cut.zip"], SHAPE)]
+    assert "cannot be read as an archive" in str(error)
+
+
+def test_linked_folders_are_followed_once(photos, tmp_path):
+    folder, _ = photos
+    (tmp_path / "mix").mkdir()
+    (tmp_path / "mix" / "linked").symlink_to(folder)
+    (folder / "back").symlink_to(tmp_path / "mix")
+    assert len(list(named_images([tmp_path / "mix"], SHAPE))) == 30
+
+
+def test_a_file_that_is_there_is_not_replaced(classifier, parts, photos, tmp_path):
+    (tmp_path / "d.tsv").write_text("mine")
+    with pytest.raises(RunError, match="there already. Delete it, or choose another --out"):
+        screening.screen(made(classifier, parts), [photos[0]], tmp_path / "d.tsv")
+    assert (tmp_path / "d.tsv").read_text() == "mine"
 
 
 def test_a_file_in_an_archive_that_promises_too_much_is_left_out(tmp_path, monkeypatch):
@@ -179,6 +202,7 @@ def test_the_binaries_from_a_run_to_decisions(tmp_path, write_small_data):
     arguments = (f"--run={run}", f"--data_dir={data_dir}", f"--out={tmp_path}/d")
     few = command("ood_suite.calibrate", *arguments, "--false_alarms=0.001")
     assert few.returncode == 1 and "at least 999 are needed" in few.stderr, few.stderr
+    assert "half" in few.stderr.lower() and few.stderr.count("are needed") == 1
     assert not (tmp_path / "d").exists()
     done = command("ood_suite.calibrate", *arguments, "--false_alarms=0.1")
     assert done.returncode == 0, done.stderr

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from ood_suite import scores
+from ood_suite.files import RunError
 from ood_suite.serving.pixel_detector_test import classifier, images, made, parts
 from ood_suite.training import score_layers
 
@@ -60,6 +61,8 @@ def test_the_graph_gives_the_scores_of_numpy(classifier, parts, name):
 def test_exports_are_loaded_where_there_is_no_package(classifier, parts, name, suffix, tmp_path):
     detector, path = made(classifier, parts, name), tmp_path / suffix
     detector.export(path)
+    with pytest.raises(RunError, match="there already"):
+        detector.export(path)
     np.save(tmp_path / "pixels.npy", images(20, 3).astype(np.float32))
     environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
     done = subprocess.run(
