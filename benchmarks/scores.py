@@ -61,7 +61,8 @@ def ours(a, rounds):
     head = {name: a[name] for name in ("head_kernel", "head_bias")}
     training, test = (
         Outputs(features=a[n], logits=a[f"{n}_logits"], labels=a[f"{n}_labels"],
-                logits_perturbed={"T=1000,epsilon=0.0014": a[f"{n}_logits"]}, **head)
+                logits_perturbed={"T=1000,epsilon=0.0014": a[f"{n}_logits"]},
+                features_perturbed=0.9 * a[n], rank_one=0.1 * a[n], **head)
         for n in ("train", "test")
     )  # fmt: skip
     found = {}

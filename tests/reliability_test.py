@@ -34,8 +34,10 @@ def test_signals_end_a_training_that_goes_on(small_data, tmp_path, number):
     process = subprocess.Popen(
         [sys.executable, "-m", "images_ood.train", *arguments], cwd=ROOT, stderr=subprocess.PIPE,
         text=True,
+        # A shell starts what runs in its background with SIGINT ignored, which is inherited.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )  # fmt: skip
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 600
     while not list(tmp_path.rglob("step_*.npz")) and time.monotonic() < deadline:
         time.sleep(0.05)
     process.send_signal(number)
