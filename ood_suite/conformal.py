@@ -188,8 +188,8 @@ def combined_p_values(held_out, scores, how="fisher"):
         raise ValueError(f"There are {len(held_out)} held-out scores and {len(scores)} new ones.")
     count, found = held_out.shape[1], np.empty(scores.shape[1])
     ordered = [np.sort(checked(values)) for values in held_out]
-    own = np.stack([_not_below(*pair) for pair in zip(ordered, held_out, strict=True)])
-    new = np.stack([_not_below(*pair) for pair in zip(ordered, scores, strict=True)]) + 1
+    own = np.stack([not_below(*pair) for pair in zip(ordered, held_out, strict=True)])
+    new = np.stack([not_below(*pair) for pair in zip(ordered, scores, strict=True)]) + 1
     fold = {"fisher": lambda p: -2.0 * np.log(p).sum(axis=0), "minimum": lambda p: -p.min(axis=0)}
     step = max(1, AT_ONCE // count)
     for start in range(0, scores.shape[1], step):
@@ -201,7 +201,8 @@ def combined_p_values(held_out, scores, how="fisher"):
     return found
 
 
-def _not_below(ordered, values):
+def not_below(ordered, values):
+    """How many of the ascending `ordered` are not below each value."""
     return len(ordered) - np.searchsorted(ordered, values, "left")
 
 

@@ -5,6 +5,7 @@ from typing import Any, Self
 
 import numpy as np
 
+from ood_suite.conformal import not_below
 from ood_suite.scores.learner import Array, Learner
 
 
@@ -71,7 +72,7 @@ class Fused(Learner):
         if not count:
             raise ValueError("Scores cannot be fused on no held-out examples.")
         self.ranked_ = np.sort(values, axis=1)
-        above = np.stack([_at_least(*pair) for pair in zip(self.ranked_, values, strict=True)])
+        above = np.stack([not_below(*pair) for pair in zip(self.ranked_, values, strict=True)])
         self.unseen_ = -2.0 * np.log(above / count).sum(axis=0)  # itself is the 1 of 1 + number
         return self
 
@@ -87,11 +88,6 @@ class Fused(Learner):
     def score(self, *arrays: Array) -> Array:
         """float64 (n,), in [0, 2 J log(m + 1)]."""
         pairs = zip(self.ranked_, self._member_scores(arrays), strict=True)
-        above = np.stack([_at_least(ranked, values) for ranked, values in pairs])
+        above = np.stack([not_below(ranked, values) for ranked, values in pairs])
         p_values = (1.0 + above) / (1.0 + self.ranked_.shape[1])
         return -2.0 * np.log(p_values).sum(axis=0)
-
-
-def _at_least(ranked, values):
-    """(n,): how many of the ascending `ranked` are not below each value."""
-    return len(ranked) - np.searchsorted(ranked, values, "left")

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy import stats
 from scipy.special import logsumexp
 
 from ood_suite.detector import Detector
@@ -204,6 +205,16 @@ def test_fusion_of_functions_keeps_its_promise():
         held_out, test = (Outputs(logits=rng.normal(0, 2, (n, 5))) for n in (200, 1000))
         accepted.append(np.mean(~Detector("energy&msp&gen").fit(held_out).is_ood(test)))
     assert 0.93 <= np.mean(accepted) <= 0.97
+
+
+@pytest.mark.parametrize("count", [20, 50])
+def test_fusions_of_few_held_out_examples_raise_no_more_false_alarms_than_promised(count):
+    rng, alarms, repeats = np.random.default_rng(1), 0, 1500
+    for _ in range(repeats):
+        held_out, new = (Outputs(logits=rng.normal(0, 2, (n, 5))) for n in (count, 1))
+        detector = Detector("energy&msp&gen").fit(held_out)
+        alarms += bool(detector.is_ood(new)[0])
+    assert alarms <= stats.binom(repeats, detector.promise.expected).ppf(1 - 1e-6)
 
 
 def test_what_cannot_be_fused_is_refused(tmp_path):

@@ -154,7 +154,7 @@ class PixelDetector:
 
     def _p_values(self, group, scores):
         ordered = self._held_out[group]
-        return (1.0 + len(ordered) - np.searchsorted(ordered, scores)) / (1.0 + len(ordered))
+        return (1.0 + conformal.not_below(ordered, scores)) / (1.0 + len(ordered))
 
     def _scores(self, found, batch):
         inner = {k.partition("/")[2]: v for k, v in found.items() if k.startswith("layer_features")}
