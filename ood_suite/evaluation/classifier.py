@@ -1,10 +1,9 @@
 """A classifier, or an ensemble of them, under evaluation: its outputs on every part of the data."""
 
 from ood_suite import scores
-from ood_suite.evaluation.material import Material, Tests, strangers
+from ood_suite.evaluation.material import Material, asked_roles, strangers, test_sets
 from ood_suite.outputs import ON_DEMAND
 from ood_suite.runs.extraction import Parts, extractor_of
-from ood_suite.runs.run import Role
 
 
 def classifier(group, request, wanted, data_dir=None) -> Material:
@@ -15,10 +14,7 @@ def classifier(group, request, wanted, data_dir=None) -> Material:
         wanted: names of scores, which decide it too.
     """
     run, extractor = group.foreground, extractor_of(group.foreground)
-    roles = _with_tests(run.roles, request.ood_near, request.ood_far)
-    if request.ood_validation:
-        split = roles["validation_ood"].split if "validation_ood" in roles else "val"
-        roles = roles | {"validation_ood": Role(tuple(request.ood_validation), split)}
+    roles = asked_roles(run.roles, request)
     rules = {name: rule for name, rule in extractor.PERTURBED.items() if name in wanted}
     entries = [scores.get(name) for name in wanted]
     learning = [entry for entry in entries if entry.fit_needs and entry.fit_on == "training"]
@@ -58,14 +54,7 @@ def classifier(group, request, wanted, data_dir=None) -> Material:
     def tests(parameters):
         steps = _steps(rules, parameters)
         epsilon = parameters.get("mahalanobis_layers", {}).get("epsilon", 0.0)
-        ood = [role for role in roles if role.startswith("ood:")]
-        id_test, *others = (of(role, steps, [epsilon]) for role in ("id_test", *ood))
-        names = [outputs.meta["dataset"] for outputs in others]
-        known = [id_test.meta["dataset"], *names]
-        if len(set(known)) < len(known):
-            raise ValueError(f"Two test sets have the same name: {', '.join(known)}. Rename one.")
-        near = tuple(n for n, role in zip(names, ood, strict=True) if roles[role].near)
-        return Tests(id_test, dict(zip(names, others, strict=True)), near)
+        return test_sets(lambda role: of(role, steps, [epsilon]), roles)
 
     training = of("training") if learning else hashes("training")
     held_out = of("held_out", searched, epsilons)
@@ -86,15 +75,6 @@ def _was_shown(run, role):
     """Whether the run was made with a data set of this role, such as to choose a checkpoint."""
     marks = run.config["fingerprints"]
     return role is not None and any(f"{name}_{role.split}" in marks for name in role.names)
-
-
-def _with_tests(roles, near, far):
-    """The roles, with other OOD test sets in place of the run's if any are given."""
-    if not near and not far:
-        return roles
-    kept = {name: role for name, role in roles.items() if not name.startswith("ood:")}
-    asked = {f"ood:{n}": Role((n,), "test", near=n in near) for n in [*near, *far]}
-    return kept | asked
 
 
 def _steps(rules, parameters):

@@ -5,17 +5,21 @@ import dataclasses
 import numpy as np
 
 from ood_suite import metrics, scores
-from ood_suite.evaluation.material import Material, Tests, strangers
+from ood_suite.evaluation.material import Material, asked_roles, strangers, test_sets
+from ood_suite.evaluation.request import Request
 from ood_suite.files import RunError
 from ood_suite.runs.extraction import Parts, extractor_of
 
 
-def density(group, *, data_dir=None) -> Material:
+def density(group, request=Request(), *, data_dir=None) -> Material:
     """The Material of a foreground model and its backgrounds, of which one is chosen by the AUROC
     of the likelihood ratio on validation data (ID and OOD).
+
+    Args:
+        request: Request, whose OOD sets take the place of the run's.
     """
     run, extractor = group.foreground, extractor_of(group.foreground)
-    roles = run.roles
+    roles = asked_roles(run.roles, request)
 
     def of(role, chosen=None, maps=False):
         if role not in roles:
@@ -36,11 +40,7 @@ def density(group, *, data_dir=None) -> Material:
         training = None  # it was there when the run was made
 
     def tests(parameters):
-        ood = [role for role in roles if role.startswith("ood:")]
-        return Tests(
-            of("id_test", chosen, maps=True),
-            {role.removeprefix("ood:"): of(role, chosen, maps=True) for role in ood},
-        )
+        return test_sets(lambda role: of(role, chosen, maps=True), roles)
 
     return Material(
         held_out=held_out,

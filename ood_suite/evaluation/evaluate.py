@@ -66,10 +66,10 @@ def gather(group, request, data_dir=None):
     """
     run = group.foreground
     if run.kind == "density":
-        for name in ("tune", "ood_near", "ood_far", "ood_validation", "inner_layers"):
+        for name in ("tune", "inner_layers"):
             if getattr(request, name):
                 raise ValueError(f"--{name} is for classifiers.")
-        return density(group, data_dir=data_dir)
+        return density(group, request, data_dir=data_dir)
     if run.kind == "member":
         raise ValueError(
             f"{run.folder} is a member of an ensemble, and knows only some of the classes. "
@@ -144,8 +144,7 @@ def evaluate_group(group, material, request):
     # Stage 2: the test sets, which must share nothing with what was trained on or chosen by.
     id_test, ood_tests, near = material.tests(parameters)
     if not ood_tests:
-        how = "give --ood_far" if group.foreground.kind != "density" else "train with --ood_test"
-        raise ValueError(f"{group.foreground.folder} names no OOD test sets: {how}.")
+        raise ValueError(f"{group.foreground.folder} names no OOD test sets: give --ood_far.")
     warned = refuse_overlap(material, id_test, ood_tests, request.allow_overlap)
     warned += trained_on_held_out(material, id_test) + material.notes
     if material.chosen and not material.choice:

@@ -6,8 +6,9 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+from ood_suite.evaluation.request import Request
 from ood_suite.outputs import Outputs
-from ood_suite.runs.run import Run
+from ood_suite.runs.run import Role, Run
 
 
 class Tests(NamedTuple):
@@ -51,6 +52,38 @@ class Material:
     choice: list[dict[str, Any]] = dataclasses.field(default_factory=list)
     chosen: Run | None = None
     notes: list[str] = dataclasses.field(default_factory=list)
+
+
+def asked_roles(roles: Mapping[str, Role], request: Request) -> dict[str, Role]:
+    """The roles of a run, with the OOD sets that are asked for in place of its own."""
+    asked = dict(roles)
+    if request.ood_near or request.ood_far:
+        asked = {name: role for name, role in roles.items() if not name.startswith("ood:")}
+        for name in (*request.ood_near, *request.ood_far):
+            asked[f"ood:{name}"] = Role((name,), "test", near=name in request.ood_near)
+    if request.ood_validation:
+        split = roles["validation_ood"].split if "validation_ood" in roles else "val"
+        asked["validation_ood"] = Role(tuple(request.ood_validation), split)
+    return asked
+
+
+def test_sets(of: Callable[[str], Outputs], roles: Mapping[str, Role]) -> Tests:
+    """Tests of the roles "id_test" and "ood:<name>".
+
+    Args:
+        of: function(role) -> its Outputs.
+
+    Raises:
+        ValueError: two sets that go by the same name.
+    """
+    ood = [role for role in roles if role.startswith("ood:")]
+    id_test, *others = (of(role) for role in ("id_test", *ood))
+    names = [outputs.meta["dataset"] for outputs in others]
+    known = [id_test.meta["dataset"], *names]
+    if len(set(known)) < len(known):
+        raise ValueError(f"Two test sets have the same name: {', '.join(known)}. Rename one.")
+    near = tuple(n for n, role in zip(names, ood, strict=True) if roles[role].near)
+    return Tests(id_test, dict(zip(names, others, strict=True)), near)
 
 
 def strangers(run: Run, training: Outputs | None, held_out: Outputs) -> list[str]:
