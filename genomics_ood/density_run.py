@@ -13,7 +13,7 @@ from ood_suite.runs.density_settings import completed, recorded, run_name
 from ood_suite.runs.run import opened
 from ood_suite.runs.settings import check, model_options
 from ood_suite.training import backend, devices
-from ood_suite.training.fit import batches, fit
+from ood_suite.training.fit import batches, fit, keep_every
 
 EXTRACTOR = "genomics_ood.extract"
 
@@ -58,6 +58,7 @@ def train(experiment, exp, out_dir, data_dir=None, repeat_id=0):
                     batch_size=experiment.batch_size,
                     validation=validation.bases[rows],
                     monitor="bits_per_base",
+                    keep=keep_every(model, run, experiment.save_every),
                 )
     return run
 

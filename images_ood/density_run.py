@@ -14,7 +14,7 @@ from ood_suite.runs.density_settings import completed, recorded, run_name
 from ood_suite.runs.run import opened
 from ood_suite.runs.settings import check, model_options
 from ood_suite.training import backend, devices
-from ood_suite.training.fit import batches, fit
+from ood_suite.training.fit import batches, fit, keep_every
 from ood_suite.training.mutation import Mutation
 
 EXTRACTOR = "images_ood.extract"
@@ -147,4 +147,5 @@ def _fit(experiment, run, training, validation, *, seed, save_im):
         batch_size=experiment.batch_size,
         validation=held_out if experiment.class_conditional else held_out[0],
         monitor="bits_per_dim",
+        keep=keep_every(model, run, experiment.save_every),
     )

@@ -13,7 +13,7 @@ from ood_suite.runs.run import Run
 # What a background model may set otherwise than its foreground; all else would be compared with it.
 MAY_DIFFER = {
     "background_steps", "ema_overwrite_frequency", "eval_every", "eval_images", "eval_reads",
-    "mutation_rate", "mutation_rates", "reg_weight", "reg_weights", "total_steps",
+    "mutation_rate", "mutation_rates", "reg_weight", "reg_weights", "save_every", "total_steps",
 }  # fmt: skip
 
 

@@ -26,6 +26,10 @@ class DensityExperiment:
     total_steps: int = setting(50_000, "Optimiser steps.", at_least=1)
     background_steps: int = setting(0, "Steps of a background; 0: as the foreground.", at_least=0)
     eval_every: int = setting(1_000, "Steps between evaluations and checkpoints.", at_least=1)
+    save_every: int | None = setting(
+        None, "Steps between models kept for good (a multiple of --eval_every); none if not given.",
+        at_least=1,
+    )  # fmt: skip
     random_seed: int = setting(1234, "Of weights, order, mutation; adds --repeat_id.", at_least=0)
     learning_rate: float = setting(1e-4, "Adam's step size at the start.", above=0)
     reg_weight: float = setting(0.0, "Weight of the kernels' penalty.", at_least=0, model=True)
@@ -37,6 +41,13 @@ class DensityExperiment:
     strategy: str | None = setting(None, STRATEGY_HELP, choices=("mirrored",))
     mutation_rates: tuple = setting((0.1, 0.2, 0.3), "Mutation rates of the background models.")
     reg_weights: tuple = setting((0.0, 10.0, 100.0), "Penalties of the background models.")
+
+    def __post_init__(self):
+        if self.save_every and self.save_every % max(self.eval_every, 1):
+            raise ValueError(
+                f"--save_every must be a multiple of --eval_every ({self.eval_every}). Received: "
+                f"{self.save_every}."
+            )
 
 
 SWEEP_ONLY = ("mutation_rates", "reg_weights")  # the sweep's settings, not those of one run

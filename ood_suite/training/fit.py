@@ -25,6 +25,7 @@ from ood_suite.progress import progress
 from ood_suite.training import backend, devices
 
 KEPT_CHECKPOINTS = 2
+LOOK_EVERY_S = 0.2  # at the loss: each look waits for the device, which could be at the next step
 
 
 def batches(arrays, batch_size, seed, start_step=0, targets=None):
@@ -137,6 +138,7 @@ def fit(
                 callbacks=[bar, raw],
             ).history
             raw.restore()
+            bar.look()
             seconds = time.perf_counter() - started
             step += count
             row = {"step": step} | {name: values[-1] for name, values in logs.items()}
@@ -151,11 +153,30 @@ def fit(
             save(model, run, step)
     bar.close()
     # Stage 3: the finished model, with averaged weights and without its optimiser.
-    with averaged_weights(model), atomic_path(run.model_path) as temporary:
+    write_model(model, run.model_path, saved)
+    return history.rows
+
+
+def write_model(model, path, saved=None):
+    """Writes the model, or the one that `saved` gives, with averaged weights and without its
+    optimiser.
+    """
+    with averaged_weights(model), atomic_path(path) as temporary:
         optimizer, model.optimizer = model.optimizer, None
         (saved() if saved else model).save(temporary)
         model.optimizer = optimizer
-    return history.rows
+
+
+def keep_every(model, run, save_every):
+    """function(step, rows) for `fit` that keeps checkpoints/step_<n>.keras every `save_every` steps
+    (0 or None: never) at which an evaluation falls.
+    """
+
+    def keep(step, rows):
+        if step and save_every and step % save_every == 0:
+            write_model(model, run.folder / "checkpoints" / f"step_{step}.keras")
+
+    return keep
 
 
 def evaluate(model, validation, batch_size):
@@ -281,22 +302,32 @@ class _RawWeights(keras.callbacks.Callback):
 
 
 class _Progress(keras.callbacks.Callback):
-    """Progress bar over the whole training; stops at a loss that is not finite."""
+    """Progress bar over the whole training; stops at a loss that is not finite. Keras reports the
+    mean loss of an interval, so that one bad step is seen by every later look.
+    """
 
     def __init__(self, total_steps, step, monitor):
         super().__init__()
-        self.step = step
+        self.step = self.looked = step
         self.monitor = monitor
         self.bar = progress(total=total_steps, initial=step, unit="step", smoothing=0.05)
-        self.shown = {}
+        self.shown, self.logs, self.last = {}, {}, -math.inf
 
     def on_train_batch_end(self, batch, logs=None):
         self.step += 1
-        if not math.isfinite(logs["loss"]):
-            raise FloatingPointError(_not_finite(f"The loss became {logs['loss']}", self.step))
-        self.shown["train"] = f"{logs.get(self.monitor, logs['loss']):.4f}"
+        self.logs = logs
+        if time.monotonic() - self.last >= LOOK_EVERY_S:
+            self.look()
+
+    def look(self):
+        """Waits for the loss of the last step, checks and shows it."""
+        loss = float(self.logs["loss"])
+        if not math.isfinite(loss):
+            raise FloatingPointError(_not_finite(f"The loss became {loss}", self.step))
+        self.shown["train"] = f"{float(self.logs.get(self.monitor, loss)):.4f}"
         self.bar.set_postfix(self.shown, refresh=False)
-        self.bar.update()
+        self.bar.update(self.step - self.looked)
+        self.looked, self.last = self.step, time.monotonic()
 
     def show(self, row, steps_per_second):
         """Keeps the validation figure on screen until the next."""

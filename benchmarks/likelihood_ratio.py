@@ -1,0 +1,247 @@
+"""What it takes for the likelihood ratio to work: network size, input scale, mutation, L2, steps.
+
+    python benchmarks/likelihood_ratio.py --data_dir=FOLDER                     # all of it: a GPU
+    python benchmarks/likelihood_ratio.py --data_dir=FOLDER --only=r2_s0_mr0.1_reg10
+    python benchmarks/likelihood_ratio.py --report
+
+FashionMNIST against MNIST. Trains every case (a run folder each, which continues after a kill),
+keeps models on the way, and scores each on a part of every data set: OUT_DIR/scores/CASE.npz.
+`--report` needs those files alone: for every foreground it chooses background and step by notMNIST,
+against held-out ID images, and writes what comes out on the test sets to --out.
+"""
+
+import argparse
+import dataclasses
+import itertools
+import json
+import pathlib
+import re
+import sys
+
+import numpy as np
+
+sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
+
+from images_ood.configs import EXPERIMENTS  # noqa: E402
+from ood_suite import data, intervals, metrics  # noqa: E402
+from ood_suite.data.pictures import png_bits  # noqa: E402
+from ood_suite.files import atomic_path, load_npz, write_json  # noqa: E402
+from ood_suite.progress import progress  # noqa: E402
+from ood_suite.runs.density_settings import run_name  # noqa: E402
+from ood_suite.runs.run import Run  # noqa: E402
+
+# (title, data set, split, images): evenly spaced, so that notMNIST's letters are all there.
+SETS = (
+    ("held_out", "fashion_mnist", "val", 2000),
+    ("notmnist", "notmnist", "test", 2000),
+    ("id_test", "fashion_mnist", "test", 5000),
+    ("mnist", "mnist", "test", 5000),
+    ("letters", "glyphs", "test", 1000),
+    ("natural", "tiny_grey", "test", 1000),
+)
+BASE = dataclasses.replace(
+    EXPERIMENTS["fashion_hours"], batch_size=64, total_steps=10_000, background_steps=2_000,
+    ema_overwrite_frequency=0, dtype="float32",
+)  # fmt: skip
+FAMILIES = {
+    "r1": {"num_resnet": 1},
+    "r2": {"num_resnet": 2},
+    "r5": {"num_resnet": 5},  # the paper's size
+    "r5_raw": {"num_resnet": 5, "rescale_pixel_value": False},  # and its inputs, 0..255
+}
+MUTATIONS, PENALTIES = (0.01, 0.05, 0.1, 0.2, 0.3), (0.0, 10.0, 100.0)
+CENTRAL = ((0.1, 10.0), (0.3, 10.0), (0.3, 100.0))  # backgrounds of every family and seed
+SEEDS = {"r5": 3}
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """One training. Attributes: family: key of FAMILIES. seed: its repeat_id."""
+
+    family: str
+    seed: int
+    mutation_rate: float = 0.0
+    reg_weight: float = 0.0
+
+    @property
+    def is_background(self):
+        return bool(self.mutation_rate or self.reg_weight)
+
+    @property
+    def name(self):
+        own = f"mr{self.mutation_rate:g}_reg{self.reg_weight:g}" if self.is_background else "fg"
+        return f"{self.family}_s{self.seed}_{own}"
+
+    @property
+    def experiment(self):
+        every = {"eval_every": 200, "save_every": 200} if self.is_background else {
+            "eval_every": 1000, "save_every": 1000,
+        }  # fmt: skip
+        own = {"mutation_rate": self.mutation_rate, "reg_weight": self.reg_weight}
+        return dataclasses.replace(BASE, **FAMILIES[self.family], **own, **every)
+
+
+def cases():
+    """{name: Case}; of the family r5 with seed 0, one row of the grid and two of its columns."""
+    found = []
+    for family in FAMILIES:
+        for seed in range(SEEDS.get(family, 1)):
+            found.append(Case(family, seed))
+            found += [Case(family, seed, *pair) for pair in CENTRAL]
+    more = itertools.chain(
+        ((rate, 10.0) for rate in MUTATIONS),
+        ((rate, penalty) for rate in (0.1, 0.3) for penalty in PENALTIES),
+    )
+    found += [Case("r5", 0, *pair) for pair in more]
+    return {case.name: case for case in found}
+
+
+def image_sets(data_dir):
+    """{title: uint8 images}; a set that is not there is left out."""
+    found = {}
+    for title, name, split, count in SETS:
+        try:
+            images = data.load(name, split, data_dir).images
+        except FileNotFoundError as error:
+            print(f"{title} is left out: {error}")
+            continue
+        rows = np.linspace(0, len(images) - 1, min(count, len(images))).astype(int)
+        found[title] = images[rows]
+    return found
+
+
+def score(run, images, path):
+    """Writes what every kept model of a finished run says: {"step/title": float32 nats}."""
+    from images_ood.extract import log_prob_map
+    from ood_suite.training.stored_model import read_model
+
+    scorer, arrays = None, {}
+    for name in progress(run.checkpoints(), desc=f"scoring {run.folder.name}"):
+        model = read_model(Run.load(run.folder, name))
+        if scorer is None:
+            scorer = model  # compiled once
+        scorer.set_weights(model.get_weights())
+        step = run.settings["total_steps"] if name == "last" else int(name.removeprefix("step_"))
+        for title, batch in images.items():
+            pixels = log_prob_map(scorer, batch, 500)
+            arrays[f"{step}/{title}"] = pixels.sum(axis=(1, 2), dtype=np.float64)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_path(path) as temporary, open(temporary, "wb") as file:
+        np.savez(file, **{k: v.astype(np.float32) for k, v in arrays.items()})
+
+
+def train(case, out_dir, data_dir):
+    """Trains and scores one case, unless that is done."""
+    from images_ood.density_run import train as train_density
+
+    path = out_dir / "scores" / f"{case.name}.npz"
+    if path.exists():
+        return
+    run = train_density(
+        case.experiment, case.family, out_dir, data_dir=data_dir, repeat_id=case.seed
+    )
+    score(run, image_sets(data_dir), path)
+
+
+def complexity(data_dir, path):
+    """Writes the PNG lengths of the same images, in bits: the baseline needs no network."""
+    bits = {k: [png_bits(i) for i in images] for k, images in image_sets(data_dir).items()}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_path(path) as temporary, open(temporary, "wb") as file:
+        np.savez(file, **{title: np.array(values, np.float32) for title, values in bits.items()})
+
+
+def by_step(path):
+    """{step: {title: nats}} of a file of scores."""
+    found: dict[int, dict[str, np.ndarray]] = {}
+    for key, values in load_npz(path).items():
+        step, title = key.split("/")
+        found.setdefault(int(step), {})[title] = values
+    return dict(sorted(found.items()))
+
+
+def aurocs(scores):
+    """{OOD set: AUROC} of {title: scores}, notMNIST against the held-out images."""
+    pairs = {"notmnist": "held_out"}
+    return {
+        title: metrics.auroc(metrics.Counts.of(scores[pairs.get(title, "id_test")], values))
+        for title, values in scores.items()
+        if title not in ("held_out", "id_test")
+    }
+
+
+def ratio(foreground, background):
+    return {title: background[title] - values for title, values in foreground.items()}
+
+
+def report(out_dir):
+    """Rows of everything that was scored, and of what validation chooses."""
+    known = cases()
+    files = {name: out_dir / "scores" / f"{name}.npz" for name in known}
+    scored = {name: by_step(path) for name, path in files.items() if path.exists()}
+    rows, chosen = [], []
+    for name, steps in scored.items():
+        case = known[name]
+        if case.is_background:
+            continue
+        for step, scores in steps.items():
+            likelihood = {title: -values for title, values in scores.items()}
+            rows.append({"foreground": name, "step": step, "score": "likelihood"}
+                        | aurocs(likelihood))  # fmt: skip
+        last = steps[max(steps)]
+        own = [
+            {"foreground": name, "step": max(steps), "score": "ratio", "background": other,
+             "mutation_rate": known[other].mutation_rate, "reg_weight": known[other].reg_weight,
+             "background_step": step} | aurocs(ratio(last, background))
+            for other in scored
+            if known[other].is_background
+            and (known[other].family, known[other].seed) == (case.family, case.seed)
+            for step, background in scored[other].items()
+        ]  # fmt: skip
+        rows += own
+        if own:
+            best = max(own, key=lambda row: row["notmnist"])
+            final = ratio(last, scored[best["background"]][best["background_step"]])
+            low, high = intervals.auroc_interval(final["id_test"], final["mnist"])
+            earlier = {
+                step: aurocs(ratio(s, scored[best["background"]][best["background_step"]]))["mnist"]
+                for step, s in steps.items()
+            }
+            chosen.append(best | {"mnist_low": low, "mnist_high": high, "by_step": earlier})
+    return {"chosen": chosen, "rows": rows}
+
+
+def main():
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data_dir", help="Folder of the npz files.")
+    parser.add_argument("--out_dir", default="output/likelihood_ratio", help="%(default)s")
+    parser.add_argument("--only", help="Names, or parts of names, of cases, with commas between.")
+    parser.add_argument("--report", action="store_true", help="From the scores that there are.")
+    parser.add_argument("--list", action="store_true", help="The names of all cases.")
+    parser.add_argument("--out", default="benchmarks/likelihood_ratio.json", help="%(default)s")
+    options = parser.parse_args()
+    out_dir = pathlib.Path(options.out_dir)
+    if options.list:
+        print("\n".join(cases()))
+        return
+    if options.report:
+        found = report(out_dir)
+        write_json(pathlib.Path(options.out), found)
+        for row in found["chosen"]:
+            print(json.dumps(row))
+        return
+    wanted = [re.compile(part) for part in (options.only or "").split(",")]
+    todo = [case for name, case in cases().items() if any(w.search(name) for w in wanted)]
+    if not todo:
+        parser.error(f"--only={options.only} names no case. Known: {', '.join(cases())}")
+    if not (out_dir / "scores" / "complexity.npz").exists():
+        complexity(options.data_dir, out_dir / "scores" / "complexity.npz")
+    for case in todo:
+        print(f"{case.name}: {run_name(case.experiment, case.seed)}", flush=True)
+        train(case, out_dir, options.data_dir)
+
+
+if __name__ == "__main__":
+    main()
