@@ -39,14 +39,11 @@ SETS = (
     ("letters", "glyphs", "test", 1000),
     ("natural", "tiny_grey", "test", 1000),
 )
-BASE = dataclasses.replace(
-    EXPERIMENTS["fashion_hours"], batch_size=64, total_steps=10_000, background_steps=2_000,
-    ema_overwrite_frequency=0, dtype="float32",
-)  # fmt: skip
+BASE = EXPERIMENTS["fashion_gpu"]
 FAMILIES = {
-    "r1": {"num_resnet": 1},
-    "r2": {"num_resnet": 2},
-    "r5": {"num_resnet": 5},  # the paper's size
+    "r1": {"num_resnet": 1, "rescale_pixel_value": True},
+    "r2": {"num_resnet": 2, "rescale_pixel_value": True},
+    "r5": {"num_resnet": 5, "rescale_pixel_value": True},  # the paper's size
     "r5_raw": {"num_resnet": 5, "rescale_pixel_value": False},  # and its inputs, 0..255
 }
 MUTATIONS, PENALTIES = (0.01, 0.05, 0.1, 0.2, 0.3), (0.0, 10.0, 100.0)
@@ -74,9 +71,7 @@ class Case:
 
     @property
     def experiment(self):
-        every = {"eval_every": 200, "save_every": 200} if self.is_background else {
-            "eval_every": 1000, "save_every": 1000,
-        }  # fmt: skip
+        every = {} if self.is_background else {"eval_every": 1000, "save_every": 1000}
         own = {"mutation_rate": self.mutation_rate, "reg_weight": self.reg_weight}
         return dataclasses.replace(BASE, **FAMILIES[self.family], **own, **every)
 

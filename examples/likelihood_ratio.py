@@ -16,7 +16,7 @@ COUNT = 100
 
 folder = shipped.run_folder("pretrained/images_fashion")
 foreground, background = (
-    load_model(Run.load(folder / name)) for name in ("reg0_mr0", "reg100_mr0.3")
+    load_model(Run.load(folder / name)) for name in ("reg0_mr0", "reg10_mr0.1")
 )
 
 maps = {}  # data set -> nats of every pixel, under both models
