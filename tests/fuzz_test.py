@@ -20,11 +20,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from classifier_ood import pickles
 from classifier_ood.torch_files import read_state
 from genomics_ood import sequence_files
 from images_ood import notmnist_to_np
 from ood_suite import files
+from ood_suite.data import pickles
 from ood_suite.data.npz import read_images, write_images
 from ood_suite.data.streams import FolderImages
 from ood_suite.detector import Detector
