@@ -68,6 +68,7 @@ class _Array:
         self.shape, self.type, self.is_fortran, self.content = (0,), _Type("u1"), False, b""
 
     def set(self, shape, kind, is_fortran, content):
+        content = content.encode("latin-1") if isinstance(content, str) else content  # Python 2's
         whole = isinstance(shape, tuple) and len(shape) <= DIMENSIONS
         whole = whole and all(isinstance(n, int) and 0 <= n < 2**48 for n in shape)
         if not whole or not isinstance(kind, _Type) or not isinstance(content, bytes | bytearray):
@@ -135,6 +136,7 @@ def _bytes(text="", coding="latin1"):
 
 
 def _number(kind, content):
+    content = content.encode("latin-1") if isinstance(content, str) else content
     if not isinstance(kind, _Type) or not isinstance(content, bytes):
         raise ValueError("it holds a number without a type")
     return np.frombuffer(content, kind.dtype(), 1)[0].item()

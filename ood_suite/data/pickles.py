@@ -64,7 +64,7 @@ def load(
             if count == OPERATIONS:
                 raise ValueError(f"its pickle has more than {OPERATIONS} operations")
             if spans_from is not None:
-                source.refuse_other_than(argument)
+                argument = source.taken(argument)
             machine.step(operation.name, argument)
         return machine.stack.pop()
     except (IndexError, KeyError, TypeError, OverflowError, AttributeError) as error:
@@ -117,11 +117,16 @@ class _Frugal:
     def tell(self):
         return self.file.tell()
 
-    def refuse_other_than(self, argument):
-        """Refuses a skipped string that was taken for a number or a text."""
-        if self.span is not None and argument is not self.span:
-            raise ValueError(f"its pickle has a text or number of {self.span.size} bytes")
-        self.span = None
+    def taken(self, argument):
+        """What pickletools made of what it read; ValueError where it took a skipped string for a
+        number or a text.
+        """
+        span, self.span = self.span, None
+        if span is None:
+            return argument
+        if argument is not span and not isinstance(argument, bytearray):
+            raise ValueError(f"its pickle has a text or number of {span.size} bytes")
+        return span
 
 
 class _Machine:
