@@ -144,7 +144,8 @@ def _whole(asked, split, data_dir, image_shape):
     arrays = _read(folder, name, split)
     if arrays is not None:
         return _framed(ImageSet(name, split, *arrays), asked, image_shape)
-    if known is None and (pathlib.Path(name).exists() or (root and (root / name).exists())):
+    below = root / name if root and layouts.known(name) is None else pathlib.Path(name)
+    if known is None and (pathlib.Path(name).exists() or below.exists()):
         return _from_outside(asked, split, image_shape, root)
     command = known.command.format(data_dir=folder) if known else "see image_data/README.md"
     arrays = _read(shipped.resource("image_data") / "samples", name, split)

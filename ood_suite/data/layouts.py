@@ -165,7 +165,7 @@ DataDir: TypeAlias = str | os.PathLike | Folders | None
 def flags(data_dir):
     """The flags that stand for a `data_dir`, to be pasted."""
     found = [f"--data_dir={data_dir}"] if data_dir else []
-    root = root_of(data_dir)
+    root = data_dir.data_root if isinstance(data_dir, Folders) else None
     return found + ([f"--data_root={root}"] if root else [])
 
 

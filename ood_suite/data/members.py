@@ -18,7 +18,7 @@ from ood_suite.data.decoding import MOST_BYTES, SUFFIXES
 from ood_suite.data.inflating import Gzip, Limited, inflated
 
 MOST_MEMBERS = 2**21
-MOST_LIST = 2**26  # bytes of a zip file's list
+MOST_LIST = 2**25  # bytes of a zip file's list
 MOST_HEADER = 2**20  # bytes of one header of a tar file
 ZIP_END = struct.Struct("<4s4H2LH")
 ZIP64_END = 76  # bytes before the end of the list where that of a large zip file begins

@@ -20,6 +20,7 @@ OPERATIONS = 2**21  # a checkpoint of 10,000 tensors with its optimiser takes a 
 WHOLE = 2**60  # keys beyond could be made to collide
 INTEGER_BITS = 1024
 KEY_PARTS = 16
+MOST_READ = 2**28  # bytes of a pickle whose long strings stay in the file
 LONG_LINE = 2**16  # bytes of a number or a name that ends with its line
 SHOWN = 100  # characters of a foreign text in a message
 
@@ -95,13 +96,16 @@ class _Frugal:
     """A file for pickletools that skips long strings."""
 
     def __init__(self, file, spans_from):
-        self.file, self.spans_from, self.span = file, spans_from, None
+        self.file, self.spans_from, self.span, self.done = file, spans_from, None, 0
         here = file.tell()
         self.end = file.seek(0, io.SEEK_END)
         file.seek(here)
 
     def read(self, count):
         if count < self.spans_from:
+            self.done += count
+            if self.done > MOST_READ:
+                raise ValueError(f"its pickle has more than {MOST_READ:,} bytes beside its arrays")
             return self.file.read(count)
         start = self.file.tell()
         if count > self.end - start:
