@@ -50,12 +50,18 @@ def write_cifar10(folder, images, labels):
     (folder / "batches.meta").write_bytes(pickle.dumps({"label_names": ["a", "b"]}, 2))
 
 
+def binary_batch(images, labels):
+    """The bytes of a binary batch of CIFAR-10."""
+    rows = np.concatenate([labels[:, None].astype(np.uint8), planes(images)], axis=1)
+    return rows.tobytes()
+
+
 def write_cifar10_binary(folder, images, labels):
     folder.mkdir(parents=True)
-    rows = np.concatenate([labels[:, None].astype(np.uint8), planes(images)], axis=1)
-    for number, part in enumerate(np.array_split(rows[:-2], 5), 1):
-        (folder / f"data_batch_{number}.bin").write_bytes(part.tobytes())
-    (folder / "test_batch.bin").write_bytes(rows[-2:].tobytes())
+    for number, rows in enumerate(np.array_split(np.arange(len(images) - 2), 5), 1):
+        content = binary_batch(images[rows], labels[rows])
+        (folder / f"data_batch_{number}.bin").write_bytes(content)
+    (folder / "test_batch.bin").write_bytes(binary_batch(images[-2:], labels[-2:]))
 
 
 def write_cifar100(folder, images, labels):

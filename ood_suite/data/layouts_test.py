@@ -61,7 +61,8 @@ def test_names_of_the_papers():
     names = {
         "iSUN": "isun", "LSUN-resize": "lsun_r", "LSUN": "lsun_c", "LSUN_C": "lsun_c",
         "iNaturalist": "inaturalist", "SVHN": "svhn_cropped", "Textures": "dtd",
-        "CIFAR-10": "cifar10", "CIFAR100": "cifar100", "MNIST": "mnist", "tinyimagenet": "tiny_imagenet", "glyphs": None,
+        "CIFAR-10": "cifar10", "CIFAR100": "cifar100", "MNIST": "mnist",
+        "tinyimagenet": "tiny_imagenet", "glyphs": None,
     }  # fmt: skip
     assert {name: layouts.known(name) for name in names} == names
     assert not set(layouts.ALIASES) & set(layouts.LAYOUTS)

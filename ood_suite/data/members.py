@@ -116,8 +116,22 @@ def _of_tar(file):
             if member.isreg() and not member.sparse and is_image(member.name):
                 names.append(_checked(member.name, member.size))
                 rows.append((member.offset_data, -1, member.size))
+        end = archive.offset
+    _refuse_early_end(file, end)
     starts, packed, sizes = np.array(rows, np.int64).reshape(-1, 3).T
     return Members(names, starts, packed, sizes)
+
+
+def _refuse_early_end(file, end):
+    """Reads on from where tarfile saw no further member, which it takes for the end even where a
+    header is damaged: an archive ends with blocks of zeros, and a gzipped one with its checksum.
+    """
+    file.seek(end)
+    block = file.read(tarfile.BLOCKSIZE)
+    if len(block) < tarfile.BLOCKSIZE or any(block):
+        raise ValueError(f"no member and no end mark stands at byte {end}: it is cut or damaged")
+    while isinstance(file, Gzip) and file.read(MOST_HEADER):
+        pass
 
 
 def _checked(name, size):
