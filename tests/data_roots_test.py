@@ -10,6 +10,7 @@ from ood_suite.data.layouts import Folders
 from ood_suite.data.npz import write_images
 from ood_suite.files import read_csv
 from ood_suite.outputs import Outputs
+from ood_suite.runs.run import Run
 from tests import published
 from tests.support import command
 
@@ -123,6 +124,21 @@ def test_extraction_records_which_images(root, run):
     assert "shorter side scaled to 256/224" in outputs.meta["note"]
     outputs = Outputs.load(run / "outputs" / "LSUN_resize_test.npz")
     assert outputs.example_names[3] == "LSUN_resize/LSUN_resize/3.png"
+
+
+def test_a_model_of_ones_own_on_published_files(root, run, tmp_path):
+    model, batches = run / "model.keras", root / "cifar10/cifar-10-batches-py"
+    out = tmp_path / "own"
+    done = command(
+        "classifier_ood.own_model", f"--model={model}", f"--id_val={batches}",
+        f"--id_test={batches}/test_batch", f"--ood_far={root}/dtd/images:squash@5",
+        f"--out_dir={out}",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert Run.load(out).roles["ood:" + f"{root}/dtd/images:squash@5"].names
+    done = command("ood_suite.eval", f"--run={out}", "--scores=msp", "--resamples=10")
+    assert done.returncode == 0, done.stderr
+    assert "images@5" in {row["ood"].split("_")[-1] for row in read_csv(out / "report/results.csv")}
 
 
 def test_what_cannot_be_used_is_one_line(root, run, tmp_path):

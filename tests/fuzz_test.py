@@ -171,7 +171,7 @@ READERS = {
     "batches/val_data": (write_batch, lambda p: read_set(p), False),
     "batch.bin": (write_batch, lambda p: read_set(p), False),
     "flat.mat": (write_batch, lambda p: read_set(p), False),
-    "packed.mat": (write_batch, lambda p: read_set(p), False),
+    "packed.mat": (write_batch, lambda p: read_set(p), True),
     "two.npy": (write_batch, lambda p: read_set(p), False),
     "t10k-images-idx3-ubyte": (write_batch, lambda p: read_set(p), False),
     "t10k-images-idx3-ubyte.gz": (write_batch, lambda p: read_set(p), True),

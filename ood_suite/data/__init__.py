@@ -127,7 +127,8 @@ def _whole(asked, split, data_dir, image_shape):
     """All images of a name in its parts."""
     name, root = asked.bare, layouts.root_of(data_dir)
     known = DATASETS.get(name)
-    if known is None and (name.startswith("tfds:") or "/" in name or name.endswith(".npz")):
+    is_path = "/" in name or name.lower().endswith(tuple(readers.SUFFIXES))
+    if known is None and (is_path or name.startswith("tfds:")):
         return _from_outside(asked, split, image_shape, root)
     if known and known.generator:
         images = known.generator(synthetic.COUNT, needed(image_shape, name))

@@ -50,7 +50,7 @@ class ArchiveImages:
         check_channels(image_shape)
         self.path, self.transform = pathlib.Path(path), transform
         self.steps = [framing.note(transform, image_shape)]
-        self.is_packed = self.path.name.lower().endswith(("gz",))
+        self.is_packed = self.path.name.lower().endswith("gz")
         with reading(path, "an archive of images", ADVICE):
             self._members = self._listed()
             if not self._members.names:

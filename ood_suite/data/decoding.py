@@ -1,7 +1,7 @@
 """Image files as arrays of one shape, decoded by several threads: Pillow releases Python's lock."""
 
+import collections
 import io
-import itertools
 import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -32,10 +32,13 @@ def decoded(jobs, function):
     count = threads()
     if count == 1:
         return np.stack([function(job) for job in jobs])
-    found, jobs = [], iter(jobs)
+    found, begun = [], collections.deque()
     with ThreadPoolExecutor(count) as pool:
-        while window := list(itertools.islice(jobs, AHEAD * count)):
-            found.extend(pool.map(function, window))
+        for job in jobs:
+            begun.append(pool.submit(function, job))
+            if len(begun) > AHEAD * count:
+                found.append(begun.popleft().result())
+        found.extend(future.result() for future in begun)
     return np.stack(found)
 
 

@@ -59,9 +59,9 @@ def _values(path):
         shape = struct.unpack(f">{magic[3]}I", exactly(file, 4 * magic[3]))
         start, size = file.tell(), math.prod(shape)
         if path.suffix != ".gz":
-            if path.stat().st_size != start + size:
+            if path.stat().st_size != start + size or not size:
                 raise ValueError(f"{path.stat().st_size - start} bytes follow for shape {shape}")
-            return shape, np.memmap(path, np.uint8, "r", start, shape) if size else np.zeros(shape)
+            return shape, np.memmap(path, np.uint8, "r", start, shape)
         if size > MOST_FOLD * path.stat().st_size + IN_MEMORY:
             raise ValueError(f"it is too small for shape {shape}")
         if size <= IN_MEMORY:

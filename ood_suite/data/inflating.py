@@ -90,6 +90,11 @@ class Deflated:
             self._waiting, wanted = self._inflate.unconsumed_tail, wanted - len(parts[-1])
         return b"".join(parts)
 
+    def refuse_more_than(self, count):
+        """Reads to the end, where zlib compares its checksum; ValueError if that is not near."""
+        if len(self.read(count + 1)) > count or not self._inflate.eof:
+            raise ValueError("its compressed part is longer than it says, or cut")
+
     def close(self):
         self._file.close()
 

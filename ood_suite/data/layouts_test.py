@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from ood_suite import data
-from ood_suite.data import layouts
+from ood_suite.data import framing, layouts
 from ood_suite.data.layouts import Folders
 from ood_suite.data.npz import write_images
 from tests import published
-from tests.support import command
+from tests.support import ROOT, command
 
 SHAPE = (32, 32, 3)
 IDX = ("train-images-idx3-ubyte", "t10k-images-idx3-ubyte.gz")
@@ -105,6 +105,16 @@ def test_what_is_missing_says_where_it_is_to_be_had(tmp_path):
         data.load("isun", "test", image_shape=SHAPE)
     with pytest.raises(FileNotFoundError, match=r"There is no folder .*none \(--data_root\)"):
         data.load("isun", "test", Folders(None, f"{tmp_path}/none"), SHAPE)
+
+
+def test_the_page_lists_them():
+    """The lines of the table in docs/data.md."""
+    page = (ROOT / "docs" / "data.md").read_text(encoding="utf-8")
+    for name, layout in layouts.LAYOUTS.items():
+        places = ", ".join(f"`{place}`" for place in layout.places)
+        assert f"| `{name}` | {places} | {layout.source} |\n" in page
+    for name in framing.TRANSFORMS:
+        assert f"| `{name}` | " in page
 
 
 def test_both_folders_are_handed_on():

@@ -51,7 +51,9 @@ SUFFIXES = {
     ".bin": "binary", ".mat": "matlab", ".npy": "npy", ".npz": "npz", ".txt": "list",
 } | dict.fromkeys(archives.SUFFIXES, "archive")  # fmt: skip
 # How the files begin that have no suffix, or one of these.
-BEGINNINGS = {b"\0\0\x08": "idx", b"\x80": "batches", b"(dp": "batches", b"}q": "batches"}
+BEGINNINGS = {
+    b"\0\0\x08": "idx", b"PK\3\4": "npz", b"\x80": "batches", b"(dp": "batches", b"}q": "batches",
+}  # fmt: skip
 
 
 def kind_of(path):

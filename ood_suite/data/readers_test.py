@@ -206,5 +206,9 @@ def test_what_is_no_data_set(tmp_path, images):
     (tmp_path / "x").write_bytes(b"hello")
     with pytest.raises(ValueError, match="x is no data set of a kind that is known. Expected"):
         data.load(str(tmp_path / "x"), "test")
+    with pytest.raises(FileNotFoundError, match="There is no file or folder none.tar.gz"):
+        data.load("none.tar.gz", "test")
     np.savez(tmp_path / "x.npz", images=images)
+    (tmp_path / "x").write_bytes((tmp_path / "x.npz").read_bytes())
+    assert len(data.load(str(tmp_path / "x"), "test")) == 22
     assert len(data.load(str(tmp_path / "x.npz"), "test")) == 22

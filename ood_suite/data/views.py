@@ -145,12 +145,10 @@ class Sequential:
 class Transformed:
     """Images that are brought to a shape when they are taken."""
 
-    def __init__(self, images, image_shape, transform, names=None):
+    def __init__(self, images, image_shape, transform):
         self.images, self.transform = images, transform
         self.shape = (len(images), *image_shape)
         self.steps = [framing.note(transform, image_shape)]
-        if names is not None:
-            self.names = names
 
     def __len__(self):
         return self.shape[0]
