@@ -25,8 +25,15 @@ FILES = {
 
 
 def files_of(folder, split):
-    """The file of images of a split ("train" or "test") in a folder, unpacked before gzipped."""
+    """The file of images of a split ("train" or "test") in a folder, unpacked before gzipped.
+
+    Raises:
+        ValueError: the folder has several such sets, as EMNIST's.
+    """
     found = [p for p in folder.iterdir() if FILES[split].fullmatch(p.name) and p.is_file()]
+    names = sorted({path.name.removesuffix(".gz") for path in found})
+    if len(names) > 1:
+        raise ValueError(f"{folder} holds several sets. Give one file: {', '.join(names)}.")
     return sorted(found)[:1]
 
 

@@ -129,7 +129,10 @@ class _Frugal:
         if span is None:
             return argument
         if argument is not span and not isinstance(argument, bytearray):
-            raise ValueError(f"its pickle has a text or number of {span.size} bytes")
+            raise ValueError(
+                f"its pickle has a text or number of {span.size} bytes, as which Python 3 writes "
+                "arrays for Python 2: save it with protocol 4"
+            )
         return span
 
 

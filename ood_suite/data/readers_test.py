@@ -195,6 +195,9 @@ def test_labels_and_shapes_of_idx(tmp_path, images):
     published.write_idx(path, grey(images), range(21))
     with pytest.raises(ValueError, match=r"train-labels-idx1-ubyte .*\(21,\) for 22 images"):
         idx.read(path)
+    published.write_idx(tmp_path / "emnist-digits-train-images-idx3-ubyte.gz", grey(images))
+    with pytest.raises(ValueError, match="several sets. Give one file: emnist-digits-train"):
+        data.load(str(tmp_path), "train")
     with pytest.raises(ValueError, match="Give the file of images"):
         idx.read(tmp_path / "train-labels-idx1-ubyte")
 
