@@ -26,7 +26,7 @@ def main(_):
     with quietly():  # not at the top: --help need not wait for Keras
         from classifier_ood import ablation
 
-    rows = ablation.ablate(run, FLAGS.temperature, FLAGS.epsilon, FLAGS.data_dir, FLAGS.ood)
+    rows = ablation.ablate(run, FLAGS.temperature, FLAGS.epsilon, cli.data_dir(), FLAGS.ood)
     suffix = "" if FLAGS.checkpoint == "last" else f"_{FLAGS.checkpoint}"
     write_csv(run.folder / f"report{suffix}" / "ablation.csv", rows)
     print(ablation.table(rows))

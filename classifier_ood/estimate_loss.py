@@ -13,6 +13,7 @@ import shlex
 from absl import flags, logging
 
 from classifier_ood import configs
+from ood_suite.data import layouts
 from ood_suite.files import locked
 from ood_suite.optional import quietly
 from ood_suite.runs import cli
@@ -28,7 +29,7 @@ def main(_):
         from classifier_ood import loss_constraint
 
     with locked(run.folder):
-        result = loss_constraint.estimate(run, settings, FLAGS.data_dir)
+        result = loss_constraint.estimate(run, settings, cli.data_dir())
     made_with = result["made_with"]
     print(
         f"um = {result['um']:.4f} nats (standard deviation {result['std']:.4f} over "
@@ -37,9 +38,8 @@ def main(_):
         f"{made_with['conditions']} conditions."
     )
     logging.info("Wrote %s.", loss_constraint.result_path(run))
-    data_dir = [f"--data_dir={FLAGS.data_dir}"] if FLAGS.data_dir else []
     words = ["python", "-m", "classifier_ood.finetune", f"--run={run.folder}", "--um=auto"]
-    logging.info("Next: %s", shlex.join([*words, *data_dir]))
+    logging.info("Next: %s", shlex.join([*words, *layouts.flags(cli.data_dir())]))
 
 
 if __name__ == "__main__":

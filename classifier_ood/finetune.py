@@ -80,7 +80,7 @@ def main(_):
         logging.info("um = %.4f nats, from %s.", settings.um, loss_constraint.result_path(base))
     parent = pathlib.Path(FLAGS.out_dir or f"{str(base.folder).rstrip('/')}_finetuned")
     folder = parent / (FLAGS.name or finetune_run.default_name(settings))
-    common = {"base": base, "settings": settings, "data_dir": FLAGS.data_dir}
+    common = {"base": base, "settings": settings, "data_dir": cli.data_dir()}
     listed = [
         jobs.Job(
             f"seed{seed}",
@@ -110,7 +110,7 @@ def evaluate_final(folder, first):
     for checkpoint in (*kept, "last"):
         logging.info("Evaluating %s.", checkpoint)
         asked = cli.overrides(Request) | {"checkpoint": checkpoint, "repeats": True}
-        evaluate(folder, Request(**asked), data_dir=FLAGS.data_dir)
+        evaluate(folder, Request(**asked), data_dir=cli.data_dir())
 
 
 if __name__ == "__main__":

@@ -16,6 +16,8 @@ from absl import flags, logging
 from scipy.special import log_softmax
 
 from ood_suite import data
+from ood_suite.data import names
+from ood_suite.data.readers import kind_of
 from ood_suite.data.streams import FolderImages
 from ood_suite.data.transforms import PIXEL_RANGES, to_shape
 from ood_suite.files import atomic_path, fingerprint
@@ -118,11 +120,13 @@ def check_folders(paths):
     """Refuses a missing path (FileNotFoundError), and folders that number their classes
     differently (ValueError).
     """
-    for path in filter(None, paths):
+    paths = [names.parse(path).bare for path in filter(None, paths)]
+    for path in paths:
         is_path = "/" in path and not path.startswith("tfds:") or path.endswith(".npz")
         if is_path and not pathlib.Path(path).exists():
             raise FileNotFoundError(f"There is no file or folder {path}.")
-    folders = [path for path in paths if path and pathlib.Path(path).is_dir()]
+    folders = [path for path in paths if pathlib.Path(path).is_dir()]
+    folders = [path for path in folders if kind_of(pathlib.Path(path)) == "folder"]
     classes = {path: FolderImages(path, (1, 1, 1)).classes for path in folders}
     for path in folders[1:]:
         if classes[path] != classes[folders[0]]:
@@ -133,11 +137,14 @@ def check_folders(paths):
 
 
 def _absolute(value):
-    """Paths that there are, from the root, so that the run can be evaluated from anywhere."""
+    """Data sets, of which paths that there are begin at the root, so that the run can be evaluated
+    from anywhere.
+    """
     if isinstance(value, tuple):
         return [_absolute(part) for part in value]
-    is_path = value and pathlib.Path(value).exists()
-    return str(pathlib.Path(value).resolve()) if is_path else value
+    bare = names.parse(value).bare if value else ""
+    is_path = bare and pathlib.Path(bare).exists()
+    return str(pathlib.Path(bare).resolve()) + value[len(bare) :] if is_path else value
 
 
 def main(_):
@@ -149,7 +156,10 @@ def main(_):
     check_folders([FLAGS.id_train, FLAGS.id_val, FLAGS.id_test])
     own = OwnModel(**cli.overrides(OwnModel))
     name = pathlib.Path(FLAGS.model).stem
-    settings = {key: _absolute(value) for key, value in dataclasses.asdict(own).items()} | {
+    settings = {
+        key: _absolute(value) if key.startswith(("id_", "ood_")) else value
+        for key, value in dataclasses.asdict(own).items()
+    } | {
         "exp": name, "id_dataset": None, "repeat_id": 0, "ood_validation_split": "val",
         "image_shape": list(cli.numbers("image_shape", int)) or None,
     }  # fmt: skip

@@ -14,8 +14,8 @@ import zipfile
 import numpy as np
 from safetensors.numpy import load_file
 
-from classifier_ood import pickles
-from classifier_ood.pickles import shown
+from ood_suite.data import pickles
+from ood_suite.data.pickles import shown
 from ood_suite.files import reading
 
 STORAGES = {

@@ -13,9 +13,9 @@ import zipfile
 import numpy as np
 import pytest
 
-from classifier_ood import pickles
 from classifier_ood.convert_test import FOLDER, tensor_pickle
 from classifier_ood.torch_files import read_state
+from ood_suite.data import pickles
 
 MEBIBYTE = 2**20
 

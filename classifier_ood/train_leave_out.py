@@ -36,7 +36,7 @@ def main(_):
         settings,
         FLAGS.exp,
         FLAGS.out_dir,
-        data_dir=FLAGS.data_dir,
+        data_dir=cli.data_dir(),
         repeat_id=FLAGS.repeat_id,
         name=FLAGS.name,
         members=members,

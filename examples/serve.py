@@ -14,7 +14,7 @@ from fastapi.responses import PlainTextResponse
 from PIL import Image
 
 from ood_suite import Detector
-from ood_suite.data.streams import picture
+from ood_suite.data.decoding import picture
 
 LARGEST = 20 * 2**20  # bytes of a body
 

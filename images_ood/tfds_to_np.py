@@ -15,6 +15,7 @@ from absl import flags, logging
 
 from ood_suite import data
 from ood_suite.data.npz import write_images
+from ood_suite.data.readers import TRAIN_SHARE
 from ood_suite.optional import optional
 from ood_suite.progress import progress
 from ood_suite.runs.cli import run_app
@@ -39,7 +40,7 @@ def convert(name, folder, tfds_dir=None):
     if name not in NAMES:
         raise ValueError(f"Unknown data set {name!r}. Known: {', '.join(NAMES)}.")
     images, labels = read(name, "train", tfds_dir)
-    cut = int(data.TRAIN_SHARE * len(images))
+    cut = int(TRAIN_SHARE * len(images))
     parts = {  # train last: alone it would be taken for the whole official training set
         "test": read(name, "test", tfds_dir),
         "val": (images[cut:], labels[cut:]),

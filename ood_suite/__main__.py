@@ -27,6 +27,7 @@ COMMANDS = {
     "classifier train": "classifier_ood.train",
     "classifier train_leave_out": "classifier_ood.train_leave_out",
     "compare": "ood_suite.compare",
+    "data": "ood_suite.data_sets",
     "eval": "ood_suite.eval",
     "extract": "ood_suite.extract",
     "genomics fasta_to_np": "genomics_ood.fasta_to_np",

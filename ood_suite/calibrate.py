@@ -27,7 +27,7 @@ def main(_):
 
     require_place(FLAGS.out, FLAGS.overwrite)  # before the work
     wanted = dataclasses.replace(Calibration(), **cli.overrides(Calibration))
-    detector = calibrate(cli.run_folder(), wanted, data_dir=FLAGS.data_dir)
+    detector = calibrate(cli.run_folder(), wanted, data_dir=cli.data_dir())
     detector.save(FLAGS.out, FLAGS.overwrite)
     logging.info("Wrote %s. Read %s/card.md.", FLAGS.out, FLAGS.out.rstrip("/"))
     logging.info("Next: python -m ood_suite.screen --detector=%s FOLDER_OR_FILES", FLAGS.out)

@@ -26,7 +26,7 @@ def main(_):
     from ood_suite.evaluation.evaluate import evaluate  # loads matplotlib, which --help need not
 
     request = dataclasses.replace(Request(), **cli.overrides(Request))
-    evaluate(cli.run_folder(), request, data_dir=FLAGS.data_dir, out=FLAGS.out)
+    evaluate(cli.run_folder(), request, data_dir=cli.data_dir(), out=FLAGS.out)
 
 
 if __name__ == "__main__":

@@ -53,7 +53,7 @@ def main(_):
             "names": role.names,
             "split": role.split,
             "parts": of_training if name == "training" else parts,
-            "data_dir": FLAGS.data_dir,
+            "data_dir": cli.data_dir(),
             "batch_size": FLAGS.batch_size,
         }
         for name, role in roles.items()
@@ -68,7 +68,7 @@ def main(_):
         )  # fmt: skip
     folder = run.folder.parent if run.kind in ("density", "member") else run.folder
     checkpoint = "" if run.checkpoint == "last" else f"--checkpoint={run.checkpoint}"
-    logging.info("Next: %s", next_step(folder, FLAGS.data_dir, checkpoint))
+    logging.info("Next: %s", next_step(folder, cli.data_dir(), checkpoint))
 
 
 if __name__ == "__main__":

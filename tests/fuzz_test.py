@@ -20,11 +20,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from classifier_ood import pickles
 from classifier_ood.torch_files import read_state
 from genomics_ood import sequence_files
 from images_ood import notmnist_to_np
-from ood_suite import files
+from ood_suite import data, files
+from ood_suite.data import pickles
 from ood_suite.data.npz import read_images, write_images
 from ood_suite.data.streams import FolderImages
 from ood_suite.detector import Detector
@@ -32,6 +32,7 @@ from ood_suite.files import RunError, load_npz, read_csv, read_json, write_csv, 
 from ood_suite.outputs import Outputs, OutputsWriter
 from ood_suite.runs.run import Run
 from ood_suite.training.fit import History
+from tests import published
 from tests.damage import BYTES, KINDS, damaged
 from tests.support import ROOT, opening
 
@@ -80,6 +81,28 @@ def write_detector(path, rng):
 
 def write_image_file(path, rng):
     write_images(path, rng.integers(0, 256, (6, 8, 8, 1), np.uint8), np.arange(6))
+
+
+def write_batch(path, rng):
+    """One of the formats that others publish, by its name."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    images, labels = rng.integers(0, 256, (4, 32, 32, 3), np.uint8), np.arange(4)
+    members = {f"a/{row}.png": published.encoded(image) for row, image in enumerate(images)}
+    kinds = {
+        "test_batch": lambda: path.write_bytes(published.python_2_batch(images, labels)),
+        "val_data": lambda: published.write_downsampled(path, images, labels),
+        "batch.bin": lambda: path.write_bytes(published.binary_batch(images, labels)),
+        "flat.mat": lambda: published.write_svhn(path, images, labels, packed=False),
+        "packed.mat": lambda: published.write_svhn(path, images, labels),
+        "two.npy": lambda: published.write_two_arrays(path, images, labels),
+        "test_tin.txt": lambda: published.write_list(
+            path, published.write_folder(path.parent, images, labels), labels
+        ),
+    }
+    if "idx3" in path.name:
+        published.write_idx(path, images[..., :1])
+    else:
+        kinds.get(path.name, lambda: published.write_archive(path, members))()
 
 
 def write_picture(path, rng):
@@ -144,6 +167,18 @@ READERS = {
     "raw.npz": (write_mapped, load_npz, True),
     "detector.npz": (write_detector, Detector.load, True),
     "images.npz": (write_image_file, read_images, True),
+    "batches/test_batch": (write_batch, lambda p: read_set(p), False),
+    "batches/val_data": (write_batch, lambda p: read_set(p), False),
+    "batch.bin": (write_batch, lambda p: read_set(p), False),
+    "flat.mat": (write_batch, lambda p: read_set(p), False),
+    "packed.mat": (write_batch, lambda p: read_set(p), True),
+    "two.npy": (write_batch, lambda p: read_set(p), False),
+    "t10k-images-idx3-ubyte": (write_batch, lambda p: read_set(p), False),
+    "t10k-images-idx3-ubyte.gz": (write_batch, lambda p: read_set(p), True),
+    "set.tar": (write_batch, lambda p: read_set(p), False),
+    "set.tar.gz": (write_batch, lambda p: read_set(p), True),
+    "set.zip": (write_batch, lambda p: read_set(p), True),
+    "lists/test_tin.txt": (write_batch, lambda p: read_set(p), False),
     "pictures/a.png": (write_picture, lambda p: FolderImages(p.parent, (8, 8, 3))[0:1], False),
     "pictures/a.jpg": (write_picture, lambda p: FolderImages(p.parent, (8, 8, 1))[0:1], False),
     "pictures/a.tif": (write_picture, lambda p: FolderImages(p.parent, (8, 8, 1))[0:1], False),
@@ -164,6 +199,12 @@ READERS = {
     "w.partial/state.json": (write_state, go_on, False),
     "w.partial/000.npy": (write_state, go_on, False),
 }  # fmt: skip
+
+
+def read_set(path):
+    """All images of a data set, as evaluations read them."""
+    found = data.load(str(path), "test", image_shape=(8, 8, 3))
+    return {"images": found.images[:], "labels": found.labels}
 
 
 def write_all(folder, names):
@@ -276,7 +317,10 @@ def instructions():
     lines = st.sampled_from(
         (b"1\n", b"'a'\n", b"torch\nFloatStorage\n", b"collections\nOrderedDict\n")
     )
-    global_ = st.sampled_from((b"ctorch._utils\n_rebuild_tensor_v2\n", b"c__builtin__\neval\n"))
+    global_ = st.sampled_from((
+        b"ctorch._utils\n_rebuild_tensor_v2\n", b"c__builtin__\neval\n", b"cnumpy\ndtype\n",
+        b"cnumpy.core.multiarray\n_reconstruct\n", b"c_codecs\nencode\n", b"cnumpy\nndarray\n",
+    ))  # fmt: skip
     parts = st.sampled_from(operations) | st.binary(max_size=3) | numbers | lines | global_
     return st.lists(parts, max_size=60).map(b"".join)
 
@@ -290,3 +334,13 @@ def test_hostile_pickles_are_refused(tmp_path_factory, instructions):
         archive.writestr("archive/data/0", bytes(8))
     with pytest.raises(ValueError, match="hostile.pth cannot be read"):
         read_state(path)
+
+
+@fuzz
+@given(instructions(), st.binary(max_size=200))
+def test_hostile_batches_are_refused(tmp_path_factory, instructions, content):
+    path = tmp_path_factory.getbasetemp() / "hostile_batch"
+    text = b"T" + (len(content)).to_bytes(4, "little") + content
+    path.write_bytes(b"\x80\x02}q\x00U\x04data" + instructions + text + b"s.")
+    with pytest.raises(ValueError, match="hostile_batch cannot be read as a pickled batch"):
+        data.load(str(path), "test")

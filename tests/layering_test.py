@@ -30,6 +30,7 @@ ARROWS = {part: ARRAYS for part in ARRAYS} | {
     "monitor": ARRAYS | {"runs", "serving"},
     "screen": ARRAYS | {"runs", "serving"},
     "compare": ARRAYS | {"runs", "evaluation"},
+    "data_sets": {"data", "runs"},
     "eval": ARRAYS | {"runs", "evaluation"},
     "extract": ARRAYS | {"runs"},
 }

@@ -17,7 +17,7 @@ from ood_suite.outputs import Outputs
 from tests.support import ROOT
 
 PAGE = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
-LEFT_OUT = shutil.ignore_patterns(".*", "output", "__pycache__", "benchmarks", "references")
+LEFT_OUT = shutil.ignore_patterns(".*", "output", "__pycache__", "benchmarks")
 STEP = re.compile(
     r"(?P<what>Append to|Create|Insert into) `(?P<file>[^`]+)`(, before `(?P<before>[^\n]+)`)?:\n\n"
     r"```python\n(?P<code>.*?)```|```bash\n(?P<commands>.*?)```",

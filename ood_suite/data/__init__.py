@@ -4,9 +4,10 @@ A set lives in `data_dir` as `<name>_<split>.npz` with `images` uint8 (n, height
 0..255, and integer `labels` (n,). Where only the embedded sample exists it is used, and
 `ImageSet.note` says so with the command that gets the full set. Nothing here downloads.
 
-Besides, a name may be the path of an npz file, the path of a folder of images, or "tfds:NAME":
-those are read as they are, whatever the split. TFDS gives the split asked for, or that of
-"tfds:NAME@SPLIT", such as "tfds:mnist@train[80%:]".
+Besides, a name may be the path of a file or folder that `data.readers` knows, or "tfds:NAME": a
+file or a folder of images is read as it is, whatever the split. TFDS gives the split asked for, or
+that of "tfds:NAME@SPLIT", such as "tfds:mnist@train[80%:]". Below a `data_root` the papers' own
+folders are found by name (`data.layouts`). NAME:TRANSFORM and NAME@COUNT: see `data.names`.
 """
 
 import dataclasses
@@ -16,14 +17,16 @@ import re
 import numpy as np
 
 from ood_suite import shipped
-from ood_suite.data import synthetic
+from ood_suite.data import layouts, names, readers, synthetic
 from ood_suite.data.npz import UNLABELLED, read_images
-from ood_suite.data.streams import FolderImages, TfdsImages
+from ood_suite.data.readers import needed
+from ood_suite.data.streams import TfdsImages
 from ood_suite.data.transforms import to_grey_rgb
+from ood_suite.data.views import Rows
 from ood_suite.files import fingerprint
 
 IMAGE_DATA = pathlib.Path("image_data")  # in the current folder, unless --data_dir says otherwise
-TRAIN_SHARE = 0.8  # of the official training rows, in their order; the rest is "val"
+FOLD = 5  # of image files for training, sorted by class, every so many is "val"
 SPLITS = ("train", "val", "test")
 
 
@@ -94,16 +97,18 @@ class ImageSet:
 def load(name, split, data_dir=None, image_shape=None):
     """Loads one split of a data set.
 
-    Looks for `<name>_<split>.npz`, then (for a set with one file only) `<name>.npz`;
-    `<name>_train.npz` without a `<name>_val.npz` beside it is the whole official training set, of
-    which the first 80% are "train" and the rest is "val". At last the embedded sample.
+    Looks below a data_root; then for `<name>_<split>.npz`, then (for a set with one file only)
+    `<name>.npz`; `<name>_train.npz` without a `<name>_val.npz` beside it is the whole official
+    training set, of which the first 80% are "train" and the rest is "val". At last the embedded
+    sample.
 
     Args:
-        name: a name of DATASETS, any `<name>` whose npz lies in `data_dir`, a path, or "tfds:NAME".
+        name: a name of DATASETS or layouts.LAYOUTS, any `<name>` whose npz lies in `data_dir`, a
+            path, or "tfds:NAME"; each may end with a transform and a count, see `data.names`.
         split: "train", "val" or "test".
-        data_dir: folder; None is `image_data` in the current folder.
+        data_dir: folder, or layouts.Folders; None is `image_data` in the current folder.
         image_shape: (height, width, channels) of the model's images, which noise is generated in
-            and image folders are cut to.
+            and image files are cut to.
 
     Raises:
         ValueError: an unknown split, or files that do not hold such images.
@@ -113,60 +118,120 @@ def load(name, split, data_dir=None, image_shape=None):
         raise ValueError(f"`split` must be one of {', '.join(SPLITS)}. Received: {split!r}.")
     if data_dir and not pathlib.Path(data_dir).is_dir():
         raise FileNotFoundError(f"There is no folder {data_dir} (--data_dir).")
-    data_dir = pathlib.Path(data_dir or IMAGE_DATA)
+    asked = names.parse(name)
+    found = _whole(asked, split, data_dir, image_shape)
+    return _sample(found, asked.count) if asked.count else found
+
+
+def _whole(asked, split, data_dir, image_shape):
+    """All images of a name in its parts."""
+    name, root = asked.bare, layouts.root_of(data_dir)
     known = DATASETS.get(name)
-    if known is None and (name.startswith("tfds:") or "/" in name or name.endswith(".npz")):
-        return _from_outside(name, split, image_shape)
+    is_path = "/" in name or name.lower().endswith(tuple(readers.SUFFIXES))
+    if known is None and (is_path or name.startswith("tfds:")):
+        return _from_outside(asked, split, image_shape, root)
     if known and known.generator:
-        images = known.generator(synthetic.COUNT, _needed(image_shape, name))
+        images = known.generator(synthetic.COUNT, needed(image_shape, name))
         return ImageSet(name, split, images, np.full(len(images), UNLABELLED, np.int32))
     if known and known.derived_from:
-        source = load(known.derived_from, split, data_dir)
-        return dataclasses.replace(source, name=name, images=known.transform(source.images))
-    found = _read(data_dir, name, split)
+        whole = dataclasses.replace(asked, bare=known.derived_from, transform="")
+        source = _whole(whole, split, data_dir, image_shape)
+        images = known.transform(source.images[:])
+        return _framed(dataclasses.replace(source, name=name, images=images), asked, image_shape)
+    found = _from_root(asked, split, image_shape, root) if root else None
     if found is not None:
-        return ImageSet(name, split, *found)
-    command = known.command.format(data_dir=data_dir) if known else "see image_data/README.md"
-    found = _read(shipped.resource("image_data") / "samples", name, split)
-    if found is None:
-        hint = "" if known else f" Known data sets: {', '.join(DATASETS)}."
+        return found
+    folder = pathlib.Path(data_dir or IMAGE_DATA)
+    arrays = _read(folder, name, split)
+    if arrays is not None:
+        return _framed(ImageSet(name, split, *arrays), asked, image_shape)
+    below = root / name if root and layouts.known(name) is None else pathlib.Path(name)
+    if known is None and (pathlib.Path(name).exists() or below.exists()):
+        return _from_outside(asked, split, image_shape, root)
+    command = known.command.format(data_dir=folder) if known else "see image_data/README.md"
+    arrays = _read(shipped.resource("image_data") / "samples", name, split)
+    if arrays is None:
         raise FileNotFoundError(
-            f"There is no {data_dir / f'{name}_{split}.npz'}, and no embedded sample of {name} "
-            f"({split}). To make it: {command}.{hint}"
+            f"There is no {folder / f'{name}_{split}.npz'}, and no embedded sample of {name} "
+            f"({split}). To make it: {command}.{_where_else(name, known, root)}"
         )
-    note = f"{name} ({split}) is the embedded sample of {len(found[0])} images; "
+    note = f"{name} ({split}) is the embedded sample of {len(arrays[0])} images; "
     note += f"the full set: {command}"
-    return ImageSet(name, split, *found, note)
+    return _framed(ImageSet(name, split, *arrays, note), asked, image_shape)
 
 
-def _from_outside(name, split, image_shape):
+def _where_else(name, known, root):
+    """What else to do about a data set that is not there."""
+    found = layouts.known(name)
+    if found is None:
+        return "" if known else f" Known data sets: {', '.join(DATASETS)}."
+    layout = layouts.LAYOUTS[found]
+    below = f"in {root}" if root else "in the folder of --data_root"
+    places = ", ".join(layout.places[:3])
+    return f" Or put it {below} as one of {places}; it is to be had from {layout.source}."
+
+
+def _from_outside(asked, split, image_shape, root):
     """An ImageSet of a path or a "tfds:NAME", called after the last part of it; where that says no
     more than "test", after the last two.
     """
+    name = asked.bare
     if name.startswith("tfds:"):
         source, _, part = name.removeprefix("tfds:").partition("@")
         images = TfdsImages(source, part or split)
         label = re.sub(r"\W+", "_", f"{source}_{part}" if part else source).strip("_")
-        return ImageSet(label, split, images, images.labels)
+        return _framed(ImageSet(label, split, images, images.labels), asked, image_shape)
     path = pathlib.Path(name)
-    if path.is_dir():
-        images = FolderImages(path, _needed(image_shape, name))
-        return ImageSet(_short_name(path), split, images, images.labels)
+    if not path.exists() and root and (root / name).exists():
+        path = root / name
     if not path.exists():
         raise FileNotFoundError(f"There is no file or folder {path}.")
-    return ImageSet(_short_name(path), split, *read_images(path))
+    found = readers.read(path, split, image_shape, asked.transform)
+    return ImageSet(_short_name(path), split, *found)
+
+
+def _from_root(asked, split, image_shape, root):
+    """The ImageSet of a name that LAYOUTS has, if it lies below the folder; otherwise None."""
+    name = layouts.known(asked.bare)
+    path = layouts.find(root, name, split) if name else None
+    if path is None:
+        return None
+    images, labels = readers.read(path, split, image_shape, asked.transform)
+    is_split = layouts.LAYOUTS[name].train and readers.READERS[readers.kind_of(path)].is_stream
+    if split != "test" and is_split:
+        is_val = np.arange(len(images)) % FOLD == FOLD - 1
+        rows = np.flatnonzero(is_val if split == "val" else ~is_val)
+        images, labels = Rows(images, rows), labels[rows]
+    return ImageSet(name, split, images, labels)
+
+
+def _framed(found, asked, image_shape):
+    """The same with the transform that was asked for."""
+    images, _ = readers.transformed(
+        found.images, found.labels, image_shape, asked.transform, asked.bare
+    )
+    return dataclasses.replace(found, images=images)
+
+
+def _sample(found, count):
+    """So many images of a set, and the note that says which."""
+    rows, note = names.sample_rows(len(found), count, found.name)
+    is_array = isinstance(found.images, np.ndarray)
+    return ImageSet(
+        f"{found.name}@{count}",
+        found.split,
+        found.images[rows] if is_array else Rows(found.images, rows),
+        found.labels[rows],
+        "; ".join(filter(None, [found.note, note])),
+    )
 
 
 def _short_name(path):
     path = path.resolve()
-    generic = path.stem in (*SPLITS, "images", "data")
-    return f"{path.parent.name}_{path.stem}" if generic else path.stem
-
-
-def _needed(image_shape, name):
-    if image_shape is None:
-        raise ValueError(f"`image_shape` is needed to load {name}.")
-    return tuple(image_shape)
+    stem = path.name.removesuffix(".gz") if path.is_file() else path.name
+    stem = pathlib.PurePath(stem).stem
+    generic = stem in (*SPLITS, "images", "data")
+    return f"{path.parent.name}_{stem}" if generic else stem
 
 
 def first_available(names, split, data_dir=None, image_shape=None):
@@ -202,10 +267,7 @@ def _read(folder, name, split):
         and whole_train.exists()
         and not (folder / f"{name}_val.npz").exists()
     ):
-        images, labels = read_images(whole_train)
-        cut = int(TRAIN_SHARE * len(images))
-        rows = slice(None, cut) if split == "train" else slice(cut, None)
-        return images[rows], labels[rows]
+        return readers.part_of(split, *read_images(whole_train))
     if not path.exists() and split == "test":
         path = folder / f"{name}.npz"
     return read_images(path) if path.exists() else None

@@ -59,6 +59,17 @@ def write_images(path, images, labels):
         np.savez_compressed(file, images=images, labels=_int32(np.asarray(labels), "`labels`"))
 
 
+def as_labels(labels, count):
+    """int32 (count,) of the labels that a file has; ValueError if they are none."""
+    labels = np.asarray(labels)
+    if labels.shape != (count,) or labels.dtype.kind not in "iu":
+        raise ValueError(
+            f"its labels must be integers of shape ({count},). Received: {labels.dtype}, "
+            f"shape={labels.shape}"
+        )
+    return _int32(labels, "its labels")
+
+
 def _int32(labels, source):
     """The labels as int32; those that would wrap are refused."""
     limits = np.iinfo(np.int32)

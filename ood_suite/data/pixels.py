@@ -12,8 +12,8 @@ from functools import partial
 
 from PIL import Image, UnidentifiedImageError
 
+from ood_suite.data.decoding import SUFFIXES, picture
 from ood_suite.data.npz import read_images
-from ood_suite.data.streams import SUFFIXES, picture
 from ood_suite.data.transforms import to_shape
 from ood_suite.files import reading
 

@@ -6,49 +6,46 @@ order too.
 """
 
 import itertools
-import math
 import pathlib
 
 import numpy as np
 from PIL import Image
 
+from ood_suite.data import framing
+from ood_suite.data.decoding import SUFFIXES, check_channels, decoded, picture
 from ood_suite.data.npz import UNLABELLED
 from ood_suite.files import fingerprint, reading
 from ood_suite.optional import optional
 
-SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".ppm", ".tif", ".tiff"}
-LONGEST = 32  # times the short side, beyond which an image is cut before it is scaled
-
 
 class FolderImages:
-    """Image files below a folder, in sorted order, cut to one shape.
-
-    Each image is scaled (bilinear, antialiased, by Pillow) until it just covers the shape, and its
-    centre is cut out.
+    """Image files below a folder, in sorted order, brought to one shape, by several threads.
 
     Args:
         folder: searched with all its sub-folders; where there are sub-folders directly below, their
             sorted names are the classes.
         image_shape: (height, width, channels), 1 (grey) or 3 (RGB) channels.
+        transform: of framing.TRANSFORMS.
 
     Attributes:
         labels: int32 (n,), number of the sub-folder in `classes`, or -1 without sub-folders.
         classes: sorted names of the sub-folders.
+        steps: what is done to the images, for the report.
 
     Raises:
         ValueError: no images there; or, when it is read, a file that is no image.
     """
 
-    def __init__(self, folder, image_shape):
-        self.folder = pathlib.Path(folder)
+    def __init__(self, folder, image_shape, transform=framing.COVER):
+        self.folder, self.transform = pathlib.Path(folder), transform
         found = (path for path in self.folder.rglob("*") if path.suffix.lower() in SUFFIXES)
         self.paths = np.array(sorted(found), dtype=object)
         if not len(self.paths):
             raise ValueError(
                 f"The folder {folder} holds no images ({', '.join(sorted(SUFFIXES))})."
             )
-        if image_shape[-1] not in (1, 3):
-            raise ValueError(f"Images have 1 or 3 channels. Received: {image_shape[-1]}.")
+        check_channels(image_shape)
+        self.steps = [framing.note(transform, image_shape)]
         self.shape = (len(self.paths), *image_shape)
         parts = [path.relative_to(self.folder).parts for path in self.paths]
         self.classes = sorted({part[0] for part in parts if len(part) > 1})
@@ -59,7 +56,7 @@ class FolderImages:
         return len(self.paths)
 
     def __getitem__(self, rows):
-        return np.stack([self._read(path) for path in self.paths[rows]])
+        return decoded(self.paths[rows], self._read)
 
     @property
     def names(self):
@@ -68,42 +65,17 @@ class FolderImages:
 
     @property
     def fingerprint(self):
-        """Of the relative paths, sizes, times and shape; contents are not read."""
+        """Of the relative paths, sizes, times, shape and transform; contents are not read."""
         stats = ((path, path.stat()) for path in self.paths)
         lines = [f"{p.relative_to(self.folder)} {s.st_size} {s.st_mtime_ns}" for p, s in stats]
-        text = "\n".join([*lines, str(self.shape)])
+        named = [] if self.transform == framing.COVER else [self.transform]
+        text = "\n".join([*lines, str(self.shape), *named])
         return fingerprint(np.frombuffer(text.encode(), np.uint8))
 
     def _read(self, path):
         with reading(path, "an image"), Image.open(path) as file:
-            return picture(file, self.shape[1:])
-
-
-def picture(file, image_shape):
-    """uint8 (height, width, channels) of an open Pillow image; see FolderImages."""
-    height, width, channels = image_shape
-    if file.mode[0] in "IF":
-        raise ValueError(f"mode {file.mode}, more than 8 bits; convert it to 8 bits")
-    image = file.convert("L" if channels == 1 else "RGB")
-    if max(image.size) > LONGEST * min(image.size):
-        image = _middle(image, width / height)
-    scale = max(height / image.height, width / image.width)
-    size = max(width, round(image.width * scale)), max(height, round(image.height * scale))
-    if size != image.size:
-        image = image.resize(size, Image.Resampling.BILINEAR)
-    left, top = (size[0] - width) // 2, (size[1] - height) // 2
-    image = image.crop((left, top, left + width, top + height))
-    return np.asarray(image).reshape(height, width, channels)
-
-
-def _middle(image, ratio):
-    """The middle of a long strip, twice as much as the cut after scaling takes: scaled as a whole,
-    40,000 pixels in a row would fill the memory.
-    """
-    width = min(image.width, math.ceil(2 * ratio * image.height))
-    height = min(image.height, math.ceil(2 / ratio * image.width))
-    left, top = (image.width - width) // 2, (image.height - height) // 2
-    return image.crop((left, top, left + width, top + height))
+            name = str(path.relative_to(self.folder))
+            return picture(file, self.shape[1:], self.transform, name)
 
 
 class TfdsImages:
@@ -142,12 +114,27 @@ class TfdsImages:
         return self.shape[0]
 
     def __getitem__(self, rows):
+        if not isinstance(rows, slice):
+            return self._chosen(rows)
         start, stop, _ = rows.indices(len(self))
         if self._position != start:
             images = self.dataset.skip(start).map(lambda example: example["image"])
             self._images = images.as_numpy_iterator()
         self._position = stop
         return np.stack(list(itertools.islice(self._images, stop - start)))
+
+    def _chosen(self, rows):
+        """The images of some rows, of which those between are passed over."""
+        found = np.empty((len(rows), *self.shape[1:]), np.uint8)
+        for place in np.argsort(rows, kind="stable"):
+            before = self._position if self._position is not None else -1
+            if before < 0 or before > rows[place]:
+                self._position = before = 0
+                images = self.dataset.map(lambda example: example["image"])
+                self._images = images.as_numpy_iterator()
+            image = next(itertools.islice(self._images, rows[place] - before, None))
+            self._position, found[place] = rows[place] + 1, image
+        return found
 
     @property
     def fingerprint(self):

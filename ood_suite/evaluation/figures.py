@@ -10,7 +10,7 @@ from matplotlib.ticker import MaxNLocator
 from PIL import Image
 
 from ood_suite import metrics
-from ood_suite.data.streams import picture
+from ood_suite.data.decoding import picture
 
 ID_COLOUR, OOD_COLOURS = "#1f77b4", ("#d62728", "#ff7f0e", "#9467bd", "#8c564b", "#e377c2")
 CURVE_POINTS = 2000

@@ -14,6 +14,7 @@ from typing import Any
 from absl import app, flags, logging
 
 from ood_suite import shipped
+from ood_suite.data.layouts import Folders
 from ood_suite.files import MENDABLE
 from ood_suite.progress import AboveBars, close_bars
 from ood_suite.runs import jobs
@@ -75,7 +76,19 @@ def define_run(help, checkpoint=True):
 
 
 def define_data_dir(default):
+    """--data_dir, and where images are read --data_root."""
     flags.DEFINE_string("data_dir", None, f"Folder of the npz files; default: {default}.")
+    if default != "genomics_data":
+        flags.DEFINE_string(
+            "data_root", None, "Folder of data sets as the papers keep them; `ood data` lists it."
+        )
+
+
+def data_dir():
+    """What library code takes as a `data_dir`: --data_dir, with --data_root where it is given."""
+    if "data_root" not in FLAGS or not FLAGS.data_root:
+        return FLAGS.data_dir
+    return Folders(FLAGS.data_dir, FLAGS.data_root)
 
 
 def define_name(default, help):
@@ -206,7 +219,7 @@ def trains(function, experiments, replace=replaced, more=()):
 
     def main(_):
         names = ("exp", "out_dir", "data_dir", "repeat_id", *more)
-        arguments = {name: FLAGS[name].value for name in names}
+        arguments = {name: FLAGS[name].value for name in names} | {"data_dir": data_dir()}
         own = {"experiment": experiment(experiments, replace)}
         jobs.call(jobs.Job("training", function, own | arguments))
 
@@ -218,7 +231,7 @@ def sweeps(train, experiments):
 
     def main(_):
         prepared, names = engine(), ("exp", "out_dir", "data_dir", "repeats")
-        arguments = {name: FLAGS[name].value for name in names}
+        arguments = {name: FLAGS[name].value for name in names} | {"data_dir": data_dir()}
         sweep(experiment(experiments), train=train, engine=prepared, **arguments)
 
     return main

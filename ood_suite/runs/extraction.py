@@ -18,6 +18,7 @@ from typing import Any, Protocol, cast
 
 import numpy as np
 
+from ood_suite.data.layouts import DataDir
 from ood_suite.files import BusyError, RunError, example_hashes, fingerprint, locked
 from ood_suite.optional import quietly
 from ood_suite.outputs import ON_DEMAND, Outputs, OutputsWriter
@@ -76,7 +77,7 @@ class Extractor(Protocol):
         names: Sequence[str],
         split: str,
         *,
-        data_dir: str | None = None,
+        data_dir: DataDir = None,
         parts: Parts = Parts(),
         batch_size: int = 100,
         shard: tuple[int, int] | None = None,
@@ -94,7 +95,7 @@ class Extractor(Protocol):
         ...
 
     def hashes(
-        self, run: Run, names: Sequence[str], split: str, *, data_dir: str | None = None
+        self, run: Run, names: Sequence[str], split: str, *, data_dir: DataDir = None
     ) -> Outputs | None:
         """Outputs with nothing but labels and hashes of the examples, without running the model;
         None where every file would have to be read.
@@ -241,6 +242,7 @@ class Extraction:
                     safe_at = time.monotonic()
                 bar.update(len(prepared))
         # Stage 3: one file of all chunks, with what it is of.
+        steps = [*getattr(self.examples, "steps", []), *steps]  # of files, then of arrays
         notes = [self.source.note, *(f"{self.source.name}: {step}" for step in steps)]
         writer.finish(constants, meta | self.extra | {
             "note": "; ".join(filter(None, notes)),

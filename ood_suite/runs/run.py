@@ -24,6 +24,8 @@ from typing import Any
 import numpy as np
 from absl import logging
 
+from ood_suite.data import layouts
+from ood_suite.data.layouts import DataDir
 from ood_suite.files import RunError, fingerprint, locked, make_folder, read_json, write_json
 
 PLACES = ("base_run",)  # settings that say where something lay; a fingerprint says what it was
@@ -142,14 +144,14 @@ def git_commit() -> str | None:
         return None
 
 
-def next_step(folder: str | pathlib.Path, data_dir: str | None = None, more: str = "") -> str:
+def next_step(folder: str | pathlib.Path, data_dir: DataDir = None, more: str = "") -> str:
     """The command that evaluates a run, as it can be pasted.
 
     Args:
         data_dir: of the run's data, where it is not the default. more: further flags.
     """
     words = ["python", "-m", "ood_suite.eval", f"--run={folder}"]
-    words += [f"--data_dir={data_dir}"] if data_dir else []
+    words += layouts.flags(data_dir)
     return " ".join(filter(None, [shlex.join(words), more]))
 
 
@@ -162,7 +164,7 @@ def opened(
     settings: Mapping[str, Any],
     fingerprints: Mapping[str, str],
     notes: Sequence[str] = (),
-    data_dir: str | None = None,
+    data_dir: DataDir = None,
 ) -> Iterator["Run"]:
     """Holds a run folder's lock while it is trained: yields the Run, which may be finished already.
 

@@ -7,9 +7,11 @@ handed to its caller, and every other operation is refused. Python's own
 gigabytes.
 
 Time and memory are linear in what is read: nothing is called, compared or hashed that a file could
-make slow, nothing recurses, and at most OPERATIONS are done.
+make slow, nothing recurses, and at most OPERATIONS are done. Long byte strings, as which arrays are
+stored, can stay in the file: what stands for one says where it lies.
 """
 
+import io
 import pickletools
 from collections.abc import Callable
 from typing import Any, BinaryIO
@@ -18,12 +20,14 @@ OPERATIONS = 2**21  # a checkpoint of 10,000 tensors with its optimiser takes a 
 WHOLE = 2**60  # keys beyond could be made to collide
 INTEGER_BITS = 1024
 KEY_PARTS = 16
+MOST_READ = 2**28  # bytes of a pickle whose long strings stay in the file
+LONG_LINE = 2**16  # bytes of a number or a name that ends with its line
 SHOWN = 100  # characters of a foreign text in a message
 
 _ARGUMENTS = {
     "INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT",
     "STRING", "BINSTRING", "SHORT_BINSTRING", "BINBYTES", "SHORT_BINBYTES", "BINBYTES8",
-    "UNICODE", "SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8",
+    "BYTEARRAY8", "UNICODE", "SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8",
 }  # fmt: skip
 _EMPTY: dict[str, Callable[[], Any]] = {
     "EMPTY_LIST": list, "EMPTY_DICT": dict, "EMPTY_TUPLE": tuple, "EMPTY_SET": set,
@@ -39,6 +43,8 @@ def load(
     name: Callable[[str, str], Any],
     call: Callable[[Any, tuple], Any],
     refer: Callable[[Any], Any],
+    build: Callable[[Any, Any], Any] | None = None,
+    spans_from: int | None = None,
 ) -> Any:
     """The value that the pickle at the file's position stands for; the file is left behind it.
 
@@ -46,15 +52,20 @@ def load(
         name: function(module, name) -> what stands for a name, or a ValueError.
         call: function(what stands for a name, arguments) -> what the call gives, never doing it.
         refer: function(identifier) -> what a persistent identifier means.
+        build: function(object that `call` gave, state), which gives it this state.
+        spans_from: bytes from which a byte string is not read, but a Span.
 
     Raises:
         ValueError: a damaged pickle, or an operation that no plain data need.
     """
-    machine = _Machine(name, call, refer)
+    machine = _Machine(name, call, refer, build)
+    source = file if spans_from is None else _Frugal(file, spans_from)
     try:
-        for count, (operation, argument, _) in enumerate(pickletools.genops(file)):
+        for count, (operation, argument, _) in enumerate(pickletools.genops(source)):
             if count == OPERATIONS:
                 raise ValueError(f"its pickle has more than {OPERATIONS} operations")
+            if spans_from is not None:
+                argument = source.taken(argument)
             machine.step(operation.name, argument)
         return machine.stack.pop()
     except (IndexError, KeyError, TypeError, OverflowError, AttributeError) as error:
@@ -68,11 +79,68 @@ def shown(value: Any) -> str:
     return repr(value) if isinstance(value, int | float | None) else f"a {type(value).__name__}"
 
 
+class Span(bytes):
+    """Stands for `size` bytes of a file from `start` on; as bytes it is empty."""
+
+    start: int
+    size: int
+
+    def __len__(self):  # what pickletools compares with the length that it asked for
+        return self.size
+
+    def decode(self, *_):  # of the texts in which Python 2 kept its bytes
+        return self
+
+
+class _Frugal:
+    """A file for pickletools that skips long strings."""
+
+    def __init__(self, file, spans_from):
+        self.file, self.spans_from, self.span, self.done = file, spans_from, None, 0
+        here = file.tell()
+        self.end = file.seek(0, io.SEEK_END)
+        file.seek(here)
+
+    def read(self, count):
+        if count < self.spans_from:
+            self.done += count
+            if self.done > MOST_READ:
+                raise ValueError(f"its pickle has more than {MOST_READ:,} bytes beside its arrays")
+            return self.file.read(count)
+        start = self.file.tell()
+        if count > self.end - start:
+            raise ValueError(f"its pickle is cut: {count} bytes should follow byte {start}")
+        self.span = Span()
+        self.span.start, self.span.size = start, count
+        self.file.seek(count, io.SEEK_CUR)
+        return self.span
+
+    def readline(self):
+        return self.file.readline(LONG_LINE)
+
+    def tell(self):
+        return self.file.tell()
+
+    def taken(self, argument):
+        """What pickletools made of what it read; ValueError where it took a skipped string for a
+        number or a text.
+        """
+        span, self.span = self.span, None
+        if span is None:
+            return argument
+        if argument is not span and not isinstance(argument, bytearray):
+            raise ValueError(
+                f"its pickle has a text or number of {span.size} bytes, as which Python 3 writes "
+                "arrays for Python 2: save it with protocol 4"
+            )
+        return span
+
+
 class _Machine:
     """Stack and memo of one pickle."""
 
-    def __init__(self, name, call, refer):
-        self.name, self.call, self.refer = name, call, refer
+    def __init__(self, name, call, refer, build):
+        self.name, self.call, self.refer, self.build_with = name, call, refer, build
         self.stack: list[Any] = []
         self.memo: dict[int, Any] = {}
 
@@ -139,9 +207,11 @@ class _Machine:
         self.stack.append(self.call(function, arguments))
 
     def build(self, _):
-        """Leaves the object as it is: of plain data, only an OrderedDict has attributes."""
-        target, _ = self.pop(2)
-        if not isinstance(target, dict):
+        """Leaves a dict as it is: of plain data, only an OrderedDict has attributes."""
+        target, state = self.pop(2)
+        if self.build_with is not None:
+            self.build_with(target, state)
+        elif not isinstance(target, dict):
             raise ValueError("its pickle sets attributes of what has none")
         self.stack.append(target)
 

@@ -1,0 +1,83 @@
+"""Image files as arrays of one shape, decoded by several threads: Pillow releases Python's lock."""
+
+import collections
+import io
+import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+from PIL import Image
+
+from ood_suite.data.framing import COVER, TRANSFORMS
+
+SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".ppm", ".tif", ".tiff"}
+MOST_THREADS = 8
+AHEAD = 4  # images a thread that are begun before the first of them is done
+LARGE = 2**24  # pixels from which images are decoded one at a time
+MOST_PIXELS = 2**26  # of an image in an archive or a list
+MOST_BYTES = 2**25  # of a file in an archive
+_ONE_AT_A_TIME = threading.Lock()
+
+
+def threads():
+    """How many decode: as many as the process may use processors."""
+    return min(MOST_THREADS, len(os.sched_getaffinity(0)))
+
+
+def decoded(jobs, function):
+    """uint8 (n, height, width, channels) of function(job) of each; the order is kept, and the first
+    error in this order is raised. Jobs are asked for a few ahead.
+    """
+    count = threads()
+    if count == 1:
+        return np.stack([function(job) for job in jobs])
+    found, begun = [], collections.deque()
+    with ThreadPoolExecutor(count) as pool:
+        for job in jobs:
+            begun.append(pool.submit(function, job))
+            if len(begun) > AHEAD * count:
+                found.append(begun.popleft().result())
+        found.extend(future.result() for future in begun)
+    return np.stack(found)
+
+
+def picture(file, image_shape, transform=COVER, name="the image"):
+    """uint8 (height, width, channels) of an open Pillow image.
+
+    Args:
+        transform: of TRANSFORMS. name: of the image, which random crops depend on.
+    """
+    height, width, channels = image_shape
+    if file.mode[0] in "IF":
+        raise ValueError(f"mode {file.mode}, more than 8 bits; convert it to 8 bits")
+    if file.width * file.height > LARGE:
+        with _ONE_AT_A_TIME:
+            image = _framed(file, (width, height), channels, transform, name)
+    else:
+        image = _framed(file, (width, height), channels, transform, name)
+    return np.asarray(image).reshape(height, width, channels)
+
+
+def _framed(file, size, channels, transform, name):
+    image = file.convert("L" if channels == 1 else "RGB")
+    return TRANSFORMS[transform].function(image, size, name)
+
+
+def picture_of(content, image_shape, transform, name):
+    """The same of the bytes of a file, or of its path.
+
+    Raises:
+        ValueError: the image has more than MOST_PIXELS.
+    """
+    opened = io.BytesIO(content) if isinstance(content, bytes) else content
+    with Image.open(opened) as file:
+        if file.width * file.height > MOST_PIXELS:
+            raise ValueError(f"{file.width} x {file.height} pixels; at most {MOST_PIXELS:,} are")
+        return picture(file, image_shape, transform, name)
+
+
+def check_channels(image_shape):
+    """Refuses a shape to which image files cannot be brought."""
+    if image_shape[-1] not in (1, 3):
+        raise ValueError(f"Images have 1 or 3 channels. Received: {image_shape[-1]}.")
