@@ -7,9 +7,10 @@ One npz a data set in the run's outputs/ (see ood_suite.outputs). `python -m ood
 import numpy as np
 
 from genomics_ood import density, motif_cnn, reads  # noqa: F401 (the classes of stored models)
+from genomics_ood.read_extraction import extraction, hashes, load_reads  # noqa: F401 (Extractor)
 from ood_suite.files import example_hashes
 from ood_suite.outputs import Outputs
-from ood_suite.runs.extraction import Extraction, Parts, hashes_of
+from ood_suite.runs.extraction import Parts
 from ood_suite.training.stored_model import load_model
 
 SCORES: tuple[str, ...] = ("background_mean", "likelihood", "likelihood_ratio", "typicality")
@@ -37,30 +38,3 @@ def extract(
 
     source = load_reads(run, names, split, data_dir)
     return extraction(run, source, split, batch_size, shard).part(None, main_part)
-
-
-def hashes(run, names, split, *, data_dir=None) -> Outputs | None:
-    """Outputs with labels and hashes of the reads alone. See runs.extraction.Extractor."""
-    source = load_reads(run, names, split, data_dir)
-    return hashes_of(source, source.bases, reads.canonical)
-
-
-def load_reads(run, names, split, data_dir=None):
-    """The first ReadSet there is; of ID reads only the class that the run was trained on, if it
-    was one.
-    """
-    source = reads.first_available(names, split, data_dir)
-    if source.name == run.settings["id_dataset"]:
-        source = reads.filtered(source, run.settings["filter_label"])
-    return source
-
-
-def extraction(run, source, split, batch_size, shard):
-    """The Extraction of a run on a ReadSet."""
-    return Extraction(
-        run, source, split, source.bases,
-        extra={"class_names": list(source.class_names), "lineages": list(source.lineages)},
-        unit="read",
-        batch_size=batch_size,
-        shard=shard,
-    )  # fmt: skip

@@ -101,6 +101,39 @@ def filtered(found, label):
     return dataclasses.replace(found, bases=found.bases[rows], labels=found.labels[rows])
 
 
+def training_and_validation(name, label=-1, data_dir=None):
+    """The splits "train" and "val" of a set, of one class alone unless `label` is -1.
+
+    Raises:
+        ValueError: lengths that differ, a class that is not there.
+    """
+    training, validation = (load(name, split, data_dir) for split in ("train", "val"))
+    if training.bases.shape[1] != validation.bases.shape[1]:
+        raise ValueError(
+            f"The reads of {validation.name} (val) have {validation.bases.shape[1]} bases, those "
+            f"of {training.name} (train) {training.bases.shape[1]}."
+        )
+    return filtered(training, label), filtered(validation, label)
+
+
+def fingerprints(sets):
+    """What config.json says of the ReadSets of a training."""
+    return {f"{s.name}_{s.split}": s.fingerprint for s in sets}
+
+
+def check_labels(training, validation, at_least=2):
+    """The number of classes; ValueError unless the labels are 0..classes - 1 in both sets."""
+    classes = np.unique(training.labels)
+    if len(classes) < at_least or not np.array_equal(classes, np.arange(len(classes))):
+        raise ValueError(
+            f"The labels of {training.name} must be 0..classes - 1, at least {at_least}, each with "
+            f"reads. Received: {classes[:20].tolist()}."
+        )
+    if not 0 <= validation.labels.min() <= validation.labels.max() < len(classes):
+        raise ValueError(f"{validation.name} (val) has labels that the training reads have not.")
+    return len(classes)
+
+
 def canonical(bases):
     """The smaller of each read and its reverse complement: the same for both strands.
 
