@@ -15,6 +15,7 @@ from ood_suite.training.stored_model import load_model
 
 SCORES: tuple[str, ...] = ("background_mean", "likelihood", "likelihood_ratio", "typicality")
 PERTURBED: dict[str, str] = {}
+WINDOWS_AT_ONCE = 512  # that a screening hands to the network
 
 
 def extract(
@@ -38,3 +39,35 @@ def extract(
 
     source = load_reads(run, names, split, data_dir)
     return extraction(run, source, split, batch_size, shard).part(None, main_part)
+
+
+def scorer(run):
+    """The run's model as a screen_model.Scorer."""
+    return NetworkScorer(load_model(run), run.settings["length"])
+
+
+class NetworkScorer:
+    """A screen_model.Scorer of a network, which sees batches of one shape: one compilation."""
+
+    threads = False  # a network takes all processors by itself
+
+    def __init__(self, model, length):
+        self.model, self.length = model, length
+
+    def sums(self, bases, sizes):
+        """float64 (n, 1), log p of the first `sizes` bases of each row; what stands behind them
+        does not matter, since the network looks back only.
+        """
+        found = np.empty((len(bases), 1))
+        for start in range(0, len(bases), WINDOWS_AT_ONCE):
+            rows = slice(start, start + WINDOWS_AT_ONCE)
+            batch = np.zeros((WINDOWS_AT_ONCE, self.length), np.uint8)
+            batch[: len(bases[rows])] = bases[rows]
+            track = self.model.predict_on_batch(batch)[: len(bases[rows])].astype(np.float64)
+            track[np.arange(self.length) >= sizes[rows, None]] = 0.0
+            found[rows, 0] = track.sum(axis=1)
+        return found
+
+    def held_out(self, outputs, size):
+        """The same of reads whose Outputs are known, cut to `size` bases."""
+        return outputs.log_prob_map[:, :size].sum(axis=1, keepdims=True, dtype=np.float64)

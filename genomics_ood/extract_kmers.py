@@ -46,6 +46,28 @@ def extract(
     return extraction(run, source, split, batch_size, shard).part(None, main_part)
 
 
+def scorer(run):
+    """The run's model as a screen_model.Scorer."""
+    return KmerScorer(load_kmers(run))
+
+
+class KmerScorer:
+    """A screen_model.Scorer of words; several threads may call it."""
+
+    threads = True
+
+    def __init__(self, model):
+        self.model = model
+
+    def sums(self, bases, sizes):
+        """float64 (n, classes), log p(read | class) of the first `sizes` bases of each row."""
+        return self.model.class_log_probs(bases, sizes)
+
+    def held_out(self, outputs, size):
+        """The same of reads whose Outputs are known, cut to `size` bases."""
+        return self.model.class_log_probs(outputs.bases[:, :size])
+
+
 def load_kmers(run):
     """A run's KmerDensity, kept for the next call: not to be changed."""
     return kept(run, "model", lambda: kmers.KmerDensity.load(run.model_path))

@@ -7,6 +7,7 @@ down, joined by semicolons, and `origins` (n,), such as "NC_000913.3:101-350(-)"
 """
 
 import dataclasses
+import itertools
 import pathlib
 
 import numpy as np
@@ -31,6 +32,7 @@ class ReadSet:
     Attributes:
         bases: uint8 (n, length), 0..3. labels: int32 (n,).
         class_names: of the labels. lineages: of the classes, "" where unknown.
+        origins: of the reads, such as "NC_000913.3:101-350(-)"; empty where unknown.
         note: "" or one sentence on what a report must say of these data.
     """
 
@@ -41,6 +43,7 @@ class ReadSet:
     class_names: tuple = ()
     lineages: tuple = ()
     note: str = ""
+    origins: tuple = ()
 
     def __len__(self):
         return len(self.bases)
@@ -68,7 +71,7 @@ def check_bases(bases, source="`bases`"):
 
 
 def read_file(path):
-    """{"bases", "labels", "class_names", "lineages"} of an npz file."""
+    """{"bases", "labels", "class_names", "lineages", "origins"} of an npz file."""
     arrays = load_npz(path)
     if "bases" not in arrays:
         raise ValueError(f"{path} must hold an array `bases`. Received: {sorted(arrays)}.")
@@ -83,11 +86,15 @@ def read_file(path):
     if names and labels.max() >= len(names):
         raise ValueError(f"{path} has labels up to {labels.max()}, and {len(names)} class names.")
     lineages = tuple(str(text) for text in arrays.get("lineages", ()))
+    origins = tuple(str(text) for text in arrays.get("origins", ()))
+    if origins and len(origins) != len(bases):
+        raise ValueError(f"{path} has {len(bases)} reads, and origins of {len(origins)}.")
     return {
         "bases": bases,
         "labels": labels.astype(np.int32),
         "class_names": names,
         "lineages": lineages,
+        "origins": origins,
     }
 
 
@@ -98,7 +105,12 @@ def filtered(found, label):
     rows = found.labels == label
     if not rows.any():
         raise ValueError(f"--filter_label: {found.name} ({found.split}) has no class {label}.")
-    return dataclasses.replace(found, bases=found.bases[rows], labels=found.labels[rows])
+    return dataclasses.replace(
+        found,
+        bases=found.bases[rows],
+        labels=found.labels[rows],
+        origins=tuple(itertools.compress(found.origins, rows)),
+    )
 
 
 def training_and_validation(name, label=-1, data_dir=None):
