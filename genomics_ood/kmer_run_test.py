@@ -16,7 +16,7 @@ from ood_suite.evaluation.request import Request
 from ood_suite.files import BusyError, RunError, locked, read_csv
 from ood_suite.runs.run import Run
 from tests.support import ROOT, command
-from tests.tiny_reads import LENGTH, write_data
+from tests.tiny_reads import LENGTH, fasta, write_data
 
 
 @pytest.fixture(scope="module")
@@ -49,6 +49,28 @@ def test_evaluation_of_a_sweep(sweep):
     assert 0.3 < report.classifier["accuracy"] < 1.0
     rows = read_csv(folder / "reg0_mr0" / "logs" / "history.csv")
     assert [row["step"] for row in rows] == ["0", "1", "2", "3"]
+
+
+def test_what_there_is_without_any_ood_reads(sweep, tmp_path):
+    """sweep and screen give a ratio to the default background, eval the share that is accepted."""
+    data_dir = sweep[1]
+    result = command(
+        "genomics_ood.sweep", "--exp=bacteria_kmers", "--order=2", "--ood_validation=",
+        "--ood_test=", "--mutation_rates=0.1,0.5", f"--data_dir={data_dir}",
+        f"--out_dir={tmp_path}",
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    [report] = evaluate(tmp_path / "bacteria_kmers", Request(resamples=20), data_dir=data_dir)
+    assert report.chosen == "reg0_mr0.1" and {row["ood"] for row in report.rows} == {"no OOD data"}
+    assert all(0.0 <= row["accepted"] <= 1.0 and row["num_id"] == 32 for row in report.rows)
+    assert any(note.startswith("There are no OOD test data") for note in report.notes)
+    assert "no OOD data" in (tmp_path / "bacteria_kmers/report/report.html").read_text()
+    (tmp_path / "r.fa").write_text(fasta(reads.load("bacteria", "test", data_dir).bases))
+    screened = command(
+        "genomics_ood.screen", f"--run={tmp_path / 'bacteria_kmers'}", f"--data_dir={data_dir}",
+        "--min_length=10", str(tmp_path / "r.fa"),
+    )  # fmt: skip
+    assert screened.returncode == 0 and "the default: no validation OOD data" in screened.stderr
 
 
 def test_outputs_are_those_of_the_model(sweep):

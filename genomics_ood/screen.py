@@ -65,11 +65,10 @@ def screens_of(rule):
     rule = screen_model.Rule(**rule)
     screen_model.check_rule(rule)
     folders = [FLAGS.run, *([FLAGS.second] if FLAGS.second else [])]
-    with quietly():
-        return [
-            screen_model.Screen.of(shipped.run_folder(folder), FLAGS.data_dir, rule)
-            for folder in folders
-        ]
+    return [
+        screen_model.Screen.of(shipped.run_folder(folder), FLAGS.data_dir, rule)
+        for folder in folders
+    ]
 
 
 def opened(stack, paths):
