@@ -8,7 +8,7 @@ import numpy as np
 from absl import logging
 
 from genomics_ood import kmers, reads
-from genomics_ood.configs import NETWORK_ONLY
+from genomics_ood.configs import CLASSIFIER_ONLY, NETWORK_ONLY
 from ood_suite.files import write_csv
 from ood_suite.runs.density_settings import recorded, run_name
 from ood_suite.runs.run import opened
@@ -39,7 +39,8 @@ def train(experiment, exp, out_dir, data_dir=None, repeat_id=0):
         experiment.id_dataset, experiment.filter_label, data_dir
     )
     settings = recorded(experiment, exp=exp, repeat_id=repeat_id)
-    settings = {name: value for name, value in settings.items() if name not in NETWORK_ONLY}
+    others = (*NETWORK_ONLY, *CLASSIFIER_ONLY)
+    settings = {name: value for name, value in settings.items() if name not in others}
     settings["length"] = int(training.bases.shape[1])
     model = counted(experiment, *sets, experiment.random_seed + repeat_id)
     with opened(

@@ -1,6 +1,7 @@
 """Runs of k-mer densities: the same contracts as any other run, without a network."""
 
 import dataclasses
+import os
 import signal
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import pytest
 from genomics_ood import configs, kmer_run, kmers, reads
 from genomics_ood.density import ReadDensity
 from genomics_ood.extract_kmers import extract
+from ood_suite import shipped
 from ood_suite.evaluation.evaluate import evaluate
 from ood_suite.evaluation.request import Request
 from ood_suite.files import BusyError, RunError, locked, read_csv
@@ -160,6 +162,28 @@ def test_a_damaged_model_is_refused(sweep, tmp_path):
     run.model_path.write_bytes(run.model_path.read_bytes()[:-40])
     with pytest.raises(RunError, match="cannot be read"):
         extract(run, ("bacteria",), "test", data_dir=sweep[1])
+
+
+def test_the_shipped_model_is_that_of_the_command(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # the embedded reads alone
+    run = kmer_run.train(configs.EXPERIMENTS["bacteria_kmers"], "bacteria_kmers", tmp_path)
+    shipped_folder = shipped.resource("pretrained") / "dna_kmers" / "reg0_mr0"
+    ours, theirs = (kmers.KmerDensity.load(p / "model.npz") for p in (run.folder, shipped_folder))
+    np.testing.assert_array_equal(ours.counts, theirs.counts)
+    np.testing.assert_array_equal(ours.starts, theirs.starts)
+    assert Run.load(shipped_folder).settings == run.settings
+
+
+def test_screening_starts_without_training(tmp_path):
+    """In an empty folder, with nothing but reads."""
+    path = shipped.resource("genomics_data") / "samples" / "bacteria_ood_test.npz"
+    result = subprocess.run(
+        [sys.executable, "-m", "genomics_ood.screen", str(path)], cwd=tmp_path,
+        capture_output=True, text=True, env=os.environ | {"PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    assert len(result.stdout.splitlines()) == 2001
+    assert "the sample has more than what reads of the training classes give" in result.stderr
 
 
 def test_no_network_is_loaded(sweep, tmp_path):

@@ -9,13 +9,14 @@ read and refuse the same.
 import contextlib
 import dataclasses
 import io
+import pathlib
 import queue
 import re
 import threading
 
 import numpy as np
 
-from genomics_ood import sequence_files
+from genomics_ood import reads, sequence_files
 from genomics_ood.sequence_files import CODES, INVALID
 
 CHUNK = 2**22  # bytes of text that are parsed at once: 7500 FASTQ records of 250 bases
@@ -54,11 +55,15 @@ class Batch:
 
 
 def batches(path):
-    """Yields Batch after Batch of a file, gzip or not, or of standard input ("-").
+    """Yields Batch after Batch of a file, gzip or not, of standard input ("-"), or of a data set's
+    npz file, whose reads are called by their numbers.
 
     Raises:
         ValueError, FileNotFoundError: as sequence_files.records; what comes before is yielded.
     """
+    if str(path).endswith(".npz"):
+        yield from _of_arrays(path)
+        return
     with sequence_files.opened(path) as handle:
         parse = _fasta if sequence_files.first_character(handle) == ">" else _fastq
         rest = b""
@@ -137,6 +142,18 @@ def _fasta(data, last):
     return Batch(_names(data, heads, head_ends - heads), bases, starts, data[:stop], marks), data[
         stop:
     ]
+
+
+def _of_arrays(path):
+    """Batches of an npz file, as FASTA."""
+    if not pathlib.Path(path).exists():
+        raise FileNotFoundError(f"There is no file {path}.")
+    bases, letters = reads.read_file(path)["bases"], np.frombuffer(b"ACGT\n", np.uint8)
+    count = max(1, CHUNK // (bases.shape[1] + 10))
+    for first in range(0, len(bases), count):
+        part = letters[np.pad(bases[first : first + count], ((0, 0), (0, 1)), constant_values=4)]
+        rows = enumerate(part, first)
+        yield _fasta(b"".join([b">%d\n" % i + row.tobytes() for i, row in rows]), last=True)[0]
 
 
 def _names(data, begins, sizes):

@@ -5,7 +5,7 @@ import gzip
 import numpy as np
 import pytest
 
-from genomics_ood import read_batches, sequence_files
+from genomics_ood import read_batches, reads, sequence_files
 from genomics_ood.read_batches import batches, paired
 
 
@@ -114,6 +114,16 @@ def test_mates(tmp_path, monkeypatch, rng):
     (tmp_path / "4.fq").write_text(fastq(rng, 20).replace(" x y", "/2"))
     with pytest.raises(ValueError, match="first of the paired files has more .* ends after 20"):
         list(paired(batches(paths[0]), batches(tmp_path / "4.fq")))
+
+
+def test_the_npz_file_of_a_data_set(tmp_path, monkeypatch, rng):
+    monkeypatch.setattr(read_batches, "CHUNK", 100)
+    rows = rng.integers(0, 4, (50, 20)).astype(np.uint8)
+    reads.write_file(tmp_path / "r.npz", rows, np.zeros(50))
+    found = listed(batches(tmp_path / "r.npz"))
+    assert found == [(str(i), sequence_files.decode(row)) for i, row in enumerate(rows)]
+    with pytest.raises(FileNotFoundError, match="There is no file"):
+        next(batches(tmp_path / "none.npz"))
 
 
 def test_reading_ahead(tmp_path):

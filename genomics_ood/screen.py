@@ -6,7 +6,7 @@
 
 RUN is a density (likelihood), or the folder of a sweep, whose background model the validation OOD
 reads choose (log ratio); without --run it is the shipped model of words of three genera. Reads are
-FASTA or FASTQ, gzip, BGZF or not, streamed at constant memory. Every read, or with --paired every
+FASTA or FASTQ, gzip, BGZF or not, streamed at constant memory, or a data set's npz. Every read, or with --paired every
 pair, becomes a line of tab-separated values:
 
     read, length, scored_bases, gc_content, score, threshold, is_ood, class
