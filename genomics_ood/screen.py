@@ -1,13 +1,13 @@
 """Screens reads: which of them are like nothing that the model was trained on?
 
     python -m genomics_ood.screen reads.fastq.gz > scores.tsv
-    python -m genomics_ood.screen --run=RUN --paired --out=scores.tsv.gz R1.fastq.gz R2.fastq.gz
+    python -m genomics_ood.screen --paired --out=scores.tsv.gz R1.fastq.gz R2.fastq.gz
     zcat reads.fasta.gz | python -m genomics_ood.screen --run=RUN --kreport=report.txt -
 
 RUN is a density (likelihood), or the folder of a sweep, whose background model the validation OOD
 reads choose (log ratio); without --run it is the shipped model of words of three genera. Reads are
-FASTA or FASTQ, gzip, BGZF or not, streamed at constant memory, or a data set's npz. Every read, or with --paired every
-pair, becomes a line of tab-separated values:
+FASTA or FASTQ, gzip, BGZF or not, streamed at constant memory, or a data set's npz file. Every
+read, or with --paired every pair, becomes a line of tab-separated values:
 
     read, length, scored_bases, gc_content, score, threshold, is_ood, class
 
