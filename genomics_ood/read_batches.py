@@ -23,6 +23,7 @@ CHUNK = 2**22  # bytes of text that are parsed at once: 7500 FASTQ records of 25
 LONGEST = 2**25  # bytes of one FASTA record that are kept to parse it with others
 AHEAD = 2  # batches that wait to be scored
 NEWLINE, HEAD, AT, PLUS = b"\n>@+"
+_WHITE = np.array([chr(code).isspace() for code in range(256)])
 
 
 @dataclasses.dataclass
@@ -87,27 +88,48 @@ def _fastq(data, last):
     """(Batch of the whole records of four lines each, the rest); None if there are others."""
     text = np.frombuffer(data, np.uint8)
     ends = np.flatnonzero(text == NEWLINE)
-    ends = ends[: len(ends) // 4 * 4]
+    # Of a record that others may follow nobody knows yet whether it goes on.
+    ends = ends[: (len(ends) // 4 if last else max(0, len(ends) // 4 - 1)) * 4]
     stop = int(ends[-1]) + 1 if len(ends) else 0
-    if last and data[stop:].strip():
-        return None  # a record that is cut
+    if data[stop:].strip() and (last or text[stop] != AT):
+        return None  # a record that is cut, or goes on
     lines = np.concatenate([[0], ends[:-1] + 1])[: len(ends)].reshape(-1, 4)
-    sizes = ends.reshape(-1, 4) - lines
+    ends = ends.reshape(-1, 4)
+    sizes = ends - lines
     if (
         (text[lines[:, 0]] != AT).any()
         or (text[lines[:, 2]] != PLUS).any()
         or (sizes[:, 1] != sizes[:, 3]).any()
+        or (_WHITE[text[ends[:, 3] - 1]] & (sizes[:, 3] > 0)).any()
+        or not _titles_agree(text, lines, sizes)
         or len(data) - stop > LONGEST
+        or b"\r" in data
     ):
         return None
-    starts = np.concatenate([[0], np.cumsum(sizes[:, 1])])
-    where = np.arange(starts[-1]) + np.repeat(lines[:, 1] - starts[:-1], sizes[:, 1])
-    bases = CODES[text[where]]
+    starts, letters = _gathered(text, lines[:, 1], sizes[:, 1])
+    bases = CODES[letters]
     if (bases == INVALID).any():
         return None
     names = _names(data, lines[:, 0], sizes[:, 0])
     marks = np.append(lines[:, 0], stop)
     return Batch(names, bases, starts, data[:stop], marks), data[stop:]
+
+
+def _gathered(text, begins, sizes):
+    """(where each part begins in the second array, the parts of `text` behind one another)."""
+    starts = np.concatenate([[0], np.cumsum(sizes)])
+    return starts, text[np.arange(starts[-1]) + np.repeat(begins - starts[:-1], sizes)]
+
+
+def _titles_agree(text, lines, sizes):
+    """Whether what stands behind each +, if anything, is the title again."""
+    again = sizes[:, 2] > 1
+    if not again.any():
+        return True
+    first, second = (
+        _gathered(text, lines[again, line] + 1, sizes[again, line] - 1) for line in (0, 2)
+    )
+    return all(np.array_equal(ours, theirs) for ours, theirs in zip(first, second, strict=True))
 
 
 def _fasta(data, last):
@@ -124,7 +146,7 @@ def _fasta(data, last):
         head_ends = head_ends[:-1]
     else:
         stop = len(data) if last else 0
-    if len(data) - stop > LONGEST:
+    if len(data) - stop > LONGEST or b"\r" in data:
         return None
     if not len(heads):
         empty = np.zeros(1, np.int64)
@@ -179,15 +201,15 @@ def _one_by_one(handle):
                 break
             size += len(title) + len(sequence) + len(qualities)
             if size > CHUNK:
-                yield _gathered(kept)
+                yield _batch_of(kept)
                 kept, size = [], 0
     if kept:
-        yield _gathered(kept)
+        yield _batch_of(kept)
     if stopped:
         raise stopped
 
 
-def _gathered(kept):
+def _batch_of(kept):
     raws = [
         f"@{title}\n{sequence}\n+\n{qualities}\n" if qualities else f">{title}\n{sequence}\n"
         for title, sequence, qualities, _ in kept

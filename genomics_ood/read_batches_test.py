@@ -37,6 +37,7 @@ CONTENTS = {
     "spaces before": "\n \n>a\nAC GT\n",
     "fastq": "@r1 x\nACGT\n+\n@@@@\n@r2\nGGN\n+r2\n+++\n",
     "fastq of several lines": "@r1 x\nAC\nGT\n+\n@@\n@@\n@r2\nGGN\n+r2\n+++\n",
+    "titles again": "@r1 x\nACGT\n+r1 x\n@@@@\n@r2\nGG\n+\n++\n@r3\nG\n+r3\nI\n",
     "an empty read": "@r1\n\n+\n\n@r2\nAC\n+\nII\n",
 }
 
@@ -73,7 +74,8 @@ def test_many_records(tmp_path, monkeypatch, rng, chunk):
     "content",
     [
         b"", b"\n \n", b"ACGT\nACGT\n", b">good\nACGT\n>protein\nMKVLQ*\n",
-        b"@good\nACGT\n+\nIIII\n@r\nACGT\n+\nIII\n", b"@good\nACGT\n+\nIIII\n@r\nACGT\n",
+        b"@good\nACGT\n+\nIIII\n@r\nACGT\n+\nIII\n", b"@good\nAC\n+\nII\n@r\nACGT\n+s\nIIII\n",
+        b"@good\nAC\n+\nII\n@r\nACGT\n+\nIII \n", b"@good\nACGT\n+\nIIII\n@r\nACGT\n",
         gzip.compress(b">a\nACGT\n" * 500)[:-60],
     ],
 )  # fmt: skip
