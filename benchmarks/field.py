@@ -9,7 +9,9 @@ time with nothing but the training reads in Kraken's library, against reads of t
 held out. Writes benchmarks/field.json; some minutes.
 """
 
+import dataclasses
 import pathlib
+import re
 import subprocess
 import sys
 import tempfile
@@ -19,13 +21,17 @@ import numpy as np
 from absl import app, flags
 from genomes import LENGTH, ROOT, STRAINS, model_of, read_sets, sources, whole_genomes
 
-from genomics_ood import kmers, read_batches, sequence_files
+from genomics_ood import configs, kmer_run, kmers, read_batches, reads, sequence_files
 from ood_suite import conformal, intervals, metrics
 from ood_suite.files import write_json
 
 FLAGS = flags.FLAGS
 READS = 2_000  # of each genome
 SPEED = 200_000  # reads of the comparison of speeds
+SAID = re.compile(  # what the summary of a screen says of a sample
+    r"are OOD: ([\d.]+)%.*?(more than|not surely more).*?At least ([\d.]+)%.*?least ([\d.]+)% allow",
+    re.DOTALL,
+)
 ART = ("art_illumina", "-ss", "MSv3", "-l", str(LENGTH), "-na", "-rs", "1", "-q")
 
 
@@ -55,6 +61,7 @@ def main(_):
         rows = [sets["test"].bases, sets["ood_test"].bases]
         found["held-out regions"] = side_by_side(model, database, rows, folder)
         found["speed"] = speeds(database, rows, folder)
+        found["samples"] = samples(sets, genomes, single, folder)
     write_json(ROOT / "benchmarks" / "field.json", found)
     for part, value in found.items():
         print(part, value)
@@ -204,6 +211,46 @@ def speeds(database, rows, folder):
         subprocess.run(command, check=True, capture_output=True, cwd=ROOT)
         found[name] = SPEED / (time.perf_counter() - start)
     return found
+
+
+def samples(sets, genomes, single, folder):
+    """What `genomics_ood.screen` says of files whose true share of unknown reads is known: rows of
+    {"known", "true", "called", "at_least", "allowing for chance"}, shares. Known are reads of the
+    training genomes, or of other strains; reads with errors, all regions.
+    """
+    run = trained(sets, folder)
+    parts = {
+        role: np.concatenate([single[n][0] for n, r in genomes.items() if r == role])
+        for role in ("id", "strain", "ood_test")
+    }
+    rng, found = np.random.default_rng(0), []
+    for known in ("id", "strain"):
+        for share in (0.0, 0.01, 0.05, 0.2, 0.5):
+            count = round(share * READS * 4)
+            rows = [rng.permutation(parts[known])[: READS * 4 - count],
+                    rng.permutation(parts["ood_test"])[:count]]  # fmt: skip
+            write_fastq(folder / "mixed.fq", np.concatenate(rows))
+            command = [sys.executable, "-m", "genomics_ood.screen", f"--run={run}",
+                       f"--data_dir={folder / 'data'}", f"--out={folder / 'o.tsv'}",
+                       str(folder / "mixed.fq")]  # fmt: skip
+            done = subprocess.run(command, check=True, capture_output=True, text=True, cwd=ROOT)
+            said = SAID.search(done.stderr)
+            called, at_least, surely = (float(said[i]) / 100 for i in (1, 3, 4))
+            found.append({"known": known, "true": share, "called": called, "verdict": said[2],
+                          "at_least": at_least, "allowing for chance": surely})  # fmt: skip
+    return found
+
+
+def trained(sets, folder):
+    """The run folder of the same reads' density."""
+    for split in ("train", "val"):
+        own = sets[split]
+        path = folder / "data" / f"genera_{split}.npz"
+        reads.write_file(path, own.bases, own.labels, own.class_names, own.lineages, own.origins)
+    experiment = dataclasses.replace(
+        configs.EXPERIMENTS["genera_kmers"], order=FLAGS.order, ood_validation=(), ood_test=()
+    )
+    return kmer_run.train(experiment, "genera_kmers", folder, folder / "data").folder
 
 
 if __name__ == "__main__":

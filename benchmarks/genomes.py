@@ -59,9 +59,12 @@ def read_sets(seed):
     """{split: ReadSet} of a sampling."""
     drawn, _ = sampling.sample(sources(), LENGTH, WANTED, seed=seed)
     return {
-        split: reads.ReadSet("genera", split, bases, labels, tuple(names), tuple(lineages))
-        for split, (bases, labels, names, lineages, _) in drawn.items()
-    }
+        split: reads.ReadSet(
+            "genera", split, bases, labels, tuple(names), tuple(lineages),
+            origins=tuple(f"{title.split()[0]}:{start + 1}-" for title, start, _ in origins),
+        )
+        for split, (bases, labels, names, lineages, origins) in drawn.items()
+    }  # fmt: skip
 
 
 def model_of(sets, **changes):
