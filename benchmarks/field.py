@@ -30,7 +30,7 @@ READS = 2_000  # of each genome
 SPEED = 200_000  # reads of the comparison of speeds
 SAID = re.compile(  # what the summary of a screen says of a sample
     r"are OOD: ([\d.]+)%.*?(more than|not surely more).*?"
-    r"At least ([\d.]+)%.*?least ([\d.]+)% allowing",
+    r"something else: ([\d.]+)%, at least ([\d.]+)% allowing",
     re.DOTALL,
 )
 ART = ("art_illumina", "-ss", "MSv3", "-l", str(LENGTH), "-na", "-rs", "1", "-q")

@@ -183,7 +183,7 @@ def test_screening_starts_without_training(tmp_path):
     )  # fmt: skip
     assert result.returncode == 0, result.stderr
     assert len(result.stdout.splitlines()) == 2001
-    assert "the sample has more than what reads of the training classes give" in result.stderr
+    assert "the share is more than what reads of the training classes give" in result.stderr
 
 
 def test_no_network_is_loaded(sweep, tmp_path):

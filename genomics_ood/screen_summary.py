@@ -77,8 +77,8 @@ class Summary:
         yield (
             f"{len(screen.labels)} validation reads, worth {promise.held_out} independent {unit}, "
             f"promise {promise.expected:.2%} false alarms on average, for {CONFIDENCE:.0%} of such "
-            f"sets {promise.low:.2%} to {promise.high:.2%}: the sample has {verdict} what {unit} "
-            "of the training classes give."
+            f"sets {promise.low:.2%} to {promise.high:.2%}: the share is {verdict} what {unit} of "
+            "the training classes give."
         )
         # Storey's estimate of the share of p-values that are none of ID reads, at this threshold.
         most, least = (
@@ -86,9 +86,9 @@ class Summary:
             for share, alarms in ((ood / total, promise.expected), (low, promise.high))
         )
         yield (
-            f"At least {most:.1%} of the {unit} are of something else (Storey's estimate; at least "
-            f"{least:.1%} allowing for chance): a lower bound, since OOD {unit} within the "
-            "threshold count as known."
+            f"Storey's estimate of the share of something else: {most:.1%}, at least {least:.1%} "
+            f"allowing for chance. It is a lower bound: OOD {unit} within the threshold count as "
+            "known."
         )
 
     def _by_class(self, screen, unit):
