@@ -195,6 +195,8 @@ def test_no_network_is_loaded(sweep, tmp_path):
         f"run = kmer_run.train(configs.EXPERIMENTS['bacteria_kmers'], 'x', {str(tmp_path)!r},"
         f" {str(sweep[1])!r})\n"
         f"extract_kmers.extract(run, ('bacteria',), 'val', data_dir={str(sweep[1])!r})\n"
+        "from genomics_ood.screen_model import Screen\n"
+        f"Screen.of(run.folder, {str(sweep[1])!r})\n"
         "assert not {'keras', 'tensorflow', 'jax'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)

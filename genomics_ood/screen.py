@@ -62,12 +62,14 @@ def screens_of(rule):
     """The Screen of --run, and that of --second if it is given."""
     with quietly():  # not at the top: --help need not wait for Keras
         from genomics_ood import screen_model
-    rule = screen_model.Rule(**rule)
-    screen_model.check_rule(rule)
-    folders = [FLAGS.run, *([FLAGS.second] if FLAGS.second else [])]
+    rules = [(FLAGS.run, screen_model.Rule(**rule))]
+    if FLAGS.second:  # it may have no classes, and has a score of its own
+        more = {"acceptance": rule["acceptance"], "confidence": rule["confidence"]}
+        rules.append((FLAGS.second, screen_model.Rule(**more)))
+    screen_model.check_rule(rules[0][1])
     return [
-        screen_model.Screen.of(shipped.run_folder(folder), FLAGS.data_dir, rule)
-        for folder in folders
+        screen_model.Screen.of(shipped.run_folder(folder), FLAGS.data_dir, own)
+        for folder, own in rules
     ]
 
 
@@ -91,8 +93,6 @@ def main(argv):
         raise ValueError(
             f"Give {wanted}, or - for standard input. Received: {', '.join(paths) or 'none'}."
         )
-    if FLAGS.acceptance is not None and not 0.0 < FLAGS.acceptance < 1.0:
-        raise ValueError(f"--acceptance must lie in (0, 1). Received: {FLAGS.acceptance}.")
     found = begun(paths)
     screens = screens_of({
         "acceptance": FLAGS.acceptance, "confidence": FLAGS.confidence,
@@ -129,7 +129,9 @@ def main(argv):
 
 if __name__ == "__main__":
     flags.DEFINE_string("run", SHIPPED, "Run folder of one density, or folder of a sweep.")
-    flags.DEFINE_string("second", None, "Another such folder, for a second opinion beside it.")
+    flags.DEFINE_string(
+        "second", None, "Another such folder, for a second opinion beside it, by its own score."
+    )
     flags.DEFINE_string("out", "-", "File to write, gzip if it ends in .gz; - for standard output.")
     cli.define_data_dir("genomics_data")
     flags.DEFINE_bool("paired", False, "Two files of mates, in the same order: one line a pair.")

@@ -18,6 +18,7 @@ from ood_suite.runs.extraction import Extractor, extractor_of
 
 SCORES = ("auto", "likelihood", "likelihood_ratio")
 REGION = 10_000  # bases of a genome whose reads are taken for alike: fasta_to_np's --block
+DRAWN_AT_ONCE = 2**20  # validation reads that are drawn at a time
 DRAWN_SUMS = 4000  # of validation reads, behind the threshold of longer reads and of pairs
 
 
@@ -159,14 +160,21 @@ class Screen:
         """
         sums = self._held_out_sums(size)
         if windows > 1:
-            rng, share = np.random.default_rng(windows), DRAWN_SUMS / len(self.labels)
-            drawn = []
-            for label in np.unique(self.labels):
-                own = np.flatnonzero(self.labels == label)
-                drawn.append(rng.choice(own, (max(1, round(share * len(own))), windows)))
-            rows = np.concatenate(drawn)
-            sums = [values[rows].sum(axis=1) for values in sums]
+            rng = np.random.default_rng(windows)
+            blocks = [[v[rows].sum(axis=1) for v in sums] for rows in self._draws(windows, rng)]
+            sums = [np.concatenate(values) for values in zip(*blocks, strict=True)]
         return score_of(sums), sums[0].argmax(axis=1)
+
+    def _draws(self, windows, rng):
+        """Yields rows (some, windows) of validation reads of one class, DRAWN_SUMS in all: a few at
+        a time, since a whole chromosome has thousands of windows.
+        """
+        at_once = max(1, DRAWN_AT_ONCE // windows)
+        for label in np.unique(self.labels):
+            own = np.flatnonzero(self.labels == label)
+            left = max(1, round(DRAWN_SUMS * len(own) / len(self.labels)))
+            for count in [at_once] * (left // at_once) + [left % at_once] * (left % at_once > 0):
+                yield rng.choice(own, (count, windows))
 
     def _threshold(self, size, windows):
         """float64 (classes,), nats, by predicted class; all alike unless rule.per_class."""

@@ -120,6 +120,19 @@ def test_the_threshold_of_several_windows_accepts_its_share(screen, rng):
         assert share == pytest.approx(0.05, abs=0.015)
 
 
+def test_a_chromosome_needs_no_memory_for_its_threshold(screen):
+    import tracemalloc
+
+    tracemalloc.start()
+    scores, _ = screen.held_out_scores(LENGTH, 3000)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    single, _ = screen.held_out_scores(LENGTH)
+    assert abs(len(scores) - 4000) <= 2 and peak < 2**28
+    if screen.classes == 1:
+        assert scores.mean() == pytest.approx(3000 * single.mean(), rel=0.05, abs=1.0)
+
+
 def test_pairs_are_sums_of_their_mates(screen, rng):
     ours, theirs = ([random_text(rng, n) for n in sizes] for sizes in ((24, 20, 3), (24, 24, 24)))
     files = batch_of(*ours, names=["a/1", "b/1", "c/1"]), batch_of(*theirs)
