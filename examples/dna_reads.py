@@ -1,4 +1,4 @@
-"""A density of DNA reads, a background model, and the ratio of the two.
+"""Densities of DNA reads: words that are counted, a network, and its ratio to a background.
 
     python examples/dna_reads.py
 
@@ -8,9 +8,11 @@ takes.
 
 import dataclasses
 
-from genomics_ood import configs, density_run, extract
+from genomics_ood import configs, density_run, kmer_run
 from ood_suite import metrics, scores
+from ood_suite.runs.extraction import extractor_of
 
+words = kmer_run.train(configs.EXPERIMENTS["bacteria_kmers"], "bacteria_kmers", "output/examples")
 experiment = dataclasses.replace(
     configs.EXPERIMENTS["bacteria"], total_steps=60, background_steps=0, eval_every=30,
     eval_reads=100, units=16,
@@ -20,15 +22,14 @@ foreground, background = (
     density_run.train(settings, "bacteria", "output/examples") for settings in (experiment, mutated)
 )
 
-said = {
-    (name, run.folder.name): extract.extract(run, (name,), "val").log_prob
-    for name in ("bacteria", "bacteria_ood")
-    for run in (foreground, background)
-}
-ours, theirs = foreground.folder.name, background.folder.name
-for title, names in (("likelihood", [ours]), ("likelihood_ratio", [ours, theirs])):
-    function = scores.get(title).fn
+for title, runs in (
+    ("likelihood, words", [words]),
+    ("likelihood, network", [foreground]),
+    ("likelihood_ratio, network", [foreground, background]),
+):
+    function = scores.get(title.partition(",")[0]).fn
     pair = (
-        function(*(said[data, name] for name in names)) for data in ("bacteria", "bacteria_ood")
+        function(*(extractor_of(run).extract(run, (name,), "val").log_prob for run in runs))
+        for name in ("bacteria", "bacteria_ood")
     )
-    print(f"{title:<17} AUROC {metrics.auroc(metrics.Counts.of(*pair)):.3f} (unknown genera)")
+    print(f"{title:<26} AUROC {metrics.auroc(metrics.Counts.of(*pair)):.3f} (unknown genera)")

@@ -2,9 +2,7 @@
 
 import pathlib
 
-import numpy as np
-
-from genomics_ood import density_run, motif_cnn
+from genomics_ood import density_run, motif_cnn, reads
 from ood_suite.runs.run import opened
 from ood_suite.runs.settings import check
 from ood_suite.training import backend
@@ -17,7 +15,7 @@ def train_classifier(experiment, exp, out_dir, data_dir=None, repeat_id=0):
     """Trains one classifier, or continues it, or finds it finished; returns its Run."""
     check(experiment)
     training, validation = sets = density_run.load_data(experiment, data_dir)
-    classes = check_labels(training, validation)
+    classes = reads.check_labels(training, validation)
     own = f"motif_cnn_repeat{repeat_id}" if repeat_id else "motif_cnn"
     folder = pathlib.Path(out_dir) / f"{exp}_classifier" / own
     seed = experiment.random_seed + repeat_id
@@ -37,7 +35,7 @@ def train_classifier(experiment, exp, out_dir, data_dir=None, repeat_id=0):
         extractor=EXTRACTOR,
         settings=density_run.settings_of(experiment, exp, repeat_id)
         | {"ood_near": (), "ood_far": experiment.ood_test},
-        fingerprints=density_run.fingerprints(sets),
+        fingerprints=reads.fingerprints(sets),
         notes=[s.note for s in sets],
         data_dir=data_dir,
     ) as run:
@@ -56,16 +54,3 @@ def train_classifier(experiment, exp, out_dir, data_dir=None, repeat_id=0):
                 saved=lambda: network,
             )
     return run
-
-
-def check_labels(training, validation):
-    """The number of classes; ValueError unless the labels are 0..classes - 1 in both sets."""
-    classes = np.unique(training.labels)
-    if len(classes) < 2 or not np.array_equal(classes, np.arange(len(classes))):
-        raise ValueError(
-            f"The labels of {training.name} must be 0..classes - 1, at least two, each with reads. "
-            f"Received: {classes[:20].tolist()}."
-        )
-    if not 0 <= validation.labels.min() <= validation.labels.max() < len(classes):
-        raise ValueError(f"{validation.name} (val) has labels that the training reads have not.")
-    return len(classes)

@@ -14,7 +14,7 @@ from ood_suite.runs.settings import setting
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Experiment(DensityExperiment):
     """One experiment with reads: see DensityExperiment, the help of each setting, and
-    density.ReadDensity. The last six are of the motif classifier.
+    density.ReadDensity or, where the network is "kmer", kmers.KmerDensity.
     """
 
     ood_validation_split: str = "val"
@@ -27,8 +27,9 @@ class Experiment(DensityExperiment):
     )
     filter_label: int = setting(-1, "Train on this class alone; -1 for all.", at_least=-1)
     network: str = setting(
-        "conv", "Dilated convolutions, or the paper's LSTM.", choices=("conv", "lstm"), model=True
-    )
+        "conv", "Dilated convolutions, the paper's LSTM, or no network: words that are counted.",
+        choices=("conv", "lstm", "kmer"), model=True,
+    )  # fmt: skip
     units: int = setting(64, "Of the LSTM, or channels of conv.", at_least=1, model=True)
     num_layers: int = setting(8, "Gated layers of conv.", at_least=1, model=True)
     kernel_size: int = setting(3, "Bases that each of them reads.", at_least=2, model=True)
@@ -37,6 +38,11 @@ class Experiment(DensityExperiment):
     reg_type: str = setting(
         "l2", "reg_weight * sum |w|, or 0.5 * sum w**2.", choices=("l1", "l2"), model=True
     )
+    order: int = setting(8, "Bases that a word of kmer looks back.", at_least=0, at_most=11)
+    concentration: float = setting(
+        512.0, "Observations that the next lower order is worth in kmer.", above=0
+    )
+    per_class: bool = setting(True, "Count the words of kmer for every class by itself.")
     classifier_steps: int = setting(20_000, "Optimiser steps of the classifier.", at_least=1)
     classifier_learning_rate: float = setting(1e-4, "Its step size at the start.", above=0)
     motifs: int = setting(1_000, "Filters of its convolution.", at_least=1)
@@ -52,8 +58,15 @@ CLASSIFIER_ONLY = (
     "classifier_steps", "classifier_learning_rate", "motifs", "motif_length", "hidden",
     "classifier_dropout_p",
 )  # fmt: skip
+KMER_ONLY = ("order", "concentration", "per_class")
+NETWORK_ONLY = (
+    "batch_size", "total_steps", "background_steps", "eval_every", "eval_reads", "learning_rate",
+    "learning_rate_schedule", "units", "num_layers", "kernel_size", "embedding_dim", "layer_norm",
+    "reg_type", "dropout_p", "dtype", "strategy",
+)  # fmt: skip
 DENSITY_ONLY = (
-    *SWEEP_ONLY, "total_steps", "background_steps", "eval_reads", "learning_rate", "filter_label",
+    *SWEEP_ONLY, *KMER_ONLY, "total_steps", "background_steps", "eval_reads", "learning_rate",
+    "filter_label",
     "network", "units", "num_layers", "kernel_size", "embedding_dim", "layer_norm", "dropout_p",
     "reg_weight", "reg_type", "mutation_rate", "dtype", "strategy",
 )  # fmt: skip
@@ -108,14 +121,29 @@ _GENOMICS = {
     "ood_test": ("genomics_ood",),
 }
 
+_KMERS = {"network": "kmer", "mutation_rates": (0.1, 0.5), "reg_weights": (0.0,)}
+
+
+def trainer(experiment):
+    """The function that trains an experiment's density, see runs.cli.trains."""
+    module = "kmer_run" if experiment.network == "kmer" else "density_run"
+    return f"genomics_ood.{module}:train"
+
+
 EXPERIMENTS = {
+    # python -m genomics_ood.train --exp=bacteria_kmers
+    # make demo-genomics: the embedded reads, seconds.
+    "bacteria_kmers": Experiment(**_BACTERIA | _KMERS),
     # python -m genomics_ood.sweep --exp=bacteria
-    # make demo-genomics: the embedded reads, minutes on two cores.
+    # The networks on the embedded reads, minutes on two cores.
     "bacteria": Experiment(**_BACTERIA | _SMALL),
     # python -m genomics_ood.fasta_to_np --table=genera.tsv --name=genera
     #     --reads=30000,2000,2000 --ood_reads=2000
+    # python -m genomics_ood.train --exp=genera_kmers
+    # Ten genomes, half a minute. The results: docs/genomics.md.
+    "genera_kmers": Experiment(**_GENERA | _KMERS),
     # python -m genomics_ood.sweep --exp=genera
-    # Ten genomes, half an hour on two cores. The results: benchmarks/RESULTS.md.
+    # The networks on them, half an hour on two cores. The results: docs/genomics.md.
     "genera": Experiment(**_GENERA | _SMALL | _HOURS),
     # python -m genomics_ood.sweep --exp=genomics --data_dir=FOLDER
     # The paper's settings and data (its result is the checkpoint at step 900000 of a million; it

@@ -84,6 +84,8 @@ class ReadDensity(keras.Model):
             "seed": seed,
         }
         check(Experiment, self.options)
+        if network == "kmer":
+            raise ValueError("--network=kmer is no network: see kmers.KmerDensity.")
         self.mutation = Mutation(mutation_rate, NUM_BASES, smallest_offset=1, seed=seed)
         self.network = _build_network(self.options, self.dtype_policy)
         self.bits_tracker = keras.metrics.Mean(name="bits_per_base")

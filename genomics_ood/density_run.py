@@ -8,6 +8,7 @@ import keras
 import numpy as np
 
 from genomics_ood import reads
+from genomics_ood.configs import KMER_ONLY
 from genomics_ood.density import ReadDensity
 from ood_suite.runs.density_settings import completed, recorded, run_name
 from ood_suite.runs.run import opened
@@ -42,7 +43,7 @@ def train(experiment, exp, out_dir, data_dir=None, repeat_id=0):
             kind="density",
             extractor=EXTRACTOR,
             settings=settings,
-            fingerprints=fingerprints(sets),
+            fingerprints=reads.fingerprints(sets),
             notes=[s.note for s in sets],
             data_dir=data_dir,
         ) as run:
@@ -84,16 +85,9 @@ def load_data(experiment, data_dir):
     Raises:
         ValueError: lengths that differ, too few reads, a class that is not there.
     """
-    training, validation = (
-        reads.load(experiment.id_dataset, split, data_dir) for split in ("train", "val")
+    training, validation = reads.training_and_validation(
+        experiment.id_dataset, experiment.filter_label, data_dir
     )
-    if training.bases.shape[1] != validation.bases.shape[1]:
-        raise ValueError(
-            f"The reads of {validation.name} (val) have {validation.bases.shape[1]} bases, those "
-            f"of {training.name} (train) {training.bases.shape[1]}."
-        )
-    label = experiment.filter_label
-    training, validation = reads.filtered(training, label), reads.filtered(validation, label)
     if experiment.batch_size > len(training):
         raise ValueError(
             f"--batch_size must be at most {len(training)}, the number of training reads. "
@@ -104,8 +98,5 @@ def load_data(experiment, data_dir):
 
 def settings_of(experiment, exp, repeat_id):
     """What config.json says of a training."""
-    return recorded(experiment, exp=exp, repeat_id=repeat_id, backend=keras.backend.backend())
-
-
-def fingerprints(sets):
-    return {f"{s.name}_{s.split}": s.fingerprint for s in sets}
+    found = recorded(experiment, exp=exp, repeat_id=repeat_id, backend=keras.backend.backend())
+    return {name: value for name, value in found.items() if name not in KMER_ONLY}

@@ -7,13 +7,15 @@ One npz a data set in the run's outputs/ (see ood_suite.outputs). `python -m ood
 import numpy as np
 
 from genomics_ood import density, motif_cnn, reads  # noqa: F401 (the classes of stored models)
+from genomics_ood.read_extraction import extraction, hashes, load_reads  # noqa: F401 (Extractor)
 from ood_suite.files import example_hashes
 from ood_suite.outputs import Outputs
-from ood_suite.runs.extraction import Extraction, Parts, hashes_of
+from ood_suite.runs.extraction import Parts
 from ood_suite.training.stored_model import load_model
 
 SCORES: tuple[str, ...] = ("background_mean", "likelihood", "likelihood_ratio", "typicality")
 PERTURBED: dict[str, str] = {}
+WINDOWS_AT_ONCE = 512  # that a screening hands to the network
 
 
 def extract(
@@ -39,28 +41,33 @@ def extract(
     return extraction(run, source, split, batch_size, shard).part(None, main_part)
 
 
-def hashes(run, names, split, *, data_dir=None) -> Outputs | None:
-    """Outputs with labels and hashes of the reads alone. See runs.extraction.Extractor."""
-    source = load_reads(run, names, split, data_dir)
-    return hashes_of(source, source.bases, reads.canonical)
+def scorer(run):
+    """The run's model as a screen_model.Scorer."""
+    return NetworkScorer(load_model(run), run.settings["length"])
 
 
-def load_reads(run, names, split, data_dir=None):
-    """The first ReadSet there is; of ID reads only the class that the run was trained on, if it
-    was one.
-    """
-    source = reads.first_available(names, split, data_dir)
-    if source.name == run.settings["id_dataset"]:
-        source = reads.filtered(source, run.settings["filter_label"])
-    return source
+class NetworkScorer:
+    """A screen_model.Scorer of a network, which sees batches of one shape: one compilation."""
 
+    threads = False  # a network takes all processors by itself
 
-def extraction(run, source, split, batch_size, shard):
-    """The Extraction of a run on a ReadSet."""
-    return Extraction(
-        run, source, split, source.bases,
-        extra={"class_names": list(source.class_names), "lineages": list(source.lineages)},
-        unit="read",
-        batch_size=batch_size,
-        shard=shard,
-    )  # fmt: skip
+    def __init__(self, model, length):
+        self.model, self.length = model, length
+
+    def sums(self, bases, sizes):
+        """float64 (n, 1), log p of the first `sizes` bases of each row; what stands behind them
+        does not matter, since the network looks back only.
+        """
+        found = np.empty((len(bases), 1))
+        for start in range(0, len(bases), WINDOWS_AT_ONCE):
+            rows = slice(start, start + WINDOWS_AT_ONCE)
+            batch = np.zeros((WINDOWS_AT_ONCE, self.length), np.uint8)
+            batch[: len(bases[rows])] = bases[rows]
+            track = self.model.predict_on_batch(batch)[: len(bases[rows])].astype(np.float64)
+            track[np.arange(self.length) >= sizes[rows, None]] = 0.0
+            found[rows, 0] = track.sum(axis=1)
+        return found
+
+    def held_out(self, outputs, size):
+        """The same of reads whose Outputs are known, cut to `size` bases."""
+        return outputs.log_prob_map[:, :size].sum(axis=1, keepdims=True, dtype=np.float64)

@@ -5,7 +5,7 @@ logits. `python -m ood_suite.extract` and `python -m ood_suite.eval` call this.
 import numpy as np
 
 from genomics_ood import reads
-from genomics_ood.extract import extraction, hashes, load_reads  # noqa: F401 (hashes: Extractor)
+from genomics_ood.read_extraction import extraction, hashes, load_reads  # noqa: F401 (Extractor)
 from ood_suite.files import example_hashes
 from ood_suite.outputs import Outputs
 from ood_suite.runs.extraction import Parts, joined, kept, perturbed_parts

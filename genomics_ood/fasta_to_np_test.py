@@ -6,8 +6,8 @@ import re
 import numpy as np
 import pytest
 
-from genomics_ood import fasta_to_np, reads, sequence_files
-from genomics_ood.fasta_to_np import Source
+from genomics_ood import genome_table, reads, sampling, sequence_files
+from genomics_ood.genome_table import Source
 from ood_suite import shipped
 from tests.support import command
 
@@ -44,7 +44,7 @@ def sources(tmp_path, genomes):
 
 def test_splits_share_no_position(genomes, sources):
     length = 50
-    found, skipped = fasta_to_np.sample(sources, length, WANTED, block=300, seed=3)
+    found, skipped = sampling.sample(sources, length, WANTED, block=300, seed=3)
     touched = {}
     for split in ("train", "val", "test"):
         bases, labels, names, lineages, origins = found[split]
@@ -69,11 +69,64 @@ def test_splits_share_no_position(genomes, sources):
 
 def test_the_seed_decides(sources):
     first, again, other = (
-        fasta_to_np.sample(sources, 50, WANTED, block=300, seed=seed)[0]["train"][0]
+        sampling.sample(sources, 50, WANTED, block=300, seed=seed)[0]["train"][0]
         for seed in (1, 1, 2)
     )
     np.testing.assert_array_equal(first, again)
     assert not np.array_equal(first, other)
+
+
+def test_a_row_more_changes_no_other_reads(tmp_path, sources, rng):
+    """Of an OOD class: not a byte of the other sets; of an ID class: not a read of the others."""
+    before = sampling.sample(sources, 50, WANTED, block=300)[0]
+    for role, changed in (("ood_test", {"ood_test"}), ("id", {"train", "val", "test"})):
+        path = tmp_path / f"new_{role}.fa"
+        path.write_text(f">new\n{sequence_files.decode(rng.integers(0, 4, 3000))}\n")
+        more = [*sources[:2], Source(path, "new", role), *sources[2:]]
+        after = sampling.sample(more, 50, WANTED, block=300)[0]
+        for split, (bases, labels, names, _, origins) in before.items():
+            if split not in changed:
+                np.testing.assert_array_equal(after[split][0], bases)
+                np.testing.assert_array_equal(after[split][1], labels)
+            for label, name in enumerate(names):
+                own = {origins[i] for i in np.flatnonzero(labels == label)}
+                now = np.flatnonzero(after[split][1] == after[split][2].index(name))
+                assert {after[split][4][i] for i in now} == own
+
+
+def write_records(path, rng, names):
+    texts = [sequence_files.decode(rng.integers(0, 4, 3000).astype(np.uint8)) for _ in names]
+    path.write_text("".join(f">{n} x\n{t}\n" for n, t in zip(names, texts, strict=True)))
+    return dict(zip(names, texts, strict=True))
+
+
+def test_each_record_a_class(tmp_path, rng, caplog):
+    texts = write_records(tmp_path / "many.fa", rng, ["r1", "r2", "r3"])
+    write_records(tmp_path / "one.fa", rng, ["v1", "v2"])
+    (tmp_path / "t.tsv").write_text("file\tclass\trole\nmany.fa\t*\tid\none.fa\tv\tood_val\n")
+    sources = genome_table.read_table(tmp_path / "t.tsv")
+    assert [s.class_name for s in sources] == ["r1", "r2", "r3", "v"]
+    found, _ = sampling.sample(sources, 50, WANTED, block=300)
+    assert "has 2 records, which are one class, v" in caplog.text
+    assert "many.fa has" not in caplog.text
+    bases, labels, names, *_ = found["test"]
+    for read, label in zip(bases, labels, strict=True):
+        either = read, sequence_files.reverse_complement(read)
+        assert any(sequence_files.decode(r) in texts[names[label]] for r in either)
+    every = genome_table.file_sources([tmp_path / "many.fa", tmp_path / "one.fa"], per_record=True)
+    assert [s.class_name for s in every] == ["r1", "r2", "r3", "v1", "v2"]
+
+
+def test_records_that_cannot_be_classes(tmp_path, rng, monkeypatch):
+    write_records(tmp_path / "twice.fa", rng, ["r1"])
+    text = (tmp_path / "twice.fa").read_text()
+    (tmp_path / "twice.fa").write_text(text + text)
+    with pytest.raises(ValueError, match="has two records called 'r1'"):
+        genome_table.file_sources([tmp_path / "twice.fa"], per_record=True)
+    monkeypatch.setattr(genome_table, "MOST_RECORDS", 2)
+    write_records(tmp_path / "reads.fa", rng, ["r1", "r2", "r3"])
+    with pytest.raises(ValueError, match="more than 2 records, .* is it a file of reads"):
+        genome_table.file_sources([tmp_path / "reads.fa"], per_record=True)
 
 
 def test_reads_of_a_fastq_file_are_taken_as_they_are(tmp_path, rng):
@@ -81,7 +134,7 @@ def test_reads_of_a_fastq_file_are_taken_as_they_are(tmp_path, rng):
     lines = [f"@r{i}\n{sequence_files.decode(row)}\n+\n{'I' * 30}\n" for i, row in enumerate(rows)]
     (tmp_path / "x.fastq").write_text("".join(lines))
     wanted = {"train": 30, "val": 8, "test": 8, "ood_val": 1, "ood_test": 1}
-    found, _ = fasta_to_np.sample([Source(tmp_path / "x.fastq", "x", "id")], 30, wanted)
+    found, _ = sampling.sample([Source(tmp_path / "x.fastq", "x", "id")], 30, wanted)
     origins = [{title for title, *_ in found[s][4]} for s in ("train", "val", "test")]
     assert sum(map(len, origins)) == 46 == len(set.union(*origins))
 
@@ -131,26 +184,26 @@ def test_bad_tables(tmp_path, text, message):
     (tmp_path / "x").write_text(">a\nACGT\n")
     (tmp_path / "t.tsv").write_text("\ufeff" + text)
     with pytest.raises(ValueError, match=message):
-        fasta_to_np.read_table(tmp_path / "t.tsv")
+        genome_table.read_table(tmp_path / "t.tsv")
 
 
 def test_the_same_sequence_in_two_files_is_refused(tmp_path, sources):
     copy = tmp_path / "copy.fa"
     copy.write_text((tmp_path / "v0.fa").read_text())
     with pytest.raises(ValueError, match="copy.fa and .*v0.fa hold the same sequence"):
-        fasta_to_np.sample([*sources, Source(copy, "w", "ood_test")], 50, WANTED, block=300)
+        sampling.sample([*sources, Source(copy, "w", "ood_test")], 50, WANTED, block=300)
 
 
 def test_classes_of_files(tmp_path):
     for name in ("E.coli.fna.gz", "E.albertii.fna.gz", "E.coli.fa"):
         (tmp_path / name).write_text(">a\nACGT\n")
     paths = [tmp_path / name for name in ("E.coli.fna.gz", "E.albertii.fna.gz")]
-    names = [source.class_name for source in fasta_to_np.file_sources(paths)]
+    names = [source.class_name for source in genome_table.file_sources(paths)]
     assert names == ["E.coli", "E.albertii"]
     with pytest.raises(ValueError, match="would be the same class: E.coli, E.coli"):
-        fasta_to_np.file_sources([paths[0], tmp_path / "E.coli.fa"])
+        genome_table.file_sources([paths[0], tmp_path / "E.coli.fa"])
     with pytest.raises(FileNotFoundError, match="There is no file"):
-        fasta_to_np.file_sources([tmp_path / "none.fa"])
+        genome_table.file_sources([tmp_path / "none.fa"])
 
 
 def test_repeated_reads_are_kept_once(tmp_path):
@@ -160,7 +213,7 @@ def test_repeated_reads_are_kept_once(tmp_path):
              for i, text in enumerate([sequence_files.decode(bases), other] * 10)]  # fmt: skip
     (tmp_path / "x.fastq").write_text("".join(lines))
     wanted = {"train": 8, "val": 6, "test": 6, "ood_val": 1, "ood_test": 1}
-    found, skipped = fasta_to_np.sample([Source(tmp_path / "x.fastq", "x", "id")], 28, wanted)
+    found, skipped = sampling.sample([Source(tmp_path / "x.fastq", "x", "id")], 28, wanted)
     assert [len(found[s][0]) for s in ("train", "val", "test")] == [1, 0, 0]
     assert skipped["repeated"] == 19
 
@@ -172,7 +225,7 @@ def test_bad_arguments(tmp_path, sources):
     assert "a0 has" in (error := run(a, "--length=50", f"--data_dir={tmp_path}")), error
     assert "--reads must be three positive numbers" in run(a, "--reads=5,5")
     with pytest.raises(ValueError, match="No record is as long as"):
-        fasta_to_np.sample(sources, 6000, WANTED)
+        sampling.sample(sources, 6000, WANTED)
 
 
 def test_read_files(tmp_path, rng):

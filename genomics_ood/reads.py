@@ -7,6 +7,7 @@ down, joined by semicolons, and `origins` (n,), such as "NC_000913.3:101-350(-)"
 """
 
 import dataclasses
+import itertools
 import pathlib
 
 import numpy as np
@@ -31,6 +32,7 @@ class ReadSet:
     Attributes:
         bases: uint8 (n, length), 0..3. labels: int32 (n,).
         class_names: of the labels. lineages: of the classes, "" where unknown.
+        origins: of the reads, such as "NC_000913.3:101-350(-)"; empty where unknown.
         note: "" or one sentence on what a report must say of these data.
     """
 
@@ -41,6 +43,7 @@ class ReadSet:
     class_names: tuple = ()
     lineages: tuple = ()
     note: str = ""
+    origins: tuple = ()
 
     def __len__(self):
         return len(self.bases)
@@ -68,7 +71,7 @@ def check_bases(bases, source="`bases`"):
 
 
 def read_file(path):
-    """{"bases", "labels", "class_names", "lineages"} of an npz file."""
+    """{"bases", "labels", "class_names", "lineages", "origins"} of an npz file."""
     arrays = load_npz(path)
     if "bases" not in arrays:
         raise ValueError(f"{path} must hold an array `bases`. Received: {sorted(arrays)}.")
@@ -83,11 +86,15 @@ def read_file(path):
     if names and labels.max() >= len(names):
         raise ValueError(f"{path} has labels up to {labels.max()}, and {len(names)} class names.")
     lineages = tuple(str(text) for text in arrays.get("lineages", ()))
+    origins = tuple(str(text) for text in arrays.get("origins", ()))
+    if origins and len(origins) != len(bases):
+        raise ValueError(f"{path} has {len(bases)} reads, and origins of {len(origins)}.")
     return {
         "bases": bases,
         "labels": labels.astype(np.int32),
         "class_names": names,
         "lineages": lineages,
+        "origins": origins,
     }
 
 
@@ -98,7 +105,45 @@ def filtered(found, label):
     rows = found.labels == label
     if not rows.any():
         raise ValueError(f"--filter_label: {found.name} ({found.split}) has no class {label}.")
-    return dataclasses.replace(found, bases=found.bases[rows], labels=found.labels[rows])
+    return dataclasses.replace(
+        found,
+        bases=found.bases[rows],
+        labels=found.labels[rows],
+        origins=tuple(itertools.compress(found.origins, rows)),
+    )
+
+
+def training_and_validation(name, label=-1, data_dir=None):
+    """The splits "train" and "val" of a set, of one class alone unless `label` is -1.
+
+    Raises:
+        ValueError: lengths that differ, a class that is not there.
+    """
+    training, validation = (load(name, split, data_dir) for split in ("train", "val"))
+    if training.bases.shape[1] != validation.bases.shape[1]:
+        raise ValueError(
+            f"The reads of {validation.name} (val) have {validation.bases.shape[1]} bases, those "
+            f"of {training.name} (train) {training.bases.shape[1]}."
+        )
+    return filtered(training, label), filtered(validation, label)
+
+
+def fingerprints(sets):
+    """What config.json says of the ReadSets of a training."""
+    return {f"{s.name}_{s.split}": s.fingerprint for s in sets}
+
+
+def check_labels(training, validation, at_least=2):
+    """The number of classes; ValueError unless the labels are 0..classes - 1 in both sets."""
+    classes = np.unique(training.labels)
+    if len(classes) < at_least or not np.array_equal(classes, np.arange(len(classes))):
+        raise ValueError(
+            f"The labels of {training.name} must be 0..classes - 1, at least {at_least}, each with "
+            f"reads. Received: {classes[:20].tolist()}."
+        )
+    if not 0 <= validation.labels.min() <= validation.labels.max() < len(classes):
+        raise ValueError(f"{validation.name} (val) has labels that the training reads have not.")
+    return len(classes)
 
 
 def canonical(bases):

@@ -1,233 +1,225 @@
-"""Screening of reads: which are like nothing that a density was trained on?"""
+"""Decisions on reads, a batch at a time: `judge`, `decisions`, `text_of`."""
 
-import contextlib
+import collections
+import concurrent.futures
 import dataclasses
-import gzip
-import sys
 
 import numpy as np
-from absl import logging
 
-from genomics_ood import density  # noqa: F401 (the class of stored models)
-from ood_suite import conformal
-from ood_suite.evaluation import densities
-from ood_suite.evaluation.groups import find_groups, is_background
-from ood_suite.evaluation.read_figures import gc_content
-from ood_suite.files import atomic_path
-from ood_suite.training.stored_model import load_model
+from genomics_ood.read_batches import mate_name
+from genomics_ood.screen_model import score_of
 
-COLUMNS = ("read", "length", "scored_bases", "gc_content", "score", "threshold", "is_ood")
-WINDOWS_AT_ONCE = 512
-DRAWN_MEANS = 4000  # of validation reads, behind the threshold of longer reads
+COLUMNS = (
+    "read", "length", "scored_bases", "gc_content", "score", "threshold", "is_ood", "class",
+)  # fmt: skip
+SECOND = ("second_score", "second_threshold", "second_is_ood")
+WAITING = 2  # batches a thread that are scored before their rows are wanted
+NOT_SCORED = "0\tNA\tNA\tNA\tNA\tNA"
 
 
 @dataclasses.dataclass
-class Screen:
-    """A density of reads, perhaps with a background, and its threshold for every length.
+class Rows:
+    """What is said of some reads, or pairs of reads; arrays of one length.
 
     Attributes:
-        models: keras.Models, of the foreground and of the background if there is one.
-        thresholds: float64 (length,), entry i for i + 1 bases, in nats.
-        held_out: {class: float64 (n,)}, scores of whole validation reads, in nats.
-        acceptance: share of in-distribution reads that a threshold accepts.
+        names: list of text. lengths: bases. known: bases that are scored, 0 for none.
+        gc: share of G and C among these. windows: number of windows that were scored.
+        scores, thresholds: nats per base. is_ood: bool. labels: predicted classes.
+        second: Rows of a second opinion, or None.
+        files: the Batches that the reads are of.
     """
 
-    models: list
+    names: list
+    lengths: np.ndarray
+    known: np.ndarray
+    gc: np.ndarray
+    windows: np.ndarray
+    scores: np.ndarray
     thresholds: np.ndarray
-    held_out: dict
-    acceptance: float
+    is_ood: np.ndarray
+    labels: np.ndarray
+    files: list
+    second: "Rows | None" = None
 
-    @classmethod
-    def of(cls, folder, data_dir=None, acceptance=0.95):
-        """The Screen of a run, or of a folder of runs; see groups.find_groups for errors."""
-        group = find_groups(folder)[0]
-        if group.foreground.kind != "density" or "length" not in group.foreground.settings:
-            raise ValueError(f"{folder} is no density of reads.")
-        if is_background(group.foreground):
-            raise ValueError(f"{folder} is a background model: give the folder of the sweep.")
-        material = densities.density(group, data_dir=data_dir)
-        if material.notes:
-            raise ValueError(
-                f"The validation reads are not those that {group.foreground.folder} was trained "
-                "with: give its --data_dir."
-            )
-        held_out, models = material.held_out, [load_model(group.foreground)]
-        track = -held_out.log_prob_map.astype(np.float64)
-        if material.chosen:
-            models.append(load_model(material.chosen))
-            track = track + held_out.background_log_prob_map
-            how = "" if material.choice else " (the default: no validation OOD data chose)"
-            logging.info("Log ratio to the background %s%s.", material.chosen.folder.name, how)
-        else:
-            logging.info("There is no background model: the score is the likelihood.")
-        sums = np.cumsum(track, axis=1)
-        thresholds = np.array([conformal.accepting(s, acceptance) for s in sums.T])
-        labels = held_out.labels
-        by_class = {int(label): sums[labels == label, -1] for label in np.unique(labels)}
-        return cls(models, thresholds, by_class, acceptance)
-
-    def threshold(self, size, windows):
-        """Nats of the mean of so many windows of `size` bases."""
-        if windows == 1:
-            return self.thresholds[size - 1]
-        if windows not in self._means:
-            rng = np.random.default_rng(windows)
-            share = DRAWN_MEANS / sum(map(len, self.held_out.values()))
-            means = [
-                rng.choice(own, (max(1, round(share * len(own))), windows)).mean(axis=1)
-                for own in self.held_out.values()
-            ]
-            drawn = np.concatenate(means)
-            self._means[windows] = conformal.accepting(drawn, self.acceptance)
-        return self._means[windows]
-
-    def __post_init__(self):
-        self._means = {}  # windows -> threshold
-
-    @property
-    def length(self):
-        return len(self.thresholds)
-
-    def scores(self, windows):
-        """float64 (n,), nats of each window (uint8 arrays of at most `length` bases)."""
-        batch = np.zeros((WINDOWS_AT_ONCE, self.length), np.uint8)
-        sizes = np.array([len(window) for window in windows])
-        for row, window in zip(batch, windows, strict=False):
-            row[: len(window)] = window
-        # What stands behind a window does not matter: the models look back only.
-        track = -self.models[0].predict_on_batch(batch).astype(np.float64)
-        if len(self.models) > 1:
-            track += self.models[1].predict_on_batch(batch)
-        sums = np.cumsum(track, axis=1)
-        return sums[np.arange(len(sizes)), sizes - 1]
+    def __len__(self):
+        return len(self.names)
 
 
 def longest_known(bases):
-    """The longest part without unknown bases, the first of several.
+    """(start, stop) of the longest part without unknown bases, the first of several.
 
     >>> longest_known(np.array([0, 255, 1, 2, 255], np.uint8))
-    array([1, 2], dtype=uint8)
+    (2, 4)
     """
     edges = np.flatnonzero(np.diff(np.concatenate([[True], bases > 3, [True]]).astype(np.int8)))
     starts, stops = edges[::2], edges[1::2]
     if not len(starts):
-        return bases[:0]
+        return 0, 0
     best = int(np.argmax(stops - starts))
-    return bases[starts[best] : stops[best]]
+    return int(starts[best]), int(stops[best])
 
 
-def windows_of(bases, length):
-    """Windows of `length` bases; the last one ends where the bases end, if that overlaps another.
+def known_parts(batch):
+    """(starts, sizes) in `batch.bases` of the longest known part of each record."""
+    starts, sizes = batch.starts[:-1].copy(), np.diff(batch.starts)
+    unknown = np.flatnonzero(batch.bases > 3)
+    affected = np.unique(np.searchsorted(batch.starts, unknown, side="right") - 1)
+    for row in affected:
+        first, last = longest_known(batch.bases[batch.starts[row] : batch.starts[row + 1]])
+        starts[row], sizes[row] = batch.starts[row] + first, last - first
+    return starts, sizes
 
-    >>> [len(window) for window in windows_of(np.zeros(7, np.uint8), 3)]
-    [3, 3, 3]
+
+def windows_of(starts, sizes, length):
+    """(owners, starts, sizes) of windows of at most `length` bases; the last one of a read ends
+    where the read ends, if that overlaps another.
+
+    >>> windows_of(np.array([10]), np.array([7]), 3)[1]
+    array([10, 13, 14])
     """
-    if len(bases) <= length:
-        return [bases]
-    starts = [*range(0, len(bases) - length, length), len(bases) - length]
-    return [bases[start : start + length] for start in starts]
+    counts = -(-sizes // length)
+    owners = np.repeat(np.arange(len(sizes)), counts)
+    number = np.arange(len(owners)) - np.repeat(np.cumsum(counts) - counts, counts)
+    own = np.minimum(sizes, length)[owners]
+    return owners, starts[owners] + np.minimum(number * length, sizes[owners] - own), own
 
 
-def screened(screen, records, min_length):
-    """Yields one tuple of COLUMNS for each (title, bases), with None for what is not known."""
-    waiting = []  # (title, bases, known part, its windows)
-    pending, stopped = 0, []
-    for title, bases in _flushed(records, stopped):
-        known = longest_known(bases)
-        windows = windows_of(known, screen.length) if len(known) >= min_length else []
-        waiting.append((title, bases, known, windows))
-        pending += len(windows)
-        if pending >= WINDOWS_AT_ONCE or len(waiting) >= 8 * WINDOWS_AT_ONCE:
-            yield from _rows(screen, waiting)
-            waiting, pending = [], 0
-    yield from _rows(screen, waiting)
-    for error in stopped:
-        raise error
+def matrix(bases, starts, sizes, length):
+    """uint8 (n, length): windows as rows, zeros behind those that are shorter."""
+    where = starts[:, None] + np.arange(length)
+    found = bases.take(where, mode="clip")
+    found[np.arange(length) >= sizes[:, None]] = 0
+    return found
 
 
-def _flushed(records, stopped):
-    """The records; an error among them ends them and goes to `stopped`, so that what came before is
-    scored first.
+def judge(screen, files, min_length):
+    """Rows of the reads of one Batch, or of the pairs of two.
+
+    Args:
+        screen: screen_model.Screen. files: [Batch], or the two of the mates.
+        min_length: known bases that a read needs to be scored.
     """
-    try:
-        yield from records
-    except ValueError as error:
-        stopped.append(error)
+    count, parts = len(files[0]), []
+    for batch in files:
+        starts, sizes = known_parts(batch)
+        sizes[sizes < min_length] = 0
+        parts.append((batch.bases, starts, sizes))
+    # The windows of all reads, those of a pair together.
+    owners, sums, taken, gc = [], [], [], np.zeros(count)
+    for bases, starts, sizes in parts:
+        owner, where, own = windows_of(starts, sizes, screen.length)
+        owners.append(owner)
+        taken.append(own)
+        sums.append(screen.sums(matrix(bases, where, own, screen.length), own))
+        gc += _sums_between((bases == 1) | (bases == 2), starts, sizes)
+    owner, own = np.concatenate(owners), np.concatenate(taken)
+    summed = [_by_owner(np.concatenate(values), owner, count) for values in zip(*sums, strict=True)]
+    windows, used = (_by_owner(v[:, None], owner, count)[:, 0] for v in (np.ones(len(own)), own))
+    scored, labels = windows > 0, summed[0].argmax(axis=1)
+    per_base = np.maximum(used, 1)  # overlapping windows count twice
+    scores = score_of(summed) / per_base
+    mean_size = np.round(used / np.maximum(windows, 1)).astype(int)
+    thresholds = _thresholds(screen, mean_size, windows.astype(int), labels, scored)
+    known = sum(sizes for *_, sizes in parts)
+    names = files[0].names
+    return Rows(
+        names=[mate_name(name) for name in names] if len(files) > 1 else names,
+        lengths=sum(np.diff(batch.starts) for batch in files),
+        known=known,
+        gc=gc / np.maximum(known, 1),
+        windows=windows.astype(int),
+        scores=scores,
+        thresholds=thresholds,
+        is_ood=scored & (scores > thresholds),
+        labels=labels,
+        files=list(files),
+    )
 
 
-def _rows(screen, waiting):
-    windows = [window for *_, own in waiting for window in own]
-    starts = range(0, len(windows), WINDOWS_AT_ONCE)
-    scored = [screen.scores(windows[start : start + WINDOWS_AT_ONCE]) for start in starts]
-    scored = np.concatenate(scored) if scored else np.zeros(0)
-    position = 0
-    for title, bases, known, own in waiting:
-        name = title.split()[0] if title.split() else "unnamed"
-        if not own:
-            yield name, len(bases), 0, None, None, None, None
-            continue
-        size, gc = len(own[0]), float(gc_content(known[None])[0])
-        score = scored[position : position + len(own)].mean() / size
-        threshold = screen.threshold(size, len(own)) / size
-        position += len(own)
-        yield name, len(bases), len(known), gc, score, threshold, int(score > threshold)
+def _thresholds(screen, size, windows, labels, scored):
+    """float64 (n,), nats per base."""
+    found = np.zeros(len(size))
+    keys = np.stack([size, windows], axis=1)[scored]
+    if len(keys):
+        different, which = np.unique(keys, axis=0, return_inverse=True)
+        table = np.stack([screen.threshold(*key) / np.prod(key) for key in different.tolist()])
+        found[scored] = table[which.ravel(), labels[scored]]
+    return found
 
 
-@contextlib.contextmanager
-def writer(path):
-    """A text file that is there only when complete, gzip if it is called so; "-" is standard
-    output.
+def _by_owner(values, owner, count):
+    """(count, columns): sums of the rows of each owner."""
+    if len(owner) == count and (owner == np.arange(count)).all():
+        return values
+    columns = [np.bincount(owner, column, minlength=count) for column in values.T]
+    return np.stack(columns, axis=1)
+
+
+def _sums_between(flags, starts, sizes):
+    """float64 (n,): how many flags are set in each part."""
+    known = np.concatenate([[0], np.cumsum(flags)])
+    return (known[starts + sizes] - known[starts]).astype(np.float64)
+
+
+def decisions(screens, found, min_length, threads=1):
+    """Yields Rows for each group of Batches, in order, scored by several threads.
+
+    Args:
+        screens: one Screen, or a second one for a second opinion.
+        found: iterator of tuples of Batch: one, or the two of paired files. An error in it comes
+            after the rows of what is before it.
     """
-    if path == "-":
-        yield sys.stdout
-        sys.stdout.flush()
-        return
-    with atomic_path(path) as temporary:
-        opened = gzip.open if path.endswith(".gz") else open
-        with opened(temporary, "wt", encoding="utf-8") as file:
-            yield file
+    workers = threads if all(screen.threads for screen in screens) else 1
+
+    def rows_of(files):
+        rows, *others = [judge(screen, files, min_length) for screen in screens]
+        rows.second = others[0] if others else None
+        return rows
+
+    waiting, stopped = collections.deque(), None
+    with concurrent.futures.ThreadPoolExecutor(workers) as pool:
+        while True:
+            try:
+                waiting.append(pool.submit(rows_of, next(found)))
+            except StopIteration:
+                break
+            except ValueError as error:
+                stopped = error
+                break
+            if len(waiting) > WAITING * workers:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    if stopped:
+        raise stopped
 
 
-def text_of(row):
-    """The row as text: six digits, NA for None."""
-    cells = [f"{x:.6g}" if isinstance(x, float) else "NA" if x is None else str(x) for x in row]
-    return "\t".join(cells)
-
-
-class Summary:
-    """Counts of what was screened."""
-
-    def __init__(self):
-        self.reads, self.ood, self.scored, self.trimmed, self.cut = 0, 0, 0, 0, 0
-        self.gc = {0: [0, 0.0], 1: [0, 0.0]}  # is_ood -> reads, sum of their GC contents
-
-    def add(self, row, length):
-        """Counts a row; `length` is that of the training reads."""
-        _, size, known, gc, _, _, is_ood = row
-        self.reads += 1
-        if is_ood is None:
-            return
-        self.trimmed += known < size
-        self.cut += known > length
-        self.scored += 1
-        self.ood += is_ood
-        self.gc[is_ood][0] += 1
-        self.gc[is_ood][1] += gc
-
-    def lines(self, acceptance):
-        left = self.reads - self.scored
-        yield f"{self.reads} reads, {self.scored} scored, {left} with too few known bases."
-        if self.trimmed:
-            yield f"{self.trimmed} with unknown bases: their longest known part was scored."
-        if self.cut:
-            yield f"{self.cut} longer than the training reads: cut into windows."
-        if self.scored:
-            share = self.ood / self.scored
-            yield (
-                f"{self.ood} are OOD ({share:.1%}); of in-distribution reads {1 - acceptance:.1%} "
-                "would be."
+def text_of(rows, screen):
+    """The rows as lines of tab-separated values in the order of COLUMNS, NA for the unknown."""
+    classes = screen.names_of(range(screen.classes)) if screen.classes > 1 else ["NA"]
+    classes = [name.replace("\t", " ") for name in classes]
+    second = [""] * len(rows)
+    if rows.second is not None:
+        second = [
+            f"\t{score:.6g}\t{threshold:.6g}\t{is_ood:d}" if windows else "\tNA\tNA\tNA"
+            for windows, score, threshold, is_ood in _listed(
+                rows.second, "windows", "scores", "thresholds", "is_ood"
             )
-        for is_ood, title in ((0, "accepted"), (1, "OOD")):
-            count, total = self.gc[is_ood]
-            if count:
-                yield f"GC content of the {title} reads: {total / count:.1%}."
+        ]
+    columns = _listed(
+        rows, "names", "lengths", "known", "gc", "scores", "thresholds", "is_ood", "labels"
+    )
+    return "".join([
+        f"{name}\t{length}\t{known}\t{gc:.6g}\t{score:.6g}\t{threshold:.6g}\t{is_ood:d}\t"
+        f"{classes[label]}{more}\n"
+        if known
+        else f"{name}\t{length}\t{NOT_SCORED}{more}\n"
+        for (name, length, known, gc, score, threshold, is_ood, label), more in zip(
+            columns, second, strict=True
+        )
+    ])  # fmt: skip
+
+
+def _listed(rows, *names):
+    values = (getattr(rows, name) for name in names)
+    return zip(*(v if isinstance(v, list) else v.tolist() for v in values), strict=True)

@@ -21,13 +21,13 @@ UNKNOWN = 255
 RECORDS_AT_ONCE = 1000
 MOST_BASES = 2**28  # of one record; the longest human chromosome has 249 million
 AMBIGUOUS = "NXRYSWKMBDHV.-"  # IUPAC codes of several bases, masks, and gaps
-_INVALID = 254
+INVALID = 254  # in CODES, of a character that stands for no nucleotide
 
-_TABLE = np.full(256, _INVALID, np.uint8)
+CODES = np.full(256, INVALID, np.uint8)
 for _codes, _value in [*zip(("Aa", "Cc", "Gg", "TtUu"), range(4), strict=True)] + [
     (AMBIGUOUS + AMBIGUOUS.lower(), UNKNOWN)
 ]:
-    _TABLE[np.frombuffer(_codes.encode(), np.uint8)] = _value
+    CODES[np.frombuffer(_codes.encode(), np.uint8)] = _value
 
 
 def encode(sequence, where="the sequence"):
@@ -40,9 +40,9 @@ def encode(sequence, where="the sequence"):
     array([  0,   1,   2,   3, 255], dtype=uint8)
     """
     codes = np.frombuffer(sequence.encode("latin-1", "replace"), np.uint8)
-    found = _TABLE[codes]
-    if (found == _INVALID).any():
-        position = int(np.argmax(found == _INVALID))
+    found = CODES[codes]
+    if (found == INVALID).any():
+        position = int(np.argmax(found == INVALID))
         raise ValueError(
             f"{where} must be nucleotides (IUPAC codes). Received: {chr(codes[position])!r} at "
             f"base {position + 1}."
@@ -78,17 +78,39 @@ def records(path):
         ValueError: a file that is empty, truncated, or neither; a character that is no nucleotide.
         FileNotFoundError: no such file.
     """
+    with opened(path) as handle, contextlib.closing(texts(handle)) as found:
+        for title, sequence, _ in found:
+            yield title, encode(sequence, f"record {title.split(' ')[0]!r}")
+
+
+def texts(handle):
+    """Yields (title, sequence, qualities, "" in FASTA) of every record behind a binary handle that
+    can be peeked into; ValueError for what is neither format.
+    """
     fasta, fastq = optional("Bio.SeqIO.FastaIO"), optional("Bio.SeqIO.QualityIO")
+    first, lines = first_character(handle), io.TextIOWrapper(handle, encoding="latin-1")
+    parser = fasta.SimpleFastaParser if first == ">" else fastq.FastqGeneralIterator
+    try:
+        for title, sequence, *qualities in parser(_Lines(lines, first)):
+            yield title, sequence, "".join(qualities)
+    finally:
+        lines.detach()  # the handle is the caller's to close
+
+
+@contextlib.contextmanager
+def opened(path):
+    """A binary handle that can be peeked into, of what a file or standard input ("-") holds, gzip
+    (BGZF too) or not; within the block, errors of reading name the file.
+    """
     name = "standard input" if str(path) == "-" else str(path)
     try:
-        with _opened(path) as handle:
-            first = _first_character(handle)
-            if first not in (">", "@"):
-                got = f"{first!r} at its beginning" if first else "an empty file"
-                raise ValueError(f"it must begin with '>' (FASTA) or '@' (FASTQ), and has {got}")
-            parser = fasta.SimpleFastaParser if first == ">" else fastq.FastqGeneralIterator
-            for title, sequence, *_ in parser(_Lines(handle, first)):
-                yield title, encode(sequence, f"record {title.split(' ')[0]!r}")
+        with contextlib.ExitStack() as stack:
+            standard = str(path) == "-"
+            raw = sys.stdin.buffer if standard else stack.enter_context(open(path, "rb"))
+            raw = raw if hasattr(raw, "peek") else io.BufferedReader(raw)
+            if raw.peek(2)[:2] == b"\x1f\x8b":
+                raw = stack.enter_context(io.BufferedReader(gzip.GzipFile(fileobj=raw)))
+            yield raw
     except FileNotFoundError as error:
         raise FileNotFoundError(f"There is no file {path}.") from error
     except IsADirectoryError as error:
@@ -97,18 +119,16 @@ def records(path):
         raise ValueError(f"{name} cannot be read: {str(error)[:500].rstrip('.')}.") from error
 
 
-@contextlib.contextmanager
-def _opened(path):
-    """A text handle with peekable bytes below it."""
-    with contextlib.ExitStack() as stack:
-        standard = str(path) == "-"
-        raw = sys.stdin.buffer if standard else stack.enter_context(open(path, "rb"))
-        raw = raw if hasattr(raw, "peek") else io.BufferedReader(raw)
-        if raw.peek(2)[:2] == b"\x1f\x8b":
-            raw = stack.enter_context(io.BufferedReader(gzip.GzipFile(fileobj=raw)))
-        text = io.TextIOWrapper(raw, encoding="latin-1")
-        yield text
-        text.detach()
+def first_character(handle):
+    """The character that records begin with, behind white space: > of FASTA, @ of FASTQ; ValueError
+    for any other.
+    """
+    while (peeked := handle.peek(1)[:1]).isspace():
+        handle.read(1)
+    if peeked not in (b">", b"@"):
+        got = f"{peeked.decode('latin-1')!r} at its beginning" if peeked else "an empty file"
+        raise ValueError(f"it must begin with '>' (FASTA) or '@' (FASTQ), and has {got}")
+    return peeked.decode()
 
 
 class _Lines:
@@ -143,14 +163,6 @@ class _Lines:
                 f"a record is longer than {MOST_BASES} characters: cut it into pieces first"
             )
         return line
-
-
-def _first_character(handle):
-    """The first character that is not white space, "" for none; what comes before it is read."""
-    buffer = handle.buffer
-    while (peeked := buffer.peek(1)[:1]).isspace():
-        buffer.read(1)
-    return peeked.decode("latin-1")
 
 
 def tfrecord_reads(path):

@@ -1,6 +1,7 @@
 """Trains one density of DNA reads: a foreground model, or with --mutation_rate and --reg_weight a
 background model.
 
+    python -m genomics_ood.train --exp=bacteria_kmers
     python -m genomics_ood.train --exp=bacteria
     python -m genomics_ood.train --exp=bacteria --mutation_rate=0.1 --reg_weight=0.0001
     python -m genomics_ood.train --exp=bacteria --network=lstm --units=128 --out_dir=output/lstm
@@ -19,4 +20,4 @@ if __name__ == "__main__":
         configs.Experiment, without=(*SWEEP_ONLY, *configs.CLASSIFIER_ONLY),
     )  # fmt: skip
     cli.define_repeat_id()
-    cli.run_app(cli.trains("genomics_ood.density_run:train", configs.EXPERIMENTS))
+    cli.run_app(cli.trains(configs.trainer, configs.EXPERIMENTS))

@@ -7,43 +7,24 @@ import signal
 import subprocess
 import sys
 
-import keras
 import numpy as np
 import pytest
 
 import genomics_ood.density  # noqa: F401 (registers the classes)
 from genomics_ood import classifier_run, configs, density_run, reads, screening, sequence_files
 from genomics_ood.extract import extract
-from ood_suite import conformal
+from genomics_ood.screen_model import Screen
 from ood_suite.evaluation.evaluate import evaluate
 from ood_suite.evaluation.request import Request
 from ood_suite.files import RunError, read_csv
 from ood_suite.runs.run import Run
 from tests.support import ROOT, assert_same_run, command, final_state
+from tests.tiny_reads import LENGTH, fasta, write_data
 
-LENGTH = 24
 TINY = (
     "--exp=bacteria", "--units=4", "--num_layers=2", "--batch_size=16", "--eval_every=4",
     "--eval_reads=16", "--background_steps=0",
 )  # fmt: skip
-
-
-def write_data(folder):
-    """Tiny sets under the names of the experiment; OOD reads hold more G and C."""
-    rng = np.random.default_rng(5)
-    lineages = {"a": "L;P;a", "b": "L;P;b", "v": "L;P;v", "near": "L;P;near", "far": "L;Q;far"}
-    for name, count, classes, p in (
-        ("bacteria_train", 96, "ab", (0.4, 0.1, 0.1, 0.4)),
-        ("bacteria_val", 32, "ab", (0.4, 0.1, 0.1, 0.4)),
-        ("bacteria_test", 32, "ab", (0.4, 0.1, 0.1, 0.4)),
-        ("bacteria_ood_val", 24, "v", (0.1, 0.4, 0.4, 0.1)),
-        ("bacteria_ood_test", 24, ("near", "far"), (0.1, 0.4, 0.4, 0.1)),
-    ):  # fmt: skip
-        bases = rng.choice(4, (count, LENGTH), p=p).astype(np.uint8)
-        labels = np.arange(count) % len(classes)
-        own = [lineages[c] for c in classes]
-        reads.write_file(folder / f"{name}.npz", bases, labels, list(classes), own)
-    return folder
 
 
 @pytest.fixture(scope="module")
@@ -127,7 +108,7 @@ def test_the_motif_classifier_and_its_scores(sweep, tmp_path):
     [report] = evaluate(run.folder, Request(scores=wanted, resamples=20), data_dir=data_dir)
     assert set(report.values) == set(wanted) and "accuracy" in report.classifier
     assert "distance" in report.figures and "gc_content" not in report.figures
-    with pytest.raises(ValueError, match="must be 0..classes - 1, at least two"):
+    with pytest.raises(ValueError, match="must be 0..classes - 1, at least 2"):
         classifier_run.train_classifier(tiny(filter_label=1), "x", tmp_path, data_dir)
 
 
@@ -165,10 +146,6 @@ def test_missing_data(tmp_path):
     assert "To make it: python -m genomics_ood.records_to_np --tfds" in result.stderr
 
 
-def fasta(bases):
-    return "".join(f">r{i} x\n{sequence_files.decode(row)}\n" for i, row in enumerate(bases))
-
-
 def test_screening(sweep, tmp_path):
     """Scores are those of the evaluator, thresholds those of the validation reads; a compressed
     file, and the same through a pipe.
@@ -196,98 +173,17 @@ def test_screening(sweep, tmp_path):
     assert 1.0 - decided.mean() == pytest.approx(accepted)
 
 
-@pytest.fixture(scope="module")
-def screen(sweep):
-    return screening.Screen.of(*sweep)
-
-
-def rows_of(screen, *sequences, min_length=5):
-    records = [(f"r{i}", sequence_files.encode(s)) for i, s in enumerate(sequences)]
-    return list(screening.screened(screen, records, min_length))
-
-
-def test_reads_of_any_length(screen, rng):
-    text = sequence_files.decode(rng.integers(0, 4, 60).astype(np.uint8))
-    whole, first, second, last, short, unknown, tiny_read, empty = rows_of(
-        screen, text, text[:24], text[24:48], text[36:], text[:9], "NN" + text[:9] + "NACGT",
-        "ACG", "",
-    )  # fmt: skip
-    assert whole[4] == pytest.approx(np.mean([first[4], second[4], last[4]]))
-    assert short[4] == pytest.approx(unknown[4]) and unknown[1:3] == (16, 9)
-    assert short[5] == pytest.approx(screen.thresholds[8] / 9)
-    assert tiny_read[3:] == (None,) * 4 == empty[3:]
-    # Two windows and more: the means of validation reads spread less than single ones.
-    assert whole[5] < first[5]
-    assert whole[5] == pytest.approx(screen.threshold(24, 3) / 24)
-    assert screening.text_of(empty).endswith("NA\tNA\tNA\tNA")
-
-
-def test_thresholds_accept_their_share_at_every_length(screen, sweep):
-    held_out = reads.load("bacteria", "val", sweep[1]).bases
-    for size in (6, 15, LENGTH):
-        rows = list(screening.screened(screen, [("r", read[:size]) for read in held_out], 5))
-        # On JAX a read's score differs in its last digit with the reads beside it.
-        slack = 0 if keras.backend.backend() == "tensorflow" else 1
-        above = len(rows) - conformal.rank_for(len(rows), 0.05)
-        assert abs(sum(row[6] for row in rows) - above) <= slack
-
-
-def test_the_order_and_the_number_of_reads_change_nothing(screen, rng, monkeypatch):
-    texts = [sequence_files.decode(row) for row in rng.integers(0, 4, (40, 30)).astype(np.uint8)]
-    expected = rows_of(screen, *texts)
-    monkeypatch.setattr(screening, "WINDOWS_AT_ONCE", 7)
-    for row, other in zip(rows_of(screen, *texts), expected, strict=True):
-        assert row[4] == pytest.approx(other[4], rel=1e-4, abs=1e-6)
-
-
-def test_the_threshold_of_long_reads_accepts_its_share(screen, rng):
-    for windows in (2, 8):
-        means = np.concatenate([
-            rng.choice(own, (2000, windows)).mean(axis=1) for own in screen.held_out.values()
-        ])  # fmt: skip
-        share = np.mean(means > screen.threshold(LENGTH, windows))
-        assert share == pytest.approx(0.05, abs=0.015)
-
-
-def test_what_comes_before_an_error_is_scored(screen):
-    def records():
-        yield "good", sequence_files.encode("ACGTACGTAC")
-        raise ValueError("cut")
-
-    rows = screening.screened(screen, records(), 5)
-    assert next(rows)[0] == "good"
-    with pytest.raises(ValueError, match="cut"):
-        next(rows)
-
-
-def test_the_summary():
-    summary = screening.Summary()
-    for row in (
-        ("a", 24, 24, 0.5, 1.0, 0.9, 1), ("b", 30, 24, 0.2, 0.1, 0.9, 0),
-        ("c", 60, 60, 0.4, 0.1, 0.9, 0), ("d", 9, 0, None, None, None, None),
-    ):  # fmt: skip
-        summary.add(row, 24)
-    assert list(summary.lines(0.95)) == [
-        "4 reads, 3 scored, 1 with too few known bases.",
-        "1 with unknown bases: their longest known part was scored.",
-        "1 longer than the training reads: cut into windows.",
-        "1 are OOD (33.3%); of in-distribution reads 5.0% would be.",
-        "GC content of the accepted reads: 30.0%.",
-        "GC content of the OOD reads: 50.0%.",
-    ]
-
-
 def test_other_validation_reads_are_noticed(sweep, tmp_path, rng):
     folder, data_dir = sweep
     shutil.copytree(data_dir, tmp_path / "data")
     bases = rng.integers(0, 4, (32, LENGTH)).astype(np.uint8)
     reads.write_file(tmp_path / "data" / "bacteria_val.npz", bases, np.arange(32) % 2, list("ab"))
     with pytest.raises(ValueError, match="are not those that .* was trained with"):
-        screening.Screen.of(folder, tmp_path / "data")
+        Screen.of(folder, tmp_path / "data")
     [report] = evaluate(folder, Request(resamples=20), data_dir=tmp_path / "data", out=tmp_path)
     assert any("are not those that" in note for note in report.notes)
     with pytest.raises(ValueError, match="is a background model"):
-        screening.Screen.of(folder / "reg0_mr0.2", data_dir)
+        Screen.of(folder / "reg0_mr0.2", data_dir)
 
 
 def test_without_validation_ood_reads_there_is_a_default_background(sweep, tmp_path):
@@ -297,7 +193,7 @@ def test_without_validation_ood_reads_there_is_a_default_background(sweep, tmp_p
         config = json.loads(path.read_text())
         del config["roles"]["validation_ood"]
         path.write_text(json.dumps(config))
-    assert len(screening.Screen.of(tmp_path / "copy", data_dir).models) == 2
+    assert len(Screen.of(tmp_path / "copy", data_dir).scorers) == 2
     [report] = evaluate(tmp_path / "copy", Request(resamples=20), data_dir=data_dir)
     assert report.chosen == "reg0.1_mr0.2" and not report.choice
     assert (
@@ -363,4 +259,4 @@ def test_screening_refuses(sweep, tmp_path):
     )
     assert result.returncode == 1 and "an empty file" in result.stderr and not out.exists()
     with pytest.raises(RunError):
-        screening.Screen.of(tmp_path, data_dir)
+        Screen.of(tmp_path, data_dir)

@@ -4,6 +4,7 @@ import classifier_ood.ensemble
 import classifier_ood.extract
 import genomics_ood.extract
 import genomics_ood.extract_features
+import genomics_ood.extract_kmers
 import images_ood.extract
 from ood_suite.runs.extraction import Extractor
 
@@ -12,5 +13,6 @@ OURS: list[Extractor] = [
     classifier_ood.extract,
     genomics_ood.extract,
     genomics_ood.extract_features,
+    genomics_ood.extract_kmers,
     images_ood.extract,
 ]

@@ -111,6 +111,9 @@ JOBS = {
     "sweep": Job(SWEEP),
     "train_classifier": Job(TRAIN_CLASSIFIER),
     "train_images": Job(TRAIN_IMAGES),
+    "train_kmers": Job(
+        "genomics_ood.train --exp=bacteria_kmers --out_dir={out}"
+    ),
     "train_leave_out": Job(
         f"classifier_ood.train_leave_out {SMALL_CLASSIFIER} --epochs=2 --splits=2 "
         "--data_dir={data} --out_dir={out}"

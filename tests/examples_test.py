@@ -11,7 +11,7 @@ from tests.support import ROOT
 
 EXAMPLES = ROOT / "examples"
 SAID = {  # what each must say, beyond ending well
-    "dna_reads": "likelihood_ratio  AUROC 0.",
+    "dna_reads": "likelihood, words          AUROC 0.9",
     "evaluate_a_run": "Best against digits: ",
     "likelihood_ratio": "likelihood_ratio  AUROC 0.9",
     "own_keras_model": "accuracy on clothes: 0.",

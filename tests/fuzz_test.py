@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from classifier_ood.torch_files import read_state
-from genomics_ood import sequence_files
+from genomics_ood import genome_table, kmers, read_batches, sequence_files
 from images_ood import notmnist_to_np
 from ood_suite import data, files
 from ood_suite.data import pickles
@@ -123,6 +123,40 @@ def write_fastq(path, _):
     path.write_text("".join(f"@r{i}\nACGTN\n+\nIIII@\n" for i in range(20)))
 
 
+def read_both_ways(path):
+    """The records of a file: one by one and by the batch they must be the same, and the errors."""
+    one_by_one, by_the_batch = [], []
+    try:
+        for title, bases in sequence_files.records(path):
+            one_by_one.append((genome_table.first_word(title), sequence_files.decode(bases)))
+    except ValueError as error:
+        with pytest.raises(ValueError) as caught:
+            by_the_batch += listed(read_batches.batches(path))
+        assert str(caught.value) == str(error)
+        raise
+    by_the_batch += listed(read_batches.batches(path))
+    assert by_the_batch == one_by_one
+    return one_by_one
+
+
+def listed(batches):
+    return [
+        (name, sequence_files.decode(batch.bases[a:b]))
+        for batch in batches
+        for name, a, b in zip(batch.names, batch.starts[:-1], batch.starts[1:], strict=True)
+    ]
+
+
+def write_kmers(path, rng):
+    counts, starts = kmers.count(rng.integers(0, 4, (50, 30)).astype(np.uint8), 3)
+    kmers.KmerDensity(counts[None], starts[None], 10.0).save(path)
+
+
+def read_kmers(path):
+    model = kmers.KmerDensity.load(path)
+    return {"counts": model.counts, "starts": model.starts, "m": np.array(model.concentration)}
+
+
 def write_tar(path, _):
     buffer = io.BytesIO()
     Image.fromarray(np.full((28, 28), 7, np.uint8)).save(buffer, "png")
@@ -190,6 +224,10 @@ READERS = {
     "r.fa": (write_fasta, lambda p: list(sequence_files.records(p)), False),
     "r.fa.gz": (write_fasta, lambda p: list(sequence_files.records(p)), False),
     "r.fq": (write_fastq, lambda p: list(sequence_files.records(p)), False),
+    "b.fa": (write_fasta, read_both_ways, False),
+    "b.fa.gz": (write_fasta, read_both_ways, False),
+    "b.fq": (write_fastq, read_both_ways, False),
+    "kmers.npz": (write_kmers, read_kmers, True),
     "n.tar": (write_tar, notmnist_to_np.convert, False),
     "n.tar.gz": (write_tar, notmnist_to_np.convert, False),
     "run/config.json": (write_config, lambda p: Run.load(p.parent), False),

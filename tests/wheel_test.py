@@ -72,6 +72,7 @@ def test_the_wheel_holds_data_and_models_and_no_tests(wheel):
         "image_data/samples/fashion_mnist_train.npz", "genomics_data/samples/bacteria_train.npz",
         "pretrained/images_fashion/reg0_mr0/model.keras", "ood_suite/py.typed",
         "pretrained/images_fashion/reg0_mr0/config.json",
+        "pretrained/dna_kmers/reg0_mr0/model.npz",
     ):  # fmt: skip
         assert needed in names, needed
 

@@ -23,6 +23,7 @@ from ood_suite.runs.settings import check
 
 DRAWN_CURVES, DRAWN_HISTOGRAMS = 8, 8  # scores beyond which a figure would not be read
 FEW = 10  # scores that need no progress bar
+NO_OOD = "no OOD data"  # in place of an OOD set's name
 
 
 def evaluate(folder, request=Request(), *, data_dir=None, out=None):
@@ -143,9 +144,13 @@ def evaluate_group(group, material, request):
 
     # Stage 2: the test sets, which must share nothing with what was trained on or chosen by.
     id_test, ood_tests, near = material.tests(parameters)
-    if not ood_tests:
+    if not ood_tests and group.foreground.kind != "density":
         raise ValueError(f"{group.foreground.folder} names no OOD test sets: give --ood_far.")
-    warned = refuse_overlap(material, id_test, ood_tests, request.allow_overlap)
+    warned = [] if ood_tests else [
+        "There are no OOD test data: what is left out is everything but the share of ID test "
+        "examples that each score accepts. Give --ood_far to have the rest"
+    ]  # fmt: skip
+    warned += refuse_overlap(material, id_test, ood_tests, request.allow_overlap)
     warned += trained_on_held_out(material, id_test) + material.notes
     if material.chosen and not material.choice:
         name = material.chosen.folder.name
@@ -171,6 +176,8 @@ def evaluate_group(group, material, request):
             result_row(name, ood, values, baseline, request.resamples, correct) | more
             for ood in ood_tests
         ]
+        if not ood_tests:
+            rows.append({"score": name, "ood": NO_OOD, "num_id": len(id_test)} | more)
     by_class = []
     if id_test.bases is not None:
         warned += read_figures.correlations(values, id_test)
@@ -312,7 +319,7 @@ def draw_figures(group, values, detectors, id_outputs, ood_outputs, by_class=())
     }
     if len(values) > DRAWN_CURVES:
         drawn["overview"] = figures.overview(aurocs)
-    best = sorted(values, key=lambda name: -np.mean(list(aurocs[name].values())))[:DRAWN_CURVES]
+    best = sorted(values, key=lambda name: -sum(aurocs[name].values()))[:DRAWN_CURVES]
     for ood_name in ood_outputs:
         pairs = {name: (values[name][0], values[name][1][ood_name]) for name in best}
         title = f"{id_outputs.meta['dataset']} against {ood_name}"

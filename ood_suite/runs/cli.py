@@ -212,26 +212,33 @@ def trains(function, experiments, replace=replaced, more=()):
     """What a training's binary does, as a function for `run_app`.
 
     Args:
-        function: "package.module:function", see `jobs.Job`; it takes experiment, exp, out_dir,
-            data_dir and repeat_id.
+        function: "package.module:function", see `jobs.Job`, or a function of the experiment that
+            says which; it takes experiment, exp, out_dir, data_dir and repeat_id.
         more: names of flags that it takes too.
     """
 
     def main(_):
         names = ("exp", "out_dir", "data_dir", "repeat_id", *more)
         arguments = {name: FLAGS[name].value for name in names} | {"data_dir": data_dir()}
-        own = {"experiment": experiment(experiments, replace)}
-        jobs.call(jobs.Job("training", function, own | arguments))
+        asked = experiment(experiments, replace)
+        arguments["experiment"] = asked
+        jobs.call(jobs.Job("training", _named(function, asked), arguments))
 
     return main
 
 
 def sweeps(train, experiments):
-    """What a sweep's binary does, as a function for `run_app`; see runs.sweep."""
+    """What a sweep's binary does, as a function for `run_app`; see runs.sweep and `trains`."""
 
     def main(_):
         prepared, names = engine(), ("exp", "out_dir", "data_dir", "repeats")
         arguments = {name: FLAGS[name].value for name in names} | {"data_dir": data_dir()}
-        sweep(experiment(experiments), train=train, engine=prepared, **arguments)
+        asked = experiment(experiments)
+        sweep(asked, train=_named(train, asked), engine=prepared, **arguments)
 
     return main
+
+
+def _named(function, asked):
+    """The name of the training that an experiment asks for."""
+    return function if isinstance(function, str) else function(asked)

@@ -32,6 +32,7 @@ EXTRACTORS = (
     "classifier_ood.extract",
     "genomics_ood.extract",
     "genomics_ood.extract_features",
+    "genomics_ood.extract_kmers",
     "images_ood.extract",
 )
 CHUNK_BYTES = 2**20  # of examples between two moves of the progress bar

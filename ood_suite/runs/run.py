@@ -4,7 +4,7 @@ output/<branch>/<experiment>/<run>/
     config.json       kind, roles, settings, extractor, versions, git commit, data fingerprints
     checkpoints/      state of an interrupted training
     logs/             history.csv and TensorBoard events
-    model.keras       the finished model
+    model.keras       the finished model (model.npz of words that were counted)
     outputs/          what the model says of each data set (see ood_suite.outputs)
     report/           what the evaluator wrote
 """
@@ -33,6 +33,8 @@ KINDS = ("classifier", "density", "ensemble", "member")
 PACKAGES = ("numpy", "scipy", "keras", "tensorflow", "tensorflow-probability", "jax")
 # Extractors of density models: of runs that were made before `kind` was on record.
 _DENSITIES = ("images_ood.extract", "genomics_ood.extract")
+# Extractors of models that are no Keras models -> the file of the model in the run's folder.
+_MODEL_FILES = {"genomics_ood.extract_kmers": "model.npz"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,7 +96,7 @@ def _completed(config: Any, path: pathlib.Path) -> dict[str, Any]:
 
 def _has_begun(folder: pathlib.Path) -> bool:
     """Whether a run has come to its first checkpoint, or its first part."""
-    left = ("checkpoints/step_*.npz", "logs/history.csv", "model.keras", "member*/config.json")
+    left = ("checkpoints/step_*.npz", "logs/history.csv", "model.*", "member*/config.json")
     return any(path for pattern in left for path in folder.glob(pattern))
 
 
@@ -316,7 +318,7 @@ class Run:
     @property
     def model_path(self) -> pathlib.Path:
         if self.checkpoint == "last":
-            return self.folder / "model.keras"
+            return self.folder / _MODEL_FILES.get(str(self.config.get("extractor")), "model.keras")
         return self.folder / "checkpoints" / f"{self.checkpoint}.keras"
 
     @property

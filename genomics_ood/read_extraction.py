@@ -1,0 +1,32 @@
+"""What the extraction modules of reads share: which reads a run speaks of, and their files."""
+
+from genomics_ood import reads
+from ood_suite.outputs import Outputs
+from ood_suite.runs.extraction import Extraction, hashes_of
+
+
+def hashes(run, names, split, *, data_dir=None) -> Outputs | None:
+    """Outputs with labels and hashes of the reads alone. See runs.extraction.Extractor."""
+    source = load_reads(run, names, split, data_dir)
+    return hashes_of(source, source.bases, reads.canonical)
+
+
+def load_reads(run, names, split, data_dir=None):
+    """The first ReadSet there is; of ID reads only the class that the run was trained on, if it
+    was one.
+    """
+    source = reads.first_available(names, split, data_dir)
+    if source.name == run.settings["id_dataset"]:
+        source = reads.filtered(source, run.settings["filter_label"])
+    return source
+
+
+def extraction(run, source, split, batch_size, shard):
+    """The Extraction of a run on a ReadSet."""
+    return Extraction(
+        run, source, split, source.bases,
+        extra={"class_names": list(source.class_names), "lineages": list(source.lineages)},
+        unit="read",
+        batch_size=batch_size,
+        shard=shard,
+    )  # fmt: skip

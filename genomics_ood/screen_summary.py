@@ -1,0 +1,151 @@
+"""What a screening says of a whole sample: `Summary`, `kreport`."""
+
+import collections
+
+import numpy as np
+from scipy.special import betaincinv
+
+from ood_suite.conformal import CONFIDENCE
+
+RANKS = "DPCOFGS"  # of a lineage, from the domain down
+UNCLASSIFIED, ROOT = 0, 1  # Kraken's numbers; classes of ours have none, and get 0
+
+
+def share_interval(count, total):
+    """(low, high) of a share, Clopper and Pearson's 95% interval.
+
+    >>> print(f"{share_interval(0, 10)[1]:.4f}")
+    0.3085
+    """
+    tails = (1.0 - CONFIDENCE) / 2.0, (1.0 + CONFIDENCE) / 2.0
+    low = betaincinv(count, total - count + 1, tails[0]) if count else 0.0
+    high = betaincinv(count + 1, total - count, tails[1]) if count < total else 1.0
+    return low, high
+
+
+class Summary:
+    """Counts of what was screened.
+
+    Args:
+        classes: number of classes that the screen tells apart.
+    """
+
+    def __init__(self, classes=1):
+        self.reads, self.trimmed, self.cut = 0, 0, 0
+        self.scored = np.zeros((classes, 2), np.int64)  # predicted class, is_ood -> reads
+        self.gc = np.zeros(2)  # is_ood -> sum of GC contents
+        self.windows = collections.Counter()  # windows of a read -> reads
+
+    def add(self, rows):
+        """Counts screening.Rows."""
+        scored = rows.windows > 0
+        self.reads += len(rows)
+        self.trimmed += int((scored & (rows.known < rows.lengths)).sum())
+        self.cut += int((rows.windows > len(rows.files)).sum())
+        for is_ood in (0, 1):
+            own = scored & (rows.is_ood == is_ood)
+            self.gc[is_ood] += rows.gc[own].sum()
+            self.scored[:, is_ood] += np.bincount(rows.labels[own], minlength=len(self.scored))
+        self.windows.update(rows.windows[scored].tolist())
+
+    def lines(self, screen, unit="reads"):
+        """What a reader wants to know at the end."""
+        total, ood = int(self.scored.sum()), int(self.scored[:, 1].sum())
+        left = self.reads - total
+        yield f"{self.reads} {unit}, {total} scored, {left} with too few known bases."
+        if self.trimmed:
+            yield f"{self.trimmed} with unknown bases: their longest known part was scored."
+        if self.cut:
+            yield f"{self.cut} longer than the training reads: cut into windows."
+        if total:
+            yield from self._verdict(screen, total, ood, unit)
+            yield from self._by_class(screen, unit)
+        for is_ood, title in ((0, "accepted"), (1, "OOD")):
+            count = int(self.scored[:, is_ood].sum())
+            if count:
+                yield f"GC content of the {title} {unit}: {self.gc[is_ood] / count:.1%}."
+
+    def _verdict(self, screen, total, ood, unit):
+        """The share called OOD against the promise, and a lower bound of the share that is OOD."""
+        low, high = share_interval(ood, total)
+        yield f"{ood} are OOD: {ood / total:.2%}, 95% interval [{low:.2%}, {high:.2%}]."
+        promise = screen.promise(self.windows.most_common(1)[0][0])
+        if promise is None:
+            yield "There are too few validation reads for a promise."
+            return
+        verdict = "more than" if low > promise.high else "not surely more than"
+        yield (
+            f"{len(screen.labels)} validation reads, worth {promise.held_out} independent {unit}, "
+            f"promise {promise.expected:.2%} false alarms on average, for {CONFIDENCE:.0%} of such "
+            f"sets {promise.low:.2%} to {promise.high:.2%}: the share is {verdict} what {unit} of "
+            "the training classes give."
+        )
+        # Storey's estimate of the share of p-values that are none of ID reads, at this threshold.
+        most, least = (
+            max(0.0, (share - alarms) / (1.0 - alarms))
+            for share, alarms in ((ood / total, promise.expected), (low, promise.high))
+        )
+        yield (
+            f"Storey's estimate of the share of something else: {most:.1%}, at least {least:.1%} "
+            f"allowing for chance. It is a lower bound: OOD {unit} within the threshold count as "
+            "known."
+        )
+
+    def _by_class(self, screen, unit):
+        """Where the promise is for all classes together, what it comes to in each."""
+        if screen.classes < 2:
+            return
+        scores, predicted = screen.held_out_scores(screen.length)
+        above = scores > screen.threshold(screen.length, 1)[predicted]
+        for label, name in enumerate(screen.names_of(range(screen.classes))):
+            total, own = int(self.scored[label].sum()), predicted == label
+            if total and own.any():
+                low, high = share_interval(int(self.scored[label, 1]), total)
+                yield (
+                    f"  nearest to {name}: {total} {unit}, {self.scored[label, 1] / total:.2%} "
+                    f"[{low:.2%}, {high:.2%}] OOD; of validation reads {above[own].mean():.2%}."
+                )
+
+
+def kreport(summary, screen):
+    """Lines in the format of Kraken's reports: percentage, reads of the clade, reads of the node
+    itself, rank, number, indented name. Unclassified are reads called OOD, and those not scored.
+    """
+    counts = summary.scored[:, 0]
+    tree = _Node("root")
+    for label, name in enumerate(screen.names_of(range(screen.classes))):
+        lineage = screen.lineages[label] if label < len(screen.lineages) else ""
+        ranks = [rank for rank in lineage.split(";") if rank]
+        node = tree
+        for rank in ranks if ranks and ranks[-1] == name else [*ranks, name]:
+            node = node.children.setdefault(rank, _Node(rank))
+        node.own += int(counts[label])
+    left = summary.reads - int(counts.sum())
+
+    def line(count, own, rank, number, name):
+        percentage = 100.0 * count / max(summary.reads, 1)
+        return f"{percentage:6.2f}\t{count}\t{own}\t{rank}\t{number}\t{name}"
+
+    if left:
+        yield line(left, left, "U", UNCLASSIFIED, "unclassified")
+    yield line(tree.total(), tree.own, "R", ROOT, "root")
+    for depth, node in tree.below(0):
+        rank = RANKS[depth] if depth < len(RANKS) else "-"
+        yield line(node.total(), node.own, rank, 0, "  " * (depth + 1) + node.name)
+
+
+class _Node:
+    """A taxon: its reads, and the taxa below it."""
+
+    def __init__(self, name):
+        self.name, self.own, self.children = name, 0, {}
+
+    def total(self):
+        return self.own + sum(child.total() for child in self.children.values())
+
+    def below(self, depth):
+        """Yields (depth, node) of all that have reads, the largest first."""
+        for child in sorted(self.children.values(), key=lambda c: -c.total()):
+            if child.total():
+                yield depth, child
+                yield from child.below(depth + 1)

@@ -1,0 +1,321 @@
+"""Screening with networks and with words: scores, thresholds, pairs, files, a sample's verdict."""
+
+import gzip
+import io
+
+import keras
+import numpy as np
+import pytest
+
+from genomics_ood import read_batches, screen_files, screen_summary, screening, sequence_files
+from genomics_ood import reads as read_sets
+from genomics_ood.screen_model import Rule, Screen, check_rule, region_of, score_of
+from ood_suite import conformal
+from ood_suite.evaluation.evaluate import evaluate
+from ood_suite.evaluation.request import Request
+from tests.support import command
+from tests.tiny_reads import LENGTH, fasta, write_data
+
+SMALL = {
+    "conv": (
+        "--exp=bacteria", "--units=4", "--num_layers=2", "--batch_size=16", "--eval_every=4",
+        "--eval_reads=16", "--background_steps=0", "--total_steps=8", "--reg_weights=0",
+    ),
+    "kmer": ("--exp=bacteria_kmers", "--order=3", "--concentration=10"),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module", params=SMALL)
+def sweep(request, tmp_path_factory):
+    """(folder of a sweep, data_dir), of a network and of words."""
+    tmp_path = tmp_path_factory.mktemp(request.param)
+    data_dir = write_data(tmp_path / "data")
+    result = command(
+        "genomics_ood.sweep", *SMALL[request.param], "--mutation_rates=0.2",
+        f"--data_dir={data_dir}", f"--out_dir={tmp_path}",
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    return tmp_path / SMALL[request.param][0].removeprefix("--exp="), data_dir
+
+
+@pytest.fixture(scope="module")
+def screen(sweep):
+    return Screen.of(*sweep)
+
+
+def batch_of(*sequences, names=None):
+    text = "".join(
+        f">{name}\n{sequence}\n"
+        for name, sequence in zip(names or range(len(sequences)), sequences, strict=True)
+    )
+    return read_batches._fasta(text.encode(), last=True)[0]
+
+
+def judged(screen, *sequences, min_length=5):
+    return screening.judge(screen, [batch_of(*sequences)], min_length)
+
+
+def random_text(rng, length):
+    return sequence_files.decode(rng.integers(0, 4, length).astype(np.uint8))
+
+
+def test_scores_are_those_of_the_evaluator(sweep, screen, tmp_path):
+    folder, data_dir = sweep
+    found = read_sets.load("bacteria", "test", data_dir)
+    [report] = evaluate(
+        folder, Request(scores=("likelihood_ratio",), resamples=20), data_dir=data_dir, out=tmp_path
+    )
+    rows = judged(screen, *(sequence_files.decode(row) for row in found.bases))
+    expected = report.values["likelihood_ratio"][0] / LENGTH
+    np.testing.assert_allclose(rows.scores, expected, rtol=1e-4, atol=1e-6)
+    accepted = next(row["accepted"] for row in report.rows if row["score"] == "likelihood_ratio")
+    assert 1.0 - rows.is_ood.mean() == pytest.approx(accepted)
+
+
+def test_reads_of_any_length(screen, rng):
+    text = random_text(rng, 60)
+    rows = judged(
+        screen, text, text[:24], text[24:48], text[36:], text[:9], "NN" + text[:9] + "NACGT",
+        "ACG", "",
+    )  # fmt: skip
+    if screen.classes == 1:  # with classes the mixture is of the sums
+        assert rows.scores[0] == pytest.approx(rows.scores[1:4].mean())
+    assert rows.scores[4] == pytest.approx(rows.scores[5])
+    assert (rows.lengths[5], rows.known[5]) == (16, 9)
+    assert rows.thresholds[4] == pytest.approx(screen.threshold(9, 1)[rows.labels[4]] / 9)
+    assert rows.windows.tolist() == [3, 1, 1, 1, 1, 1, 0, 0] and not rows.is_ood[6:].any()
+    # Two windows and more: sums of validation reads spread less than single ones.
+    assert rows.thresholds[0] < rows.thresholds[1]
+    assert rows.thresholds[0] == pytest.approx(screen.threshold(24, 3)[rows.labels[0]] / 72)
+    lines = screening.text_of(rows, screen).splitlines()
+    assert lines[6] == "6\t3\t0\tNA\tNA\tNA\tNA\tNA"
+    assert all(len(line.split("\t")) == len(screening.COLUMNS) for line in lines)
+
+
+def test_thresholds_accept_their_share_at_every_length(screen, sweep):
+    held_out = read_sets.load("bacteria", "val", sweep[1]).bases
+    for size in (6, 15, LENGTH):
+        rows = judged(screen, *(sequence_files.decode(read[:size]) for read in held_out))
+        # Single precision: a read's score differs in its last digit with the reads beside it.
+        slack = 0 if keras.backend.backend() == "tensorflow" and size == LENGTH else 1
+        above = len(rows) - conformal.rank_for(len(rows), 0.05)
+        assert abs(rows.is_ood.sum() - above) <= slack
+
+
+def test_the_order_and_the_number_of_reads_change_nothing(screen, rng):
+    texts = [random_text(rng, 30) for _ in range(40)]
+    whole = judged(screen, *texts)
+    parts = [judged(screen, *texts[i : i + 7]) for i in range(0, 40, 7)]
+    np.testing.assert_allclose(
+        whole.scores, np.concatenate([p.scores for p in parts]), rtol=1e-4, atol=1e-6
+    )
+
+
+def test_the_threshold_of_several_windows_accepts_its_share(screen, rng):
+    sums = screen._held_out_sums(LENGTH)
+    for windows in (2, 8):
+        rows = [rng.choice(np.flatnonzero(screen.labels == k), (2000, windows)) for k in (0, 1)]
+        scores = score_of([values[np.concatenate(rows)].sum(axis=1) for values in sums])
+        share = np.mean(scores > screen.threshold(LENGTH, windows)[0])
+        assert share == pytest.approx(0.05, abs=0.015)
+
+
+def test_a_chromosome_needs_no_memory_for_its_threshold(screen):
+    import tracemalloc
+
+    tracemalloc.start()
+    scores, _ = screen.held_out_scores(LENGTH, 3000)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    single, _ = screen.held_out_scores(LENGTH)
+    assert abs(len(scores) - 4000) <= 2 and peak < 2**28
+    if screen.classes == 1:
+        assert scores.mean() == pytest.approx(3000 * single.mean(), rel=0.05, abs=1.0)
+
+
+def test_pairs_are_sums_of_their_mates(screen, rng):
+    ours, theirs = ([random_text(rng, n) for n in sizes] for sizes in ((24, 20, 3), (24, 24, 24)))
+    files = batch_of(*ours, names=["a/1", "b/1", "c/1"]), batch_of(*theirs)
+    rows = screening.judge(screen, files, 5)
+    assert rows.names == ["a", "b", "c"] and rows.windows.tolist() == [2, 2, 1]
+    assert rows.known.tolist() == [48, 44, 24] and rows.lengths.tolist() == [48, 44, 27]
+    one, two = (
+        screen.sums(screening.matrix(*_whole(batch), LENGTH), np.diff(batch.starts))
+        for batch in files
+    )
+    sums = [a + b for a, b in zip(one, two, strict=True)]
+    np.testing.assert_allclose(rows.scores[:2], score_of(sums)[:2] / [48, 44], rtol=1e-5)
+    assert rows.thresholds[1] == pytest.approx(screen.threshold(22, 2)[rows.labels[1]] / 44)
+
+
+def _whole(batch):
+    return batch.bases, batch.starts[:-1], np.diff(batch.starts)
+
+
+def test_what_comes_before_an_error_is_scored(screen):
+    def found():
+        yield (batch_of("ACGTACGTAC"),)
+        raise ValueError("cut")
+
+    rows = screening.decisions([screen], found(), 5, threads=2)
+    assert next(rows).names == ["0"]
+    with pytest.raises(ValueError, match="cut"):
+        next(rows)
+
+
+def test_threads_change_nothing(screen, rng):
+    batches = [(batch_of(*(random_text(rng, 24) for _ in range(9))),) for _ in range(20)]
+    one, four = (
+        "".join(
+            screening.text_of(rows, screen)
+            for rows in screening.decisions([screen, screen], iter(batches), 5, threads)
+        )
+        for threads in (1, 4)
+    )
+    assert one == four and len(one.splitlines()) == 180
+    cells = one.splitlines()[0].split("\t")
+    assert cells[4:7] == cells[8:11]  # the second opinion is that of the same screen
+
+
+def test_the_ratio_or_the_likelihood(sweep):
+    folder, data_dir = sweep
+    assert len(Screen.of(folder, data_dir).scorers) == 2
+    assert len(Screen.of(folder, data_dir, Rule(score="likelihood")).scorers) == 1
+    with pytest.raises(ValueError, match="has no background model, which --score"):
+        Screen.of(folder / "reg0_mr0", data_dir, Rule(score="likelihood_ratio"))
+
+
+def test_thresholds_with_confidence_and_by_class(sweep):
+    folder, data_dir = sweep
+    plain, sure = (
+        Screen.of(folder, data_dir, Rule(acceptance=0.8, confidence=c)) for c in (None, 0.95)
+    )
+    assert sure.threshold(LENGTH, 1)[0] > plain.threshold(LENGTH, 1)[0]
+    with pytest.raises(ValueError, match="cannot promise at most 0.05 .* with 95% confidence"):
+        Screen.of(folder, data_dir, Rule(confidence=0.95))
+    if plain.classes == 1:
+        with pytest.raises(ValueError, match="needs a model that predicts classes"):
+            Screen.of(folder, data_dir, Rule(per_class=True))
+        return
+    screen = Screen.of(folder, data_dir, Rule(acceptance=0.7, per_class=True))
+    scores, predicted = screen.held_out_scores(LENGTH)
+    for label in (0, 1):
+        own = scores[predicted == label]
+        assert screen.threshold(LENGTH, 1)[label] == conformal.threshold(own, 0.3)
+    with pytest.raises(ValueError, match="--per_class_thresholds, class [ab]: .* cannot promise"):
+        Screen.of(folder, data_dir, Rule(acceptance=0.99, per_class=True))
+
+
+def test_reads_of_one_region_count_for_fewer(sweep):
+    """A design effect by hand: all reads of a region alike, and each read a region."""
+    assert region_of("NC_000913.3:25101-25350(-)") == "NC_000913.3:2"
+    screen = Screen.of(*sweep, Rule(acceptance=0.8))
+    above = screen.held_out_scores(LENGTH)[0]
+    above = above > conformal.accepting(above, 0.8)
+    alike = [f"x:{10_000 * flag}-1(+)" for flag in above]
+    share, count = above.mean(), len(above)
+    expected = share * (1 - share) * count / (
+        (above.sum() * (1 - share)) ** 2 + ((count - above.sum()) * share) ** 2
+    )  # fmt: skip
+    assert screen._independent(alike) == pytest.approx(expected)
+    assert screen._independent([f"x{i}:1-2(+)" for i in range(count)]) == 1.0
+    assert screen._independent(()) == 1.0
+
+
+@pytest.mark.parametrize("name", ["acceptance", "confidence"])
+def test_bad_rules(name):
+    with pytest.raises(ValueError, match=rf"--{name} must lie in \(0, 1\). Received: 1.5"):
+        check_rule(Rule(**{name: 1.5}))
+
+
+def test_the_summary(screen, rng):
+    summary = screen_summary.Summary(screen.classes)
+    texts = [random_text(rng, n) for n in (24, 24, 60, 9)] + ["NNN" + random_text(rng, 20), "ACG"]
+    rows = judged(screen, *texts)
+    summary.add(rows)
+    lines = list(summary.lines(screen))
+    assert lines[0] == "6 reads, 5 scored, 1 with too few known bases."
+    assert lines[1] == "1 with unknown bases: their longest known part was scored."
+    assert lines[2] == "1 longer than the training reads: cut into windows."
+    assert f"{rows.is_ood.sum()} are OOD: {rows.is_ood.sum() / 5:.2%}" in lines[3]
+    assert "32 validation reads, worth 32 independent reads, promise" in lines[4]
+    assert sum("nearest to" in line for line in lines) == (
+        len(set(rows.labels[:5].tolist())) if screen.classes > 1 else 0
+    )
+    empty = screen_summary.Summary(screen.classes)
+    assert list(empty.lines(screen)) == ["0 reads, 0 scored, 0 with too few known bases."]
+
+
+def test_the_share_interval_is_that_of_scipy():
+    from scipy.stats import binomtest
+
+    for count, total in ((0, 10), (3, 10), (10, 10), (50, 1000)):
+        low, high = screen_summary.share_interval(count, total)
+        expected = binomtest(count, total).proportion_ci(0.95, "exact")
+        assert (low, high) == pytest.approx((expected.low, expected.high))
+
+
+def test_a_report_as_krakens(screen, rng):
+    summary = screen_summary.Summary(screen.classes)
+    summary.add(judged(screen, *(random_text(rng, 24) for _ in range(30)), "ACG"))
+    lines = [line.split("\t") for line in screen_summary.kreport(summary, screen)]
+    assert all(len(line) == 6 for line in lines)
+    whole = {line[5].strip(): (int(line[1]), int(line[2])) for line in lines}
+    unclassified = whole.get("unclassified", (0, 0))[0]
+    assert unclassified >= 1 and unclassified + whole["root"][0] == 31
+    assert sum(own for _, own in whole.values()) == 31
+    if screen.classes > 1:
+        assert [line[3] for line in lines][:5] == ["U", "R", "D", "P", "C"]
+
+
+def test_reads_are_written_where_they_belong(screen, rng):
+    files = io.BytesIO(), io.BytesIO()
+    ours = [random_text(rng, 24) for _ in range(20)] + ["ACG"]
+    rows = judged(screen, *ours)
+    for file, is_ood in zip(files, (False, True), strict=True):
+        screen_files.ReadWriter([file], is_ood).add(rows)
+    accepted, other = ([int(x) for x in f.getvalue().decode().split()[::2]
+                        for x in [x[1:]]] for f in files)  # fmt: skip
+    assert other == [*np.flatnonzero(rows.is_ood).tolist(), 20]
+    assert sorted(accepted + other) == list(range(21))
+    with pytest.raises(ValueError, match="a # in the name of the file"):
+        screen_files.paths_of("out.fq", 2)
+
+
+def test_the_binary(sweep, tmp_path):
+    """Two gzip files of mates, everything that can be written, the same through a pipe."""
+    folder, data_dir = sweep
+    bases = read_sets.load("bacteria", "test", data_dir).bases
+    for mate in (1, 2):
+        text = fasta(bases[mate - 1 :: 2])
+        (tmp_path / f"{mate}.fa.gz").write_bytes(gzip.compress(text.encode()))
+    result = command(
+        "genomics_ood.screen", f"--run={folder}", f"--data_dir={data_dir}", "--min_length=10",
+        "--paired", "--threads=2", f"--second={folder / 'reg0_mr0'}", f"--out={tmp_path}/o.tsv.gz",
+        f"--kreport={tmp_path}/k.txt", f"--classified_out={tmp_path}/in#.fa",
+        f"--unclassified_out={tmp_path}/out#.fa.gz", f"{tmp_path}/1.fa.gz", f"{tmp_path}/2.fa.gz",
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    assert "16 pairs, 16 scored, 0 with too few known bases" in result.stderr
+    lines = gzip.decompress((tmp_path / "o.tsv.gz").read_bytes()).decode().splitlines()
+    assert lines[0].split("\t") == [*screening.COLUMNS, *screening.SECOND] and len(lines) == 17
+    ood = sum(line.split("\t")[6] == "1" for line in lines[1:])
+    assert (tmp_path / "in_1.fa").read_text().count(">") == 16 - ood
+    assert (tmp_path / "in_2.fa").read_text().count(">") == 16 - ood
+    out = gzip.decompress((tmp_path / "out_2.fa.gz").read_bytes()).decode()
+    assert out.count(">") == ood
+    assert (tmp_path / "k.txt").read_text().splitlines()[-1].strip()
+
+
+def test_what_the_binary_refuses(sweep, tmp_path):
+    folder, data_dir = sweep
+    run = lambda *words: command("genomics_ood.screen", f"--run={folder}", *words)  # noqa: E731
+    assert "Give one file of reads, or - for" in run().stderr
+    assert "Give two files of mates" in run("--paired", "a.fa").stderr
+    (tmp_path / "r.fa").write_text(fasta(np.zeros((3, 12), np.uint8)))
+    assert "--acceptance must lie in (0, 1)" in run("--acceptance=2", f"{tmp_path}/r.fa").stderr
+    out = tmp_path / "o.tsv"
+    result = run(f"--data_dir={data_dir}", f"--out={out}", "--paired",
+                 "--classified_out=x.fa", f"{tmp_path}/r.fa", f"{tmp_path}/r.fa")  # fmt: skip
+    assert result.returncode == 1 and "a # in the name of the file" in result.stderr
+    assert not out.exists()
