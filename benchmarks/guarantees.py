@@ -30,10 +30,10 @@ error is that of the number of sets.
 
 The promise needs one thing: that held-out and new in-distribution examples are drawn alike. It
 holds for any network, and for any score that learns nothing from the held-out examples. One that
-does (kl_matching, temperature_scaling, typicality, gram, adascale, fusions) takes its threshold
-from cross-fitted or left-out scores: there the promise is near, not exact, and of fusions on the
-safe side in simulations (`ood_suite/scores/newer_literal_test.py`). It says nothing of OOD
-examples, and nothing after a shift.
+does (kl_matching, temperature_scaling, two_sided_fisher, typicality, gram, adascale, fusions) takes
+its threshold from cross-fitted or left-out scores: there the promise is near, not exact, and of
+fusions on the safe side in simulations (`ood_suite/scores/newer_literal_test.py`). It says nothing
+of OOD examples, and nothing after a shift.
 What computes it: `ood_suite/conformal.py`.
 
 ## On average over held-out sets

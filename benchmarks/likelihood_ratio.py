@@ -25,7 +25,9 @@ sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 from images_ood.configs import EXPERIMENTS  # noqa: E402
 from ood_suite import data, intervals, metrics  # noqa: E402
 from ood_suite.data.pictures import png_bits  # noqa: E402
+from ood_suite.detector import Detector  # noqa: E402
 from ood_suite.files import atomic_path, load_npz, write_json  # noqa: E402
+from ood_suite.outputs import Outputs  # noqa: E402
 from ood_suite.progress import progress  # noqa: E402
 from ood_suite.runs.density_settings import run_name  # noqa: E402
 from ood_suite.runs.run import Run  # noqa: E402
@@ -169,11 +171,27 @@ def ratio(foreground, background):
     return {title: background[title] - values for title, values in foreground.items()}
 
 
+def joined(foreground, background, bits):
+    """{score: {OOD set: AUROC}} of the scores of a pair and of the images' PNG lengths."""
+    outputs = {
+        title: Outputs(
+            log_prob=values, background_log_prob=background[title], code_length=bits[title]
+        )
+        for title, values in foreground.items()
+    }
+    found = {}
+    for name in ("input_complexity", "likelihood", "likelihood_ratio", "two_sided_fisher"):
+        detector = Detector(name).fit(outputs["held_out"])
+        found[name] = aurocs({title: detector.score(part) for title, part in outputs.items()})
+    return found
+
+
 def report(out_dir):
     """Rows of everything that was scored, and of what validation chooses."""
     known = cases()
     files = {name: out_dir / "scores" / f"{name}.npz" for name in known}
     scored = {name: by_step(path) for name, path in files.items() if path.exists()}
+    bits = load_npz(out_dir / "scores" / "complexity.npz")
     rows, chosen = [], []
     for name, steps in scored.items():
         case = known[name]
@@ -196,13 +214,16 @@ def report(out_dir):
         rows += own
         if own:
             best = max(own, key=lambda row: row["notmnist"])
-            final = ratio(last, scored[best["background"]][best["background_step"]])
+            background = scored[best["background"]][best["background_step"]]
+            final = ratio(last, background)
             low, high = intervals.auroc_interval(final["id_test"], final["mnist"])
             earlier = {
-                step: aurocs(ratio(s, scored[best["background"]][best["background_step"]]))["mnist"]
-                for step, s in steps.items()
+                step: aurocs(ratio(part, background))["mnist"] for step, part in steps.items()
             }
-            chosen.append(best | {"mnist_low": low, "mnist_high": high, "by_step": earlier})
+            chosen.append(
+                best | {"mnist_low": low, "mnist_high": high, "by_step": earlier}
+                | {"scores": joined(last, background, bits)}
+            )  # fmt: skip
     return {"chosen": chosen, "rows": rows}
 
 

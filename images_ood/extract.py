@@ -20,7 +20,8 @@ from ood_suite.training.backend import has_bfloat16
 from ood_suite.training.stored_model import read_model
 
 SCORES: tuple[str, ...] = (
-    "background_mean", "input_complexity", "likelihood", "likelihood_ratio", "typicality",
+    "background_mean", "input_complexity", "likelihood", "likelihood_ratio", "two_sided_fisher",
+    "typicality",
 )  # fmt: skip
 PERTURBED: dict[str, str] = {}
 

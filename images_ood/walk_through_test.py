@@ -61,7 +61,8 @@ def test_evaluation_of_a_sweep(sweep):
     report = folder / "report"
     rows = read_csv(report / "results.csv")
     assert [row["score"] for row in rows] == [
-        "background_mean", "input_complexity", "likelihood", "likelihood_ratio", "typicality",
+        "background_mean", "input_complexity", "likelihood", "likelihood_ratio", "two_sided_fisher",
+        "typicality",
     ]  # fmt: skip
     html = (report / "report.html").read_text()
     assert html.count("data:image/png;base64,") == len(list((report / "figures").glob("*.png")))

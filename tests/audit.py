@@ -210,6 +210,8 @@ ROWS = (
     Row("she", POST + "she_postprocessor.py", "openood/she"),
     Row("temperature_scaling", STATSMODELS, "statsmodels/temperature_scaling", "1 minus",
         within=1e-6, note="OpenOOD's L-BFGS ends at T = -31 on these logits, so it is no oracle"),
+    Row("two_sided_fisher", OURS,
+        test="ood_suite/scores/scores_test.py::test_two_sided_fisher_equals_scipy"),
     Row("typicality", OURS, test=_HAND),
     Row("vim", VIM, "vim_repo/vim"),
     Row("vim", POST + "vim_postprocessor.py", "openood/vim"),

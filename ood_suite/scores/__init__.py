@@ -45,6 +45,7 @@ from ood_suite.scores.presets import PRESETS as PRESETS
 
 GROUP = "ood_suite.scores"  # of entry points
 _HEAD = ("head_kernel", "head_bias")
+_DENSITY = ("log_prob", "background_log_prob", "code_length")
 
 
 class Score(NamedTuple):
@@ -305,6 +306,9 @@ SCORES = {
     "she": Score(prototypes.SHE, ("features", "logits"), ("features", "labels", "logits")),
     "temperature_scaling": Score(
         logits.TemperatureScaling, ("logits",), ("logits", "labels"), "held_out"
+    ),
+    "two_sided_fisher": Score(
+        likelihood.TwoSidedFisher, _DENSITY, _DENSITY, "held_out"
     ),
     "typicality": Score(likelihood.Typicality, ("log_prob",), ("log_prob",), "held_out"),
     "vim": Score(

@@ -4,6 +4,7 @@ import inspect
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from ood_suite import scores
 from ood_suite.detector import Detector
@@ -219,6 +220,28 @@ def test_hand_numbers():
         np.testing.assert_allclose(Detector(name).score(test), values, rtol=1e-12)
     typicality = Detector("typicality").fit(Outputs(log_prob=np.array([-800.0, -1000.0])))
     np.testing.assert_allclose(typicality.score(test), [206.852819440055, 100.0])
+
+
+def test_two_sided_fisher_equals_scipy():
+    """Its p-values by a count over all pairs, their sum by scipy.stats.combine_pvalues."""
+    rng = np.random.default_rng(0)
+
+    def density(count):
+        values = rng.integers(-9, 0, (3, count)).astype(float)  # with ties
+        return Outputs(log_prob=values[0], background_log_prob=values[1], code_length=-values[2])
+
+    held_out, test = density(31), density(17)
+    parts = ("likelihood", "likelihood_ratio", "input_complexity")
+    known, seen = ([Detector(n).score(o) for n in parts] for o in (held_out, test))
+    expected = []
+    for row in range(17):
+        values = []
+        for own, new in zip(known, seen, strict=True):
+            above, below = np.sum(own >= new[row]), np.sum(own <= new[row])
+            values.append(min(1.0, 2.0 * min(1 + above, 1 + below) / 32.0))
+        expected.append(stats.combine_pvalues(values, "fisher").statistic / 2.0)
+    found = Detector("two_sided_fisher").fit(held_out).score(test)
+    np.testing.assert_allclose(found, expected, rtol=1e-12)
 
 
 def test_unfitted():
