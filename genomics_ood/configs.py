@@ -62,7 +62,7 @@ KMER_ONLY = ("order", "concentration", "per_class")
 NETWORK_ONLY = (
     "batch_size", "total_steps", "background_steps", "eval_every", "eval_reads", "learning_rate",
     "learning_rate_schedule", "units", "num_layers", "kernel_size", "embedding_dim", "layer_norm",
-    "reg_type", "dropout_p", "dtype", "strategy",
+    "reg_type", "dropout_p", "dtype", "save_every", "strategy",
 )  # fmt: skip
 DENSITY_ONLY = (
     *SWEEP_ONLY, *KMER_ONLY, "total_steps", "background_steps", "eval_reads", "learning_rate",
