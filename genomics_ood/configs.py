@@ -68,7 +68,7 @@ DENSITY_ONLY = (
     *SWEEP_ONLY, *KMER_ONLY, "total_steps", "background_steps", "eval_reads", "learning_rate",
     "filter_label",
     "network", "units", "num_layers", "kernel_size", "embedding_dim", "layer_norm", "dropout_p",
-    "reg_weight", "reg_type", "mutation_rate", "dtype", "strategy",
+    "reg_weight", "reg_type", "mutation_rate", "dtype", "save_every", "strategy",
 )  # fmt: skip
 
 _PAPER = {

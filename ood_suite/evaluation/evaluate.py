@@ -9,6 +9,7 @@ from absl import logging
 from ood_suite import intervals, metrics, scores
 from ood_suite.detector import Detector
 from ood_suite.evaluation import figures, read_figures, report
+from ood_suite.evaluation.below_chance import below_chance
 from ood_suite.evaluation.classifier import classifier
 from ood_suite.evaluation.densities import density
 from ood_suite.evaluation.groups import find_groups
@@ -178,6 +179,7 @@ def evaluate_group(group, material, request):
         ]
         if not ood_tests:
             rows.append({"score": name, "ood": NO_OOD, "num_id": len(id_test)} | more)
+    warned += below_chance(rows, id_test, ood_tests)
     by_class = []
     if id_test.bases is not None:
         warned += read_figures.correlations(values, id_test)
