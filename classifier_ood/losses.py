@@ -5,6 +5,7 @@ All take logits and give nats, natural logarithms throughout; ID and outlier ter
 their own examples.
 """
 
+import keras
 from keras import ops
 
 CONSTRAINTS = ("batch", "sample", "running")
@@ -49,6 +50,42 @@ def unleashing_mask(cross_entropies, um, constraint="batch", running_mean=None):
         return ops.mean(ops.abs(cross_entropies - um)) + um, ops.mean(under)
     under = ops.cast((mean if constraint == "batch" else running_mean) < um, mean.dtype)
     return (1.0 - 2.0 * under) * (mean - um) + um, under
+
+
+@keras.saving.register_keras_serializable("ood_suite")
+class UnleashingMask(keras.losses.Loss):
+    """`unleashing_mask` of the batch's mean cross entropy, for a training of one's own:
+
+        model.compile("sgd", loss=UnleashingMask(um=0.15))
+        model.fit(images, labels)
+
+    Args:
+        um: the loss constraint in nats, 0 or more; `classifier_ood.estimate_loss` estimates it.
+        from_logits: whether the model's outputs are logits (batch, classes), or probabilities.
+
+    `call` takes integer labels (batch,) or (batch, 1) and gives a scalar. Sample weights would
+    weight that scalar, not the examples: give none.
+
+    Raises:
+        ValueError: um is negative or not finite.
+
+    Reference: as unleashing_mask's.
+    """
+
+    def __init__(self, um, from_logits=True, name="unleashing_mask", **kwargs):
+        super().__init__(name=name, **kwargs)
+        if not 0.0 <= um < float("inf"):
+            raise ValueError(f"`um` must be 0 or more, and finite. Received: {um}.")
+        self.um, self.from_logits = float(um), from_logits
+
+    def call(self, y_true, y_pred):
+        cross_entropies = keras.losses.sparse_categorical_crossentropy(
+            y_true, y_pred, from_logits=self.from_logits
+        )
+        return unleashing_mask(cross_entropies, self.um)[0]
+
+    def get_config(self):
+        return super().get_config() | {"um": self.um, "from_logits": self.from_logits}
 
 
 def unit_length(x, temperature):

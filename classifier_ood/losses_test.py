@@ -1,5 +1,6 @@
 """The losses against hand numbers, literal rewrites of their formulas, and their gradients."""
 
+import keras
 import numpy as np
 import pytest
 
@@ -96,3 +97,30 @@ def test_sensitivity_is_the_squared_derivative_by_the_scale(logits):
 
     derivative = (mean_loss(1 + 1e-5) - mean_loss(1 - 1e-5)) / 2e-5
     assert float(losses.sensitivity_to_scale(logits)) == pytest.approx(derivative**2, rel=1e-4)
+
+
+def test_unleashing_mask_in_a_training_of_ones_own(rng, tmp_path):
+    """The three lines of docs/coming_from.md: the loss settles at the constraint, not at zero."""
+    images = rng.normal(0.0, 1.0, (64, 4)).astype(np.float32)
+    labels = (images[:, 0] > 0).astype(np.int32)
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
+    model.compile(keras.optimizers.SGD(0.5, momentum=0.9), loss=losses.UnleashingMask(um=0.3))
+    model.fit(images, labels, batch_size=64, epochs=60, verbose=0)
+    plain = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    assert float(plain(labels, model(images))) == pytest.approx(0.3, abs=0.05)
+    model.save(tmp_path / "model.keras")
+    again = keras.saving.load_model(tmp_path / "model.keras")
+    assert again.loss.um == 0.3
+
+
+def test_unleashing_mask_of_logits_and_of_probabilities(logits):
+    labels = np.arange(7) % 5
+    log_p = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
+    mean = -log_p[np.arange(7), labels].mean()
+    expected = abs(mean - 9.0) + 9.0
+    assert float(losses.UnleashingMask(9.0)(labels, logits)) == pytest.approx(expected, rel=1e-5)
+    of_probabilities = losses.UnleashingMask(9.0, from_logits=False)
+    assert float(of_probabilities(labels, np.exp(log_p))) == pytest.approx(expected, rel=1e-5)
+    with pytest.raises(ValueError, match="`um` must be 0 or more"):
+        losses.UnleashingMask(-1.0)

@@ -13,7 +13,7 @@ from ood_suite.__main__ import COMMANDS
 from tests.support import ROOT
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 
 def test_the_first_use_in_python(tmp_path, monkeypatch, capsys, rng):

@@ -207,16 +207,13 @@ class TwoSidedFisher(Learner):
 
     def score(self, log_prob: Array, background_log_prob: Array, code_length: Array) -> Array:
         """float64 (n,)."""
-        total = 0.0
-        for held_out, values in zip(
-            self.statistics_,
-            _statistics(log_prob, background_log_prob, code_length),
-            strict=True,
-        ):
+        statistics = _statistics(log_prob, background_log_prob, code_length)
+        total = np.zeros(statistics.shape[1])
+        for held_out, values in zip(self.statistics_, statistics, strict=True):
             upper = 1.0 + not_below(held_out, values)
             lower = 1.0 + np.searchsorted(held_out, values, "right")
             twice = 2.0 * np.minimum(upper, lower) / (1.0 + len(held_out))
-            total = total - np.log(np.minimum(twice, 1.0))
+            total -= np.log(np.minimum(twice, 1.0))
         return total
 
 
