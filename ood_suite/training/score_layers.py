@@ -2,96 +2,14 @@
 
 In float32, where NumPy computes in float64: equal within 1e-4, absolute or relative; of a fusion, a
 member that nearly ties with a held-out example may count it on the other side. What stands in
-CONVERTED can be exported; a score of the catalogue that does not is refused by name.
+score_formulas.CONVERTED can be exported; a score of the catalogue that does not is refused by name.
 """
 
 import keras
 import numpy as np
-from keras import layers, ops
+from keras import ops
 
-
-def linear(x, kernel, bias=None):
-    """x @ kernel + bias as a layer that cannot be trained."""
-    kernel = np.asarray(kernel, np.float32)
-    layer = layers.Dense(kernel.shape[1], use_bias=bias is not None, trainable=False)
-    layer.build((None, kernel.shape[0]))
-    layer.set_weights([kernel] + ([] if bias is None else [np.asarray(bias, np.float32)]))
-    return layer(x)
-
-
-def _energy(given, values, _):
-    temperature = values["temperature"]
-    return -temperature * ops.logsumexp(given["logits"] / temperature, axis=1)
-
-
-def _entropy(given, values, _):
-    return -ops.sum(
-        ops.softmax(given["logits"], axis=1) * ops.log_softmax(given["logits"], axis=1), axis=1
-    )
-
-
-def _max_logit(given, values, _):
-    return -ops.max(given["logits"], axis=1)
-
-
-def _msp(given, values, _):
-    return 1.0 - ops.max(ops.softmax(given["logits"], axis=1), axis=1)
-
-
-def _residual(given, values, learner):
-    inside = linear(given["features"], learner.residual_, -learner.origin_ @ learner.residual_)
-    return ops.sqrt(ops.sum(ops.square(inside), axis=1))
-
-
-def _vim(given, values, learner):
-    virtual = float(learner.alpha_) * _residual(given, values, learner.space_)
-    return virtual - ops.logsumexp(given["logits"], axis=1)
-
-
-def _mahalanobis(given, values, learner):
-    features = given["features"]
-    if values["normalize"]:
-        features = ops.normalize(features, axis=1)
-    return ops.min(_distances(features, learner), axis=1)
-
-
-def _distances(features, gaussian):
-    """(n, classes), as TiedGaussian.distances."""
-    origin = gaussian.means_.mean(axis=0)
-    means = (gaussian.means_ - origin) @ gaussian.whitening_
-    white = linear(features, gaussian.whitening_, -origin @ gaussian.whitening_)
-    own = ops.sum(ops.square(white), axis=1, keepdims=True)
-    return ops.relu(own + linear(white, -2.0 * means.T, (means**2).sum(axis=1)))
-
-
-def _knn(given, values, learner):
-    bank = np.asarray(learner.bank_ / learner.norms_[:, None], np.float32)
-    units = ops.normalize(given["features"], axis=1)
-    kth = ops.top_k(linear(units, bank.T), values["k"])[1][:, -1]  # in descending order
-    rows = layers.Embedding(*bank.shape, trainable=False)
-    rows.build()
-    rows.set_weights([bank])
-    return ops.norm(units - rows(kth), axis=1)  # 2 - 2 cos loses all digits near 0
-
-
-def _react(given, values, learner):
-    shaped = ops.minimum(given["features"], float(learner.threshold_))
-    logits = linear(shaped, given["head_kernel"], given["head_bias"])
-    return {**given, "features": shaped, "logits": logits}
-
-
-# Score -> function({name: tensor, or array of the head}, its parameters, its learner) -> (n,).
-CONVERTED = {
-    "energy": _energy,
-    "entropy": _entropy,
-    "knn": _knn,
-    "mahalanobis": _mahalanobis,
-    "max_logit": _max_logit,
-    "msp": _msp,
-    "residual": _residual,
-    "vim": _vim,
-}
-SHAPED = {"react": _react}
+from ood_suite.training.score_formulas import CONVERTED, SHAPED, linear
 
 
 def score(detector, given):
@@ -117,7 +35,8 @@ def score(detector, given):
     if not shapers:
         return CONVERTED[name](given, values, detector.learner)
     for shaper in shapers:
-        given = SHAPED[shaper](given, values, detector.learner.shapers[shaper])
+        own = {k.partition(".")[2]: v for k, v in values.items() if k.startswith(f"{shaper}.")}
+        given = SHAPED[shaper](given, own, detector.learner.shapers[shaper])
     own = {k.partition(".")[2]: v for k, v in values.items() if k.startswith(f"{name}.")}
     return CONVERTED[name](given, own, detector.learner.judge)
 
