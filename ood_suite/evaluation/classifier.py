@@ -43,8 +43,11 @@ def classifier(group, request, wanted, data_dir=None) -> Material:
         except (KeyError, FileNotFoundError):
             return None  # it was there when the run was made
 
-    searched = _grid(rules) if request.tune else _steps(rules, {})
-    epsilons = scores.get("mahalanobis_layers").grid["epsilon"] if request.tune else ()
+    searched = _grid(rules) if request.tune else _steps(rules, request.fixed)
+    moved = request.fixed.get("mahalanobis_layers", {}).get("epsilon")
+    epsilons = (moved,) if moved else ()
+    if request.tune:
+        epsilons = scores.get("mahalanobis_layers").grid["epsilon"]
     chooses = request.tune or over_layers
     validation_ood = of("validation_ood", searched, epsilons) if chooses else None
     selection = validation_ood

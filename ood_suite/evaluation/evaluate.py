@@ -14,7 +14,7 @@ from ood_suite.evaluation.classifier import classifier
 from ood_suite.evaluation.densities import density
 from ood_suite.evaluation.groups import find_groups
 from ood_suite.evaluation.overlap import is_labelled, refuse_overlap, trained_on_held_out
-from ood_suite.evaluation.request import ALL, Request
+from ood_suite.evaluation.request import ALL, Request, named_scores
 from ood_suite.evaluation.tuning import tune
 from ood_suite.files import read_csv
 from ood_suite.outputs import ON_DEMAND
@@ -41,6 +41,7 @@ def evaluate(folder, request=Request(), *, data_dir=None, out=None):
         ValueError: a score or a data set that does not fit. RunError: a run that cannot be used.
     """
     check(request)
+    request = named_scores(request)
     if "all" in request.scores:  # and what it leaves out, if that is asked for by name
         more = tuple(n for n in request.scores if n != "all" and needs_on_demand(n))
         request = dataclasses.replace(request, scores=(*ALL, *more))
@@ -132,7 +133,7 @@ def evaluate_group(group, material, request):
     """All scores of one repeat on all test sets: a report.GroupReport with its figures."""
     # Stage 1: which scores, with which parameters. Validation data alone decide.
     names, baseline = _names(material, request)
-    known = scores.PRESETS.get(request.preset, {})
+    known = request.fixed
     parameters, tuned, tried = {n: known[n] for n in names if n in known}, [], {}
     if request.tune and request.preset:
         raise ValueError("--tune and --preset both choose parameters: leave one out.")
@@ -156,8 +157,9 @@ def evaluate_group(group, material, request):
     if material.chosen and not material.choice:
         name = material.chosen.folder.name
         warned.append(f"No validation OOD data chose the background: {name} is the default")
-    if request.preset:
-        warned.append(f"Parameters of the preset {request.preset}: {parameters}.")
+    if parameters and not request.tune:
+        of = f" of the preset {request.preset}" if request.preset else ""
+        warned.append(f"Parameters{of}: {parameters}")
 
     # Stage 3: scores and thresholds of every example.
     detectors, left_out = fit(names, parameters, material, strict=request.scores[:1] != ALL)
