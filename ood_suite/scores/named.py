@@ -59,21 +59,16 @@ def split(text: str, at: str) -> list[str]:
     return [part for part in parts if part.strip()]
 
 
-def _one(text):
-    """(name, parameters) of one score, whose parts are joined by & and +."""
-    members = [_shaped(part) for part in split(text, "&")]
-    if len(members) == 1:
-        return members[0]
-    own = {f"{name}.{key}": value for name, values in members for key, value in values.items()}
-    return "&".join(name for name, _ in members), own
-
-
-def _shaped(text):
-    parts = [_bracketed(part) for part in split(text, "+")]
+def _one(text, joints="&+"):
+    """(name, parameters) of one score; of a joined name they are called part.parameter."""
+    if not joints:
+        return _bracketed(text)
+    joint, *inner = joints
+    parts = [_one(part, inner) for part in split(text, joint)]
     if len(parts) == 1:
         return parts[0]
     own = {f"{name}.{key}": value for name, values in parts for key, value in values.items()}
-    return "+".join(name for name, _ in parts), own
+    return joint.join(name for name, _ in parts), own
 
 
 def _bracketed(text):
