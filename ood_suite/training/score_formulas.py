@@ -131,6 +131,41 @@ def _fdbd(given, values, learner):
     return -distances / ops.maximum(away, 1e-8)
 
 
+def _she(given, values, learner):
+    return -ops.sum(given["features"] * _of_predicted(given, learner.patterns_), axis=1)
+
+
+def _cadref(given, values, learner):
+    signs = _of_predicted(given, np.sign(np.asarray(given["head_kernel"])).T)
+    away = (given["features"] - _of_predicted(given, learner.means_)) * signs
+    size = ops.maximum(ops.sum(ops.abs(given["features"]), axis=1), SMALL)
+    raising, lowering = (ops.sum(ops.relu(part), axis=1) / size for part in (away, -away))
+    energies = ops.logsumexp(given["logits"], axis=1)
+    return raising / energies + lowering / float(learner.mean_energy_)
+
+
+def _gradnorm(given, values, _):
+    logits, temperature = given["logits"], values["temperature"]
+    away = ops.softmax(logits / temperature, axis=1) - 1.0 / logits.shape[1]
+    lengths = ops.sum(ops.abs(given["features"]), axis=1)
+    return -lengths * ops.sum(ops.abs(away), axis=1) / temperature
+
+
+def _gradient_uncertainty(given, values, _):
+    classes = given["logits"].shape[1]
+    away = classes * ops.softmax(given["logits"], axis=1) - 1.0
+    squares = ops.sum(ops.square(given["features"]), axis=1) + 1.0
+    return -squares * ops.sum(ops.square(away), axis=1)
+
+
+def _neco(given, values, learner):
+    own = np.diag(1.0 / learner.deviation_)
+    standard = linear(given["features"], own, -learner.mean_ @ own)
+    inside = _length(linear(standard, learner.components_))
+    scores = -inside / ops.maximum(_length(standard), SMALL)
+    return scores * ops.max(given["logits"], axis=1) if values["with_logit"] else scores
+
+
 def _ctm(given, values, learner):
     cosines = linear(given["features"], learner.directions_.T)
     return -ops.max(cosines, axis=1) / ops.maximum(_length(given["features"]), SMALL)
@@ -177,6 +212,20 @@ def _ratio(features, pruned):
     return some * before / (after + (1.0 - some)) + (1.0 - some)
 
 
+def _ash_b(given, values, _):
+    features = given["features"]
+    kept = ops.cast(_largest(features, values["percentile"]) > 0.0, "float32")
+    value = ops.sum(features, axis=1, keepdims=True) / ops.sum(kept, axis=1, keepdims=True)
+    return _through_head(given, kept * value)
+
+
+def _lts(given, values, _):
+    positive = ops.relu(given["features"])
+    factor = ops.square(_ratio(positive, _largest(positive, values["percentile"])))
+    logits = linear(given["features"], given["head_kernel"], given["head_bias"])
+    return {**given, "features": given["features"] * factor, "logits": logits * factor}
+
+
 def _ash_p(given, values, _):
     return _through_head(given, _largest(given["features"], values["percentile"]))
 
@@ -201,21 +250,34 @@ def _dice(given, values, learner):
 
 
 CONVERTED = {
+    "cadref": _cadref,
     "class_residual": _class_residual,
     "ctm": _ctm,
     "energy": _energy,
     "entropy": _entropy,
     "fdbd": _fdbd,
     "gen": _gen,
+    "gradient_uncertainty": _gradient_uncertainty,
+    "gradnorm": _gradnorm,
     "kl_matching": _kl_matching,
     "knn": _knn,
     "mahalanobis": _mahalanobis,
     "max_logit": _max_logit,
     "msp": _msp,
     "nci": _nci,
+    "neco": _neco,
     "nnguide": _nnguide,
     "residual": _residual,
+    "she": _she,
     "temperature_scaling": _temperature_scaling,
     "vim": _vim,
 }
-SHAPED = {"ash_p": _ash_p, "ash_s": _ash_s, "dice": _dice, "react": _react, "scale": _scale}
+SHAPED = {
+    "ash_b": _ash_b,
+    "ash_p": _ash_p,
+    "ash_s": _ash_s,
+    "dice": _dice,
+    "lts": _lts,
+    "react": _react,
+    "scale": _scale,
+}
