@@ -41,7 +41,7 @@ def settings_from_flags():
     asked = {name for name in OF_FINAL if FLAGS[name].value is not None}
     if asked and not FLAGS.final:
         raise ValueError(f"--{min(asked)} is for --final.")
-    for name in FLAGS.scores or ():
+    for name in scores.read(FLAGS.scores or ()):
         if name != "all":
             scores.get(name)
     if FLAGS.um is not None and FLAGS.control:

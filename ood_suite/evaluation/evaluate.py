@@ -20,6 +20,7 @@ from ood_suite.outputs import ON_DEMAND
 from ood_suite.progress import progress
 from ood_suite.runs.extraction import extractor_of
 from ood_suite.runs.settings import check
+from ood_suite.scores import named
 
 DRAWN_CURVES, DRAWN_HISTOGRAMS = 8, 8  # scores beyond which a figure would not be read
 FEW = 10  # scores that need no progress bar
@@ -40,12 +41,8 @@ def evaluate(folder, request=Request(), *, data_dir=None, out=None):
         ValueError: a score or a data set that does not fit. RunError: a run that cannot be used.
     """
     check(request)
-    if "all" in request.scores:  # and what it leaves out, if that is asked for by name
-        more = tuple(n for n in request.scores if n != "all" and needs_on_demand(n))
-        request = dataclasses.replace(request, scores=(*ALL, *more))
+    request = _read(request)
     folder = pathlib.Path(folder)
-    if request.baseline:
-        scores.get(request.baseline)
     groups = find_groups(folder, request.checkpoint)
     if len(groups) > 1 and not request.repeats:
         logging.info("Only repeat %d of %d; --repeats takes all.", groups[0].repeat_id, len(groups))
@@ -57,6 +54,22 @@ def evaluate(folder, request=Request(), *, data_dir=None, out=None):
     print(report.terminal_table(reports))
     logging.info("Wrote results.csv, results.json and report.html to %s.", target)
     return reports
+
+
+def _read(request):
+    """The request with names of scores as the catalogue writes them, and of "all" nothing twice."""
+    names = scores.read(request.scores) if request.scores else ()
+    (baseline,) = scores.read([request.baseline]) if request.baseline else (None,)
+    for name in (*names, *filter(None, [baseline])):
+        if name != "all":
+            scores.get(name)
+    given = [name for name in names if "(" in name]
+    if given and (request.tune or request.preset):
+        flag = "--tune" if request.tune else "--preset"
+        raise ValueError(f"{flag} and {given[0]} both choose parameters: leave one out.")
+    if "all" in names:  # and what it leaves out, if that is asked for by name
+        names = (*ALL, *(n for n in names if n != "all" and (n in given or needs_on_demand(n))))
+    return dataclasses.replace(request, scores=names, baseline=baseline)
 
 
 def gather(group, request, data_dir=None):
@@ -82,13 +95,13 @@ def gather(group, request, data_dir=None):
         wanted = (*(n for n in everything if not needs_on_demand(n)), *wanted[1:])
     elif request.baseline:
         wanted = (*wanted, request.baseline)
+    bare = {named.bare(name) for name in wanted}
     for name in wanted:
-        scores.get(name)
-        if own and name not in own:
+        if own and named.bare(name) not in own:
             raise ValueError(f"{run.folder} has the scores {', '.join(own)}. Received: {name}.")
     if request.ood_validation and not (request.tune or request.inner_layers):
         raise ValueError("--ood_validation has no effect without --tune or --inner_layers.")
-    if request.inner_layers and not {"mahalanobis_layers", "gram"} & set(wanted):
+    if request.inner_layers and not {"mahalanobis_layers", "gram"} & bare:
         raise ValueError("--inner_layers has no effect without mahalanobis_layers or gram.")
     return classifier(group, request, wanted, data_dir)
 
@@ -97,12 +110,12 @@ def applicable_scores(material, wanted):
     """Names of scores whose arrays are there; a score asked for by name must be."""
     if not wanted:
         raise ValueError(f"--scores is empty. Known: all, {', '.join(scores.names())}.")
-    named = [name for name in wanted if name not in ALL]
-    for name in named:
+    more = [name for name in wanted if name not in ALL]
+    for name in more:
         material.held_out.require(scores.get(name).needs, name)
     if wanted[:1] != ALL:
         return wanted
-    names = dict.fromkeys((*material.scores, *named))
+    names = dict.fromkeys((*material.scores, *more))
     return [name for name in names if _applies(scores.get(name), material)]
 
 
@@ -155,6 +168,7 @@ def evaluate_group(group, material, request):
     if material.chosen and not material.choice:
         name = material.chosen.folder.name
         warned.append(f"No validation OOD data chose the background: {name} is the default")
+    warned += [f"{n}: its parameters were given with its name" for n in names if "(" in n]
     if request.preset:
         warned.append(f"Parameters of the preset {request.preset}: {parameters}.")
 

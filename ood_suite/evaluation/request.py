@@ -16,7 +16,8 @@ class Request:
         ALL,
         f"Scores: all, or some of {', '.join(SCORES)}; and compositions such as react+energy, of "
         f"the shapers {', '.join(SHAPERS)}. all leaves out those that need a second look at the "
-        "images, which are named beside it: all,rankfeat.",
+        "images, which are named beside it: all,rankfeat. Parameters in brackets, the whole in "
+        "quotes: --scores='knn(k=10),react(clip=1.6)+energy'.",
     )
     tune: bool = setting(False, "Search each score's grid on validation OOD (classifiers).")
     preset: str | None = setting(
