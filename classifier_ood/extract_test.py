@@ -107,6 +107,19 @@ def test_parameters_of_a_name_are_extracted_and_reported(run):
     assert not np.array_equal(expected, report.values["odin"][1]["mnist"])
 
 
+def test_an_absent_set_is_a_note_and_a_typing_error_is_none(run):
+    data_dir, trained = run
+    report = report_of(trained, data_dir, ("msp",), far=["mnist", "isun"])
+    assert {row["ood"] for row in report.rows} == {"mnist"}
+    assert any(n.startswith("isun is left out: There is no ") for n in report.notes)
+    before = sorted(trained.folder.rglob("*.npz"))
+    with pytest.raises(FileNotFoundError, match="Did you mean isun"):
+        report_of(trained, data_dir, ("rankfeat",), far=["mnist", "isum"])
+    assert sorted(trained.folder.rglob("*.npz")) == before
+    with pytest.raises(FileNotFoundError, match="There is no .*isun_test.npz"):
+        report_of(trained, data_dir, ("msp",), far=["isun"])
+
+
 def test_evaluation_of_every_score(run, tmp_path):
     data_dir, trained = run
     result = evaluate(

@@ -12,6 +12,7 @@ from ood_suite.evaluation import figures, read_figures, report
 from ood_suite.evaluation.classifier import classifier
 from ood_suite.evaluation.densities import density
 from ood_suite.evaluation.groups import find_groups
+from ood_suite.evaluation.material import require_typed
 from ood_suite.evaluation.overlap import is_labelled, refuse_overlap, trained_on_held_out
 from ood_suite.evaluation.request import ALL, Request
 from ood_suite.evaluation.tuning import tune
@@ -79,6 +80,7 @@ def gather(group, request, data_dir=None):
         ValueError: what is asked for is not for such a run, or a score is unknown.
     """
     run = group.foreground
+    require_typed(extractor_of(run), run, request, data_dir)
     if run.kind == "density":
         for name in ("tune", "inner_layers"):
             if getattr(request, name):
@@ -95,6 +97,8 @@ def gather(group, request, data_dir=None):
         wanted = (*(n for n in everything if not needs_on_demand(n)), *wanted[1:])
     elif request.baseline:
         wanted = (*wanted, request.baseline)
+    if request.optional and own:
+        wanted = tuple(name for name in wanted if named.bare(name) in own)
     bare = {named.bare(name) for name in wanted}
     for name in wanted:
         if own and named.bare(name) not in own:
@@ -156,13 +160,14 @@ def evaluate_group(group, material, request):
         )
 
     # Stage 2: the test sets, which must share nothing with what was trained on or chosen by.
-    id_test, ood_tests, near = material.tests(parameters)
+    id_test, ood_tests, near, missing = material.tests(parameters)
     if not ood_tests and group.foreground.kind != "density":
         raise ValueError(f"{group.foreground.folder} names no OOD test sets: give --ood_far.")
     warned = [] if ood_tests else [
         "There are no OOD test data: what is left out is everything but the share of ID test "
         "examples that each score accepts. Give --ood_far to have the rest"
     ]  # fmt: skip
+    warned += [f"{name} is left out: {why.rstrip('.')}" for name, why in missing.items()]
     warned += refuse_overlap(material, id_test, ood_tests, request.allow_overlap)
     warned += trained_on_held_out(material, id_test) + material.notes
     if material.chosen and not material.choice:
@@ -173,8 +178,10 @@ def evaluate_group(group, material, request):
         warned.append(f"Parameters of the preset {request.preset}: {parameters}.")
 
     # Stage 3: scores and thresholds of every example.
-    detectors, left_out = fit(names, parameters, material, strict=request.scores[:1] != ALL)
+    detectors, left_out = fit(names, parameters, material, strict=_is_strict(request))
     warned += left_out
+    absent = [name for name in request.scores if request.optional and name not in names]
+    warned += [f"{name} is left out: it is not for such a run" for name in absent]
     values = {
         name: (detector.score(id_test), {n: detector.score(o) for n, o in ood_tests.items()})
         for name, detector in _shown(detectors, "scoring")
@@ -219,13 +226,29 @@ def evaluate_group(group, material, request):
 
 def _names(material, request):
     """(scores to evaluate, the baseline, which is among them if it can be)."""
-    names, possible = applicable_scores(material, request.scores), applicable_scores(material, ALL)
+    wanted, possible = request.scores, applicable_scores(material, ALL)
+    if request.optional:
+        wanted = tuple(name for name in wanted if _is_possible(name, material))
+        if not wanted:
+            known = ", ".join(request.scores)
+            raise ValueError(f"The run has none of the protocol's scores: {known}.")
+    names = applicable_scores(material, wanted)
     if request.baseline and request.baseline not in possible:
         raise ValueError(f"--baseline={request.baseline} has not the outputs that it needs.")
     baseline = request.baseline or material.baseline
     if baseline not in names and baseline in possible:
         names = [baseline, *names]
     return names, baseline
+
+
+def _is_strict(request):
+    """Whether a score that cannot be fitted is an error."""
+    return request.scores[:1] != ALL and not request.optional
+
+
+def _is_possible(name, material):
+    """Whether a score that a protocol has is one for such a run."""
+    return named.bare(name) in material.scores and _applies(scores.get(name), material)
 
 
 def _shown(mapping, title):

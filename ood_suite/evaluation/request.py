@@ -36,3 +36,5 @@ class Request:
     repeats: bool = setting(False, "Evaluate all repeats; adds their mean and standard deviation.")
     allow_overlap: bool = setting(False, "Accept OOD sets that share examples with ID data.")
     resamples: int = setting(1000, "Bootstrap resamples behind the intervals.", at_least=10)
+    # Not a flag: whether scores that the run does not have are notes, as a protocol wants it.
+    optional: bool = False
