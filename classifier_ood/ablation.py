@@ -41,8 +41,9 @@ def ablate(run, temperature, epsilon, data_dir=None, ood_sets=()):
     wanted = list(ensemble.PERTURBED)
     request = Request(ood_far=tuple(ood_sets))
     material = classifier(Group(0, run, []), request, wanted, data_dir)
-    id_test, tests, _ = material.tests({name: step for name in wanted})
-    notes = refuse_overlap(material, id_test, tests, allowed=False)
+    id_test, tests, _, missing = material.tests({name: step for name in wanted})
+    notes = [f"{name} is left out: {why.rstrip('.')}" for name, why in missing.items()]
+    notes += refuse_overlap(material, id_test, tests, allowed=False)
     for note in data_notes([id_test, *tests.values()]) + notes:
         logging.info("Note: %s.", note)
     rows, own = [], _values(id_test, step)

@@ -17,14 +17,15 @@ from ood_suite.files import atomic_path, fingerprint
 from ood_suite.optional import quietly
 from ood_suite.runs import cli
 from ood_suite.runs.run import opened
-from ood_suite.runs.settings import known_experiment
+from ood_suite.runs.settings import known_name
 
 FLAGS = flags.FLAGS
 BACKBONES = ("densenet", "resnet_cifar", "wide_resnet")
 
 
 def main(_):
-    experiment = known_experiment(configs.EXPERIMENTS, FLAGS.exp)
+    FLAGS["exp"].value = known_name(configs.EXPERIMENTS, FLAGS.exp, "experiment")
+    experiment = configs.EXPERIMENTS[FLAGS.exp]
     with quietly():  # not at the top: --help need not wait for Keras
         from classifier_ood import conversion, models
         from classifier_ood.torch_files import read_state

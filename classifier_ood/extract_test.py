@@ -91,6 +91,35 @@ def test_outputs_are_the_models(run):
     assert outputs.perceptual_hashes.shape == (20, 18)
 
 
+def test_parameters_of_a_name_are_extracted_and_reported(run):
+    """As --scores has them: what ODIN is asked for is what its outputs are of."""
+    data_dir, trained = run
+    asked = "odin(temperature=1000,epsilon=0.004)"
+    report = report_of(trained, data_dir, (asked, "odin", "msp"), far=["mnist"])
+    assert {row["score"] for row in report.rows} == {asked, "odin", "msp"}
+    assert f"{asked}: its parameters were given with its name" in report.notes
+    outputs = extract(
+        trained, ("mnist",), "test", data_dir=data_dir,
+        parts=Parts(perturbations=((1000, 0.004, RULE),)),
+    )  # fmt: skip
+    expected = scores.get("odin").make({"epsilon": 0.004})(outputs.logits_perturbed)
+    np.testing.assert_array_equal(report.values[asked][1]["mnist"], expected)
+    assert not np.array_equal(expected, report.values["odin"][1]["mnist"])
+
+
+def test_an_absent_set_is_a_note_and_a_typing_error_is_none(run):
+    data_dir, trained = run
+    report = report_of(trained, data_dir, ("msp",), far=["mnist", "isun"])
+    assert {row["ood"] for row in report.rows} == {"mnist"}
+    assert any(n.startswith("isun is left out: There is no ") for n in report.notes)
+    before = sorted(trained.folder.rglob("*.npz"))
+    with pytest.raises(FileNotFoundError, match="Did you mean isun"):
+        report_of(trained, data_dir, ("rankfeat",), far=["mnist", "isum"])
+    assert sorted(trained.folder.rglob("*.npz")) == before
+    with pytest.raises(FileNotFoundError, match="There is no .*isun_test.npz"):
+        report_of(trained, data_dir, ("msp",), far=["isun"])
+
+
 def test_evaluation_of_every_score(run, tmp_path):
     data_dir, trained = run
     result = evaluate(

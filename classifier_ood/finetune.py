@@ -20,12 +20,12 @@ import pathlib
 from absl import flags, logging
 
 from classifier_ood import configs
+from ood_suite import scores
 from ood_suite.evaluation.request import Request
 from ood_suite.files import RunError
 from ood_suite.optional import quietly
 from ood_suite.runs import cli, jobs
 from ood_suite.runs.run import Run
-from ood_suite.scores import named
 
 FLAGS = flags.FLAGS
 OF_FINAL = ("scores", "inner_layers", "tune")  # what can be asked of the evaluation at the end
@@ -41,7 +41,9 @@ def settings_from_flags():
     asked = {name for name in OF_FINAL if FLAGS[name].value is not None}
     if asked and not FLAGS.final:
         raise ValueError(f"--{min(asked)} is for --final.")
-    named.parsed(FLAGS.scores or ())
+    for name in scores.read(FLAGS.scores or ()):
+        if name != "all":
+            scores.get(name)
     if FLAGS.um is not None and FLAGS.control:
         raise ValueError(
             "--control is plain cross entropy and would ignore --um: give one of them."

@@ -132,7 +132,10 @@ def test_labels_that_do_not_fit_are_refused(small_data, tmp_path):
 
 def test_typing_errors(small_data, tmp_path):
     typo = train(small_data, tmp_path, "--exp=fashon")
-    assert typo.returncode == 1 and "Unknown experiment 'fashon'. Known: cifar10" in typo.stderr
+    assert (
+        typo.returncode == 1
+        and "Unknown experiment 'fashon'. Did you mean fashion? Known: cifar10" in typo.stderr
+    )
 
 
 def test_options():

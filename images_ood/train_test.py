@@ -223,7 +223,7 @@ def test_wrong_data_are_refused(run_in_process, small_data):
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        (("--exp=fashon",), "Unknown experiment 'fashon'. Known: cifar, cifar_small, fashion,"),
+        (("--exp=fashon",), "Unknown experiment 'fashon'. Did you mean fashion? Known: cifar,"),
         (("--mutation_rate=1.5",), "--mutation_rate must lie in [0, 1]. Received: 1.5."),
         (("--data_init",), "--data_init has no effect without --use_weight_norm."),
         (("fashion",), "Unexpected argument 'fashion'."),

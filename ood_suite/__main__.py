@@ -18,6 +18,7 @@ from ood_suite.optional import missing
 
 # Sub-command -> the module that is run.
 COMMANDS = {
+    "benchmark": "ood_suite.benchmark",
     "calibrate": "ood_suite.calibrate",
     "classifier ablate_leave_out": "classifier_ood.ablate_leave_out",
     "classifier convert": "classifier_ood.convert",

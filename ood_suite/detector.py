@@ -22,6 +22,7 @@ import numpy as np
 from ood_suite import conformal, metrics, scores
 from ood_suite.files import atomic_path, load_npz, reading
 from ood_suite.outputs import Outputs
+from ood_suite.scores import named
 from ood_suite.scores.checks import class_labels
 
 FOLDS = 10  # of held-out data, for the threshold of a score that learns from them
@@ -238,7 +239,7 @@ class Detector:
         calibration = arrays.pop("calibration", None)  # version 0.1 wrote none
         learned = {name.removeprefix("learned/"): array for name, array in arrays.items()}
         with reading(path, "a whole detector"):
-            _check_parameters(scores.get(settings["name"]).parameters, settings["parameters"])
+            named.check(scores.get(settings["name"]).parameters, settings["parameters"])
             detector = cls(settings["name"], settings["acceptance"], settings["parameters"])
             if detector.entry.learns:
                 detector.learner.set_arrays(learned)
@@ -255,18 +256,6 @@ class Detector:
 def _warn_once(text, *_):
     """A warning, once for the same data: an evaluation fits dozens of detectors."""
     logging.getLogger(__name__).warning(text)
-
-
-def _check_parameters(defaults, parameters):
-    """ValueError if a value is of another type than the default, or no finite number."""
-    for name, value in parameters.items():
-        default = defaults.get(name)
-        allowed = type(default) if isinstance(default, bool | str) else int | float | None
-        is_number = isinstance(value, int | float) and math.isfinite(value)
-        is_whole = not isinstance(default, int) or value == int(value) if is_number else True
-        right = isinstance(value, allowed) and (value is None or is_number or allowed is str)
-        if not right or not is_whole or isinstance(value, bool) > isinstance(default, bool):
-            raise ValueError(f"`{name}` must be like {default!r}. Received: {str(value)[:100]!r}.")
 
 
 def _settings(path, text):

@@ -10,6 +10,7 @@ from ood_suite import scores
 from ood_suite.detector import Detector
 from ood_suite.files import load_npz
 from ood_suite.outputs import Outputs
+from ood_suite.scores import named
 
 
 @pytest.fixture
@@ -54,11 +55,9 @@ def test_a_parameter_is_whole_where_its_default_is(changed):
 @pytest.mark.parametrize("name", scores.SCORES)
 def test_every_value_of_a_grid_is_accepted(name):
     """No check of a file refuses what tuning may have chosen."""
-    from ood_suite.detector import _check_parameters
-
     entry = scores.get(name)
     for parameters in [entry.parameters, *entry.settings]:
-        _check_parameters(entry.parameters, parameters)
+        named.check(entry.parameters, parameters)
 
 
 def test_p_values_and_promise_survive_a_file(tmp_path, rng):

@@ -113,6 +113,33 @@ def test_a_table_of_the_papers_files(root, run, tmp_path):
         np.testing.assert_array_equal(logits, outputs[theirs].logits)
 
 
+def test_a_protocol_beside_its_published_numbers(root, run, tmp_path):
+    """One command, with what is there: iNaturalist, SUN and others are not."""
+    done = command(
+        "ood_suite.benchmark", "--protocol=UM_cifar10", f"--run={run}", f"--data_root={root}",
+        "--resamples=10", "--allow_overlap", f"--out={tmp_path}",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "Note: sun:squash is left out: There is no " in done.stdout
+    assert "no mean over the protocol's sets is taken without inaturalist, sun" in done.stdout
+    assert "Energy+UM" in done.stdout and "README of ZFancy/Unleashing-Mask" in done.stdout
+    rows = read_csv(tmp_path / "protocol.csv")
+    there = {row["ood"] for row in rows if row["ours"]}
+    assert there == {"cifar100", "dtd", "id", "svhn_cropped"}
+    odin = "odin(temperature=1000.0,epsilon=0.0014)"
+    assert {row["score"] for row in rows} == {"energy", "msp", odin}
+    accuracy = next(r for r in rows if (r["method"], r["ood"]) == ("Energy", "id"))
+    difference = float(accuracy["ours"]) - 0.9401
+    assert float(accuracy["difference"]) == pytest.approx(difference)
+    assert (tmp_path / "protocol.json").exists() and (tmp_path / "report.html").exists()
+    of_densities = command(
+        "ood_suite.benchmark", "--protocol=lr_cifar", f"--run={run}", f"--data_root={root}"
+    )
+    assert "The run has none of the protocol's scores: likelihood" in of_densities.stderr
+    typo = command("ood_suite.benchmark", "--protocol=um_cifar", f"--run={run}")
+    assert "Unknown protocol 'um_cifar'. Did you mean um_cifar10? Known: himpl" in typo.stderr
+
+
 def test_extraction_records_which_images(root, run):
     for name in ("dtd:imagenet@5", f"{root}/LSUN_resize.tar.gz"):
         done = command(

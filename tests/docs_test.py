@@ -32,3 +32,9 @@ def test_scores_page_is_fresh():
     assert page == module.render(), "run: python docs/make_scores.py"
     for name in (*scores.SCORES, *scores.SHAPERS):
         assert f"### {name}\n" in page
+
+
+def test_protocols_page_is_fresh():
+    page = (ROOT / "docs" / "protocols.md").read_text(encoding="utf-8")
+    module = script("docs/make_protocols.py")
+    assert page == module.render(), "run: python docs/make_protocols.py"

@@ -22,15 +22,17 @@ ARRAYS = {
 ARROWS = {part: ARRAYS for part in ARRAYS} | {
     "runs": ARRAYS | {"runs"},
     "training": ARRAYS | {"runs", "training"},
-    "evaluation": ARRAYS | {"runs", "evaluation"},
+    "evaluation": ARRAYS | {"runs", "evaluation", "protocols"},
     "__init__": ARRAYS | {"runs", "evaluation"},
     "__main__": {"optional"},
     "serving": ARRAYS | {"runs", "training", "evaluation", "serving"},
+    "benchmark": {"evaluation", "protocols", "runs"},
     "calibrate": ARRAYS | {"runs", "serving"},
     "monitor": ARRAYS | {"runs", "serving"},
     "screen": ARRAYS | {"runs", "serving"},
     "compare": ARRAYS | {"runs", "evaluation"},
     "data_sets": {"data", "runs"},
+    "protocols": ARRAYS,
     "eval": ARRAYS | {"runs", "evaluation"},
     "extract": ARRAYS | {"runs"},
 }

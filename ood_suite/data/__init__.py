@@ -11,6 +11,7 @@ folders are found by name (`data.layouts`). NAME:TRANSFORM and NAME@COUNT: see `
 """
 
 import dataclasses
+import difflib
 import pathlib
 import re
 
@@ -125,7 +126,9 @@ def load(name, split, data_dir=None, image_shape=None):
 
 def _whole(asked, split, data_dir, image_shape):
     """All images of a name in its parts."""
-    name, root = asked.bare, layouts.root_of(data_dir)
+    root = layouts.root_of(data_dir)
+    name = _as_known(asked.bare, root, data_dir)
+    asked = dataclasses.replace(asked, bare=name)
     known = DATASETS.get(name)
     is_path = "/" in name or name.lower().endswith(tuple(readers.SUFFIXES))
     if known is None and (is_path or name.startswith("tfds:")):
@@ -160,11 +163,22 @@ def _whole(asked, split, data_dir, image_shape):
     return _framed(ImageSet(name, split, *arrays, note), asked, image_shape)
 
 
+def _as_known(name, root, data_dir):
+    """The name of DATASETS that is meant, whatever its case, unless files are called so."""
+    folders = [pathlib.Path(), pathlib.Path(data_dir or IMAGE_DATA), *filter(None, [root])]
+    if name.lower() not in DATASETS or any([*folder.glob(f"{name}*")] for folder in folders):
+        return name
+    return name.lower()
+
+
 def _where_else(name, known, root):
     """What else to do about a data set that is not there."""
     found = layouts.known(name)
     if found is None:
-        return "" if known else f" Known data sets: {', '.join(DATASETS)}."
+        every = sorted({*DATASETS, *layouts.LAYOUTS})
+        close = difflib.get_close_matches(name.lower(), [*every, *layouts.ALIASES], 1)
+        hint = f" Did you mean {close[0]}?" if close else ""
+        return "" if known else f"{hint} Known data sets: {', '.join(every)}."
     layout = layouts.LAYOUTS[found]
     below = f"in {root}" if root else "in the folder of --data_root"
     places = ", ".join(layout.places[:3])

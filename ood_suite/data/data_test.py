@@ -126,3 +126,11 @@ def test_labels_that_would_wrap_are_refused(tmp_path, label):
         read_images(tmp_path / "a.npz")
     with pytest.raises(ValueError, match="`labels` must lie in"):
         write_images(tmp_path / "b.npz", images, labels)
+
+
+def test_names_are_matched_without_regard_to_case(tmp_path):
+    write_images(tmp_path / "MNIST2_test.npz", np.zeros((2, 4, 4, 1), np.uint8), np.zeros(2))
+    assert data.load("Uniform", "test", tmp_path, (4, 4, 1)).name == "uniform"
+    assert data.load("MNIST2", "test", tmp_path).name == "MNIST2"
+    with pytest.raises(FileNotFoundError, match="Did you mean lsun_resize"):
+        data.load("lsun_resise", "test", tmp_path)

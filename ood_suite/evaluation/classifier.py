@@ -4,6 +4,7 @@ from ood_suite import scores
 from ood_suite.evaluation.material import Material, asked_roles, strangers, test_sets
 from ood_suite.outputs import ON_DEMAND
 from ood_suite.runs.extraction import Parts, extractor_of
+from ood_suite.scores import named
 
 
 def classifier(group, request, wanted, data_dir=None) -> Material:
@@ -15,13 +16,15 @@ def classifier(group, request, wanted, data_dir=None) -> Material:
     """
     run, extractor = group.foreground, extractor_of(group.foreground)
     roles = asked_roles(run.roles, request)
-    rules = {name: rule for name, rule in extractor.PERTURBED.items() if name in wanted}
+    moved = [name for name in wanted if named.bare(name) in extractor.PERTURBED]
+    rules = {name: extractor.PERTURBED[named.bare(name)] for name in moved}
     entries = [scores.get(name) for name in wanted]
     learning = [entry for entry in entries if entry.fit_needs and entry.fit_on == "training"]
     needed = {field for entry in entries for field in entry.needs}
     learned = {field for entry in learning for field in entry.fit_needs}
     layers = tuple(request.inner_layers)
-    over_layers = layers and "mahalanobis_layers" in wanted
+    of_layers = [name for name in wanted if named.bare(name) == "mahalanobis_layers"]
+    over_layers = layers and of_layers
 
     def of(role, perturbations=(), epsilons=()):
         if role not in roles:
@@ -43,11 +46,9 @@ def classifier(group, request, wanted, data_dir=None) -> Material:
         except (KeyError, FileNotFoundError):
             return None  # it was there when the run was made
 
-    searched = _grid(rules) if request.tune else _steps(rules, request.fixed)
-    moved = request.fixed.get("mahalanobis_layers", {}).get("epsilon")
-    epsilons = (moved,) if moved else ()
-    if request.tune:
-        epsilons = scores.get("mahalanobis_layers").grid["epsilon"]
+    searched = _grid(rules) if request.tune else _steps(rules, {})
+    asked = [scores.get(name).parameters["epsilon"] for name in of_layers]
+    epsilons = scores.get("mahalanobis_layers").grid["epsilon"] if request.tune else asked
     chooses = request.tune or over_layers
     validation_ood = of("validation_ood", searched, epsilons) if chooses else None
     selection = validation_ood
@@ -56,8 +57,9 @@ def classifier(group, request, wanted, data_dir=None) -> Material:
 
     def tests(parameters):
         steps = _steps(rules, parameters)
-        epsilon = parameters.get("mahalanobis_layers", {}).get("epsilon", 0.0)
-        return test_sets(lambda role: of(role, steps, [epsilon]), roles)
+        found = [scores.get(n).parameters | parameters.get(n, {}) for n in of_layers]
+        moves = dict.fromkeys(values["epsilon"] for values in found)
+        return test_sets(lambda role: of(role, steps, moves or [0.0]), roles)
 
     training = of("training") if learning else hashes("training")
     held_out = of("held_out", searched, epsilons)

@@ -13,14 +13,16 @@ from ood_suite.evaluation.below_chance import below_chance
 from ood_suite.evaluation.classifier import classifier
 from ood_suite.evaluation.densities import density
 from ood_suite.evaluation.groups import find_groups
+from ood_suite.evaluation.material import require_typed
 from ood_suite.evaluation.overlap import is_labelled, refuse_overlap, trained_on_held_out
-from ood_suite.evaluation.request import ALL, Request, named_scores
+from ood_suite.evaluation.request import ALL, Request
 from ood_suite.evaluation.tuning import tune
 from ood_suite.files import read_csv
 from ood_suite.outputs import ON_DEMAND
 from ood_suite.progress import progress
 from ood_suite.runs.extraction import extractor_of
 from ood_suite.runs.settings import check
+from ood_suite.scores import named
 
 DRAWN_CURVES, DRAWN_HISTOGRAMS = 8, 8  # scores beyond which a figure would not be read
 FEW = 10  # scores that need no progress bar
@@ -41,13 +43,8 @@ def evaluate(folder, request=Request(), *, data_dir=None, out=None):
         ValueError: a score or a data set that does not fit. RunError: a run that cannot be used.
     """
     check(request)
-    request = named_scores(request)
-    if "all" in request.scores:  # and what it leaves out, if that is asked for by name
-        more = tuple(n for n in request.scores if n != "all" and needs_on_demand(n))
-        request = dataclasses.replace(request, scores=(*ALL, *more))
+    request = _read(request)
     folder = pathlib.Path(folder)
-    if request.baseline:
-        scores.get(request.baseline)
     groups = find_groups(folder, request.checkpoint)
     if len(groups) > 1 and not request.repeats:
         logging.info("Only repeat %d of %d; --repeats takes all.", groups[0].repeat_id, len(groups))
@@ -61,6 +58,22 @@ def evaluate(folder, request=Request(), *, data_dir=None, out=None):
     return reports
 
 
+def _read(request):
+    """The request with names of scores as the catalogue writes them, and of "all" nothing twice."""
+    names = scores.read(request.scores) if request.scores else ()
+    (baseline,) = scores.read([request.baseline]) if request.baseline else (None,)
+    for name in (*names, *filter(None, [baseline])):
+        if name != "all":
+            scores.get(name)
+    given = [name for name in names if "(" in name]
+    if given and (request.tune or request.preset):
+        flag = "--tune" if request.tune else "--preset"
+        raise ValueError(f"{flag} and {given[0]} both choose parameters: leave one out.")
+    if "all" in names:  # and what it leaves out, if that is asked for by name
+        names = (*ALL, *(n for n in names if n != "all" and (n in given or needs_on_demand(n))))
+    return dataclasses.replace(request, scores=names, baseline=baseline)
+
+
 def gather(group, request, data_dir=None):
     """The Material of a group, by the kind of its run.
 
@@ -68,6 +81,7 @@ def gather(group, request, data_dir=None):
         ValueError: what is asked for is not for such a run, or a score is unknown.
     """
     run = group.foreground
+    require_typed(extractor_of(run), run, request, data_dir)
     if run.kind == "density":
         for name in ("tune", "inner_layers"):
             if getattr(request, name):
@@ -84,13 +98,15 @@ def gather(group, request, data_dir=None):
         wanted = (*(n for n in everything if not needs_on_demand(n)), *wanted[1:])
     elif request.baseline:
         wanted = (*wanted, request.baseline)
+    if request.optional and own:
+        wanted = tuple(name for name in wanted if named.bare(name) in own)
+    bare = {named.bare(name) for name in wanted}
     for name in wanted:
-        scores.get(name)
-        if own and name not in own:
+        if own and named.bare(name) not in own:
             raise ValueError(f"{run.folder} has the scores {', '.join(own)}. Received: {name}.")
     if request.ood_validation and not (request.tune or request.inner_layers):
         raise ValueError("--ood_validation has no effect without --tune or --inner_layers.")
-    if request.inner_layers and not {"mahalanobis_layers", "gram"} & set(wanted):
+    if request.inner_layers and not {"mahalanobis_layers", "gram"} & bare:
         raise ValueError("--inner_layers has no effect without mahalanobis_layers or gram.")
     return classifier(group, request, wanted, data_dir)
 
@@ -99,12 +115,12 @@ def applicable_scores(material, wanted):
     """Names of scores whose arrays are there; a score asked for by name must be."""
     if not wanted:
         raise ValueError(f"--scores is empty. Known: all, {', '.join(scores.names())}.")
-    named = [name for name in wanted if name not in ALL]
-    for name in named:
+    more = [name for name in wanted if name not in ALL]
+    for name in more:
         material.held_out.require(scores.get(name).needs, name)
     if wanted[:1] != ALL:
         return wanted
-    names = dict.fromkeys((*material.scores, *named))
+    names = dict.fromkeys((*material.scores, *more))
     return [name for name in names if _applies(scores.get(name), material)]
 
 
@@ -133,7 +149,7 @@ def evaluate_group(group, material, request):
     """All scores of one repeat on all test sets: a report.GroupReport with its figures."""
     # Stage 1: which scores, with which parameters. Validation data alone decide.
     names, baseline = _names(material, request)
-    known = request.fixed
+    known = scores.PRESETS.get(request.preset, {})
     parameters, tuned, tried = {n: known[n] for n in names if n in known}, [], {}
     if request.tune and request.preset:
         raise ValueError("--tune and --preset both choose parameters: leave one out.")
@@ -145,25 +161,28 @@ def evaluate_group(group, material, request):
         )
 
     # Stage 2: the test sets, which must share nothing with what was trained on or chosen by.
-    id_test, ood_tests, near = material.tests(parameters)
+    id_test, ood_tests, near, missing = material.tests(parameters)
     if not ood_tests and group.foreground.kind != "density":
         raise ValueError(f"{group.foreground.folder} names no OOD test sets: give --ood_far.")
     warned = [] if ood_tests else [
         "There are no OOD test data: what is left out is everything but the share of ID test "
         "examples that each score accepts. Give --ood_far to have the rest"
     ]  # fmt: skip
+    warned += [f"{name} is left out: {why.rstrip('.')}" for name, why in missing.items()]
     warned += refuse_overlap(material, id_test, ood_tests, request.allow_overlap)
     warned += trained_on_held_out(material, id_test) + material.notes
     if material.chosen and not material.choice:
         name = material.chosen.folder.name
         warned.append(f"No validation OOD data chose the background: {name} is the default")
-    if parameters and not request.tune:
-        of = f" of the preset {request.preset}" if request.preset else ""
-        warned.append(f"Parameters{of}: {parameters}")
+    warned += [f"{n}: its parameters were given with its name" for n in names if "(" in n]
+    if request.preset:
+        warned.append(f"Parameters of the preset {request.preset}: {parameters}.")
 
     # Stage 3: scores and thresholds of every example.
-    detectors, left_out = fit(names, parameters, material, strict=request.scores[:1] != ALL)
+    detectors, left_out = fit(names, parameters, material, strict=_is_strict(request))
     warned += left_out
+    absent = [name for name in request.scores if request.optional and name not in names]
+    warned += [f"{name} is left out: it is not for such a run" for name in absent]
     values = {
         name: (detector.score(id_test), {n: detector.score(o) for n, o in ood_tests.items()})
         for name, detector in _shown(detectors, "scoring")
@@ -209,13 +228,29 @@ def evaluate_group(group, material, request):
 
 def _names(material, request):
     """(scores to evaluate, the baseline, which is among them if it can be)."""
-    names, possible = applicable_scores(material, request.scores), applicable_scores(material, ALL)
+    wanted, possible = request.scores, applicable_scores(material, ALL)
+    if request.optional:
+        wanted = tuple(name for name in wanted if _is_possible(name, material))
+        if not wanted:
+            known = ", ".join(request.scores)
+            raise ValueError(f"The run has none of the protocol's scores: {known}.")
+    names = applicable_scores(material, wanted)
     if request.baseline and request.baseline not in possible:
         raise ValueError(f"--baseline={request.baseline} has not the outputs that it needs.")
     baseline = request.baseline or material.baseline
     if baseline not in names and baseline in possible:
         names = [baseline, *names]
     return names, baseline
+
+
+def _is_strict(request):
+    """Whether a score that cannot be fitted is an error."""
+    return request.scores[:1] != ALL and not request.optional
+
+
+def _is_possible(name, material):
+    """Whether a score that a protocol has is one for such a run."""
+    return named.bare(name) in material.scores and _applies(scores.get(name), material)
 
 
 def _shown(mapping, title):

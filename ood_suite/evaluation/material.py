@@ -3,11 +3,16 @@ models. `densities.density` and `classifier.classifier` make it.
 """
 
 import dataclasses
+import pathlib
+import types
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+from ood_suite.data import DATASETS, names
+from ood_suite.data.layouts import DataDir, known, root_of
 from ood_suite.evaluation.request import Request
 from ood_suite.outputs import Outputs
+from ood_suite.runs.extraction import Extractor
 from ood_suite.runs.run import Role, Run
 
 
@@ -17,11 +22,13 @@ class Tests(NamedTuple):
     Attributes:
         id_test: of the ID test set. ood: {data set: of an OOD test set}.
         near: names of the OOD test sets that are near to the ID set.
+        missing: {OOD test set that is not there: what says so}.
     """
 
     id_test: Outputs
     ood: dict[str, Outputs]
     near: tuple[str, ...] = ()
+    missing: Mapping[str, str] = types.MappingProxyType({})
 
 
 @dataclasses.dataclass
@@ -67,23 +74,50 @@ def asked_roles(roles: Mapping[str, Role], request: Request) -> dict[str, Role]:
     return asked
 
 
+def require_typed(extractor: Extractor, run: Run, request: Request, data_dir: DataDir) -> None:
+    """Refuses OOD sets that are asked for under a name that nobody knows, before anything is
+    extracted. One that is known may be absent: that is a note of the report, see `test_sets`.
+
+    Raises:
+        FileNotFoundError: a name that is no data set's, and no file or folder.
+    """
+    folders = [pathlib.Path(), pathlib.Path(data_dir or "."), *filter(None, [root_of(data_dir)])]
+    for name in (*request.ood_near, *request.ood_far):
+        bare = names.parse(name).bare
+        if known(bare) or bare in DATASETS or bare.startswith("tfds:"):
+            continue
+        if not any((folder / bare).exists() for folder in folders):  # perhaps an npz of that name
+            extractor.hashes(run, (name,), "test", data_dir=data_dir)
+
+
 def test_sets(of: Callable[[str], Outputs], roles: Mapping[str, Role]) -> Tests:
-    """Tests of the roles "id_test" and "ood:<name>".
+    """Tests of the roles "id_test" and "ood:<name>"; an OOD set that is not there is left out.
 
     Args:
         of: function(role) -> its Outputs.
 
     Raises:
         ValueError: two sets that go by the same name.
+        FileNotFoundError: the ID test set, or each OOD set, is absent.
     """
-    ood = [role for role in roles if role.startswith("ood:")]
-    id_test, *others = (of(role) for role in ("id_test", *ood))
-    names = [outputs.meta["dataset"] for outputs in others]
-    known = [id_test.meta["dataset"], *names]
-    if len(set(known)) < len(known):
-        raise ValueError(f"Two test sets have the same name: {', '.join(known)}. Rename one.")
-    near = tuple(n for n, role in zip(names, ood, strict=True) if roles[role].near)
-    return Tests(id_test, dict(zip(names, others, strict=True)), near)
+    id_test, near, missing = of("id_test"), [], {}
+    found: dict[str, Outputs] = {}
+    titles = [id_test.meta["dataset"]]
+    for role in (role for role in roles if role.startswith("ood:")):
+        try:
+            outputs = of(role)
+        except FileNotFoundError as error:
+            missing[role.removeprefix("ood:")] = str(error)
+            continue
+        name = outputs.meta["dataset"]
+        titles.append(name)
+        found[name] = outputs
+        near += [name] if roles[role].near else []
+    if len(set(titles)) < len(titles):
+        raise ValueError(f"Two test sets have the same name: {', '.join(titles)}. Rename one.")
+    if missing and not found:
+        raise FileNotFoundError(next(iter(missing.values())))
+    return Tests(id_test, found, tuple(near), missing)
 
 
 def strangers(run: Run, training: Outputs | None, held_out: Outputs) -> list[str]:

@@ -3,7 +3,7 @@
 import dataclasses
 
 from ood_suite.runs.settings import setting
-from ood_suite.scores import PRESETS, SCORES, SHAPERS, named
+from ood_suite.scores import PRESETS, SCORES, SHAPERS
 
 ALL = ("all",)
 
@@ -16,10 +16,9 @@ class Request:
         ALL,
         f"Scores: all, or some of {', '.join(SCORES)}; and compositions such as react+energy, of "
         f"the shapers {', '.join(SHAPERS)}. all leaves out those that need a second look at the "
-        "images, which are named beside it: all,rankfeat. Parameters stand in brackets: "
-        "'himplos(mask_percentile=60,clip=1.6),react(threshold=1.6)+energy'.",
+        "images, which are named beside it: all,rankfeat. Parameters in brackets, the whole in "
+        "quotes: --scores='knn(k=10),react(clip=1.6)+energy'.",
     )
-    parameters: dict = dataclasses.field(default_factory=dict)  # {score: those of its brackets}
     tune: bool = setting(False, "Search each score's grid on validation OOD (classifiers).")
     preset: str | None = setting(
         None, "Parameters that papers use on a benchmark, in place of defaults.", choices=PRESETS
@@ -37,22 +36,5 @@ class Request:
     repeats: bool = setting(False, "Evaluate all repeats; adds their mean and standard deviation.")
     allow_overlap: bool = setting(False, "Accept OOD sets that share examples with ID data.")
     resamples: int = setting(1000, "Bootstrap resamples behind the intervals.", at_least=10)
-
-    @property
-    def fixed(self) -> dict:
-        """{score: {parameter: value}} of the preset, and of what was asked for by hand."""
-        return {**PRESETS.get(self.preset or "", {}), **self.parameters}
-
-
-def named_scores(request: Request) -> Request:
-    """The request with `scores` as plain names and their parameters in `parameters`.
-
-    Raises:
-        ValueError: see scores.named; or parameters beside a search for them.
-    """
-    names, parameters = named.parsed(request.scores)
-    if parameters and request.tune:
-        raise ValueError(f"--tune searches parameters, and {min(parameters)} has some in brackets.")
-    return dataclasses.replace(
-        request, scores=names, parameters={**request.parameters, **parameters}
-    )
+    # Not a flag: whether scores that the run does not have are notes, as a protocol wants it.
+    optional: bool = False

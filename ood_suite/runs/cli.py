@@ -19,7 +19,7 @@ from ood_suite.files import MENDABLE
 from ood_suite.progress import AboveBars, close_bars
 from ood_suite.runs import jobs
 from ood_suite.runs.run import is_plain
-from ood_suite.runs.settings import declared, kind_of, known_experiment, replaced
+from ood_suite.runs.settings import declared, kind_of, known_name, replaced
 from ood_suite.runs.sweep import sweep
 
 FLAGS = flags.FLAGS
@@ -187,7 +187,9 @@ def experiment(experiments, replace=replaced):
     Args:
         replace: function(experiment, overrides).
     """
-    found = known_experiment(experiments, FLAGS.exp)
+    name = known_name(experiments, FLAGS.exp, "experiment")
+    FLAGS["exp"].value = name  # the folder is called so too
+    found = experiments[name]
     return replace(found, overrides(found))
 
 
@@ -219,8 +221,8 @@ def trains(function, experiments, replace=replaced, more=()):
 
     def main(_):
         names = ("exp", "out_dir", "data_dir", "repeat_id", *more)
-        arguments = {name: FLAGS[name].value for name in names} | {"data_dir": data_dir()}
         asked = experiment(experiments, replace)
+        arguments = {name: FLAGS[name].value for name in names} | {"data_dir": data_dir()}
         arguments["experiment"] = asked
         jobs.call(jobs.Job("training", _named(function, asked), arguments))
 
@@ -232,8 +234,8 @@ def sweeps(train, experiments):
 
     def main(_):
         prepared, names = engine(), ("exp", "out_dir", "data_dir", "repeats")
-        arguments = {name: FLAGS[name].value for name in names} | {"data_dir": data_dir()}
         asked = experiment(experiments)
+        arguments = {name: FLAGS[name].value for name in names} | {"data_dir": data_dir()}
         sweep(asked, train=_named(train, asked), engine=prepared, **arguments)
 
     return main

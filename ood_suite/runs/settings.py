@@ -10,10 +10,11 @@ derived from these fields.
 """
 
 import dataclasses
+import difflib
 import math
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 INF = math.inf
@@ -121,11 +122,18 @@ def model_options(settings: Any) -> dict[str, Any]:
     return {n: getattr(settings, n) for n, (_, known) in declared(settings).items() if known.model}
 
 
-def known_experiment(experiments: Mapping[str, Any], name: str) -> Any:
-    """The experiment of that name; ValueError lists the known names."""
-    if name not in experiments:
-        raise ValueError(f"Unknown experiment {name!r}. Known: {', '.join(experiments)}.")
-    return experiments[name]
+def known_name(names: Iterable[str], name: str, kind: str) -> str:
+    """The one of `names` that a name stands for, whatever its case; ValueError lists them.
+
+    >>> known_name(["cifar10", "fashion"], "Fashion", "experiment")
+    'fashion'
+    """
+    lower = {known.lower(): known for known in names}
+    if name.lower() not in lower:
+        close = difflib.get_close_matches(name.lower(), lower, 1)
+        hint = f" Did you mean {lower[close[0]]}?" if close else ""
+        raise ValueError(f"Unknown {kind} {name!r}.{hint} Known: {', '.join(lower.values())}.")
+    return lower[name.lower()]
 
 
 def replaced(experiment: Any, overrides: Mapping[str, Any]) -> Any:

@@ -7,7 +7,8 @@ what it learns ends in an underscore. `needs` and `fit_needs` name the fields of
 HIGHER = MORE OOD.
 
 SHAPERS stand before a score of logits, joined by "+": "react+energy", "dice+react+max_logit".
-Scores joined by "&" are fused, by their p-values: "energy&vim&knn&mahalanobis".
+Scores joined by "&" are fused, by their p-values: "energy&vim&knn&mahalanobis". Parameters stand in
+brackets: "knn(k=10)", "react(threshold=1.6)+energy".
 """
 
 import difflib
@@ -32,6 +33,7 @@ from ood_suite.scores import (
     kernels,
     likelihood,
     logits,
+    named,
     neighbors,
     optimal_shaping,
     prototype_gradients,
@@ -57,6 +59,7 @@ class Score(NamedTuple):
         fit_on: "training" or "held_out", the in-distribution data that it learns from.
         grid: {parameter: values} that tuning tries.
         parts: names of shapers and judge, of a composed score; of the members of a fused one.
+        given: {parameter: value} that its name says, in place of defaults.
     """
 
     fn: Callable
@@ -65,6 +68,7 @@ class Score(NamedTuple):
     fit_on: str = "training"
     grid: dict = {}
     parts: tuple = ()
+    given: dict = {}
 
     @property
     def learns(self):
@@ -72,7 +76,12 @@ class Score(NamedTuple):
 
     @property
     def parameters(self):
-        """{parameter: default}; those of a composed score are called "react.percentile"."""
+        """{parameter: default, or what the name says}; those of a composed score are called
+        "react.percentile".
+        """
+        return self._defaults() | self.given
+
+    def _defaults(self):
         if self.fn is fusion.Fused:
             return {
                 f"{name}.{parameter}": value
@@ -106,7 +115,7 @@ class Score(NamedTuple):
         Raises:
             ValueError: an unknown parameter, with the known ones.
         """
-        parameters = dict(parameters or {})
+        parameters = self.given | dict(parameters or {})
         unknown = sorted(set(parameters) - set(self.parameters))
         if unknown:
             known = ", ".join(self.parameters) or "none"
@@ -330,38 +339,64 @@ def names():
     return (*ALL, *(name for name in installed(GROUP) if name not in SCORES))
 
 
+def read(texts):
+    """Names of scores as `get` takes them, of what a command line says; see named.read."""
+    return named.read(texts, ("all", *SHAPERS, *SCORES, *installed(GROUP)))
+
+
 def get(name):
-    """The score of that name, composed if it has a "+", fused if it has a "&"; ValueError lists the
-    known names.
+    """The score of that name, composed if it has a "+", fused if it has a "&", with the parameters
+    that stand in brackets; ValueError lists the known names, or parameters.
     """
-    if "&" in name:
+    if len(named.outside(name, "&")) > 1:
         return _fusion(name)
-    if "+" not in name:
-        if name in SHAPERS:
-            raise ValueError(f"{name} shapes features: it needs a score of logits, {name}+energy.")
-        return _known(SCORES, name, "score")
-    *shapers, last = name.split("+")
-    entries = [_known(SHAPERS, shaper, "shaper") for shaper in shapers]
-    judge = _known(SCORES, last, "score")
-    if judge.needs != ("logits",) or len(set(shapers)) < len(shapers):
+    *shapers, last = [named.parse(part) for part in named.outside(name, "+")]
+    if not shapers:
+        bare, given = last
+        if bare in SHAPERS:
+            raise ValueError(f"{bare} shapes features: it needs a score of logits, {bare}+energy.")
+        return _with(given, _known(SCORES, bare, "score"), bare)
+    return _composed(name, shapers, last)
+
+
+def _with(given, entry, name):
+    """The entry with parameters in place of its defaults, checked."""
+    unknown = sorted(set(given) - set(entry.parameters))
+    if unknown:
+        known = ", ".join(entry.parameters) or "none"
+        raise ValueError(f"Unknown parameter {unknown[0]!r} of {name}. Known: {known}.")
+    named.check(entry.parameters, given)
+    return entry._replace(given=given)
+
+
+def _composed(name, shapers, last):
+    """Of (name, parameters) of each shaper, and of the judge."""
+    entries = [_with(given, _known(SHAPERS, n, "shaper"), n) for n, given in shapers]
+    judge = _with(last[1], _known(SCORES, last[0], "score"), last[0])
+    parts = tuple(n for n, _ in (*shapers, last))
+    if judge.needs != ("logits",) or len(set(parts[:-1])) < len(shapers):
         able = [n for n, score in SCORES.items() if score.needs == ("logits",)]
         raise ValueError(
             f"{name!r} must be different shapers and one score of logits alone, of "
             f"{', '.join(able)}."
         )
-    parts = (*shapers, last)
     learns = any(entry.learns for entry in [*entries, judge])
     grid = {
         f"{part}.{parameter}": values
         for part, entry in zip(parts, [*entries, judge._replace(grid={})], strict=True)
         for parameter, values in entry.grid.items()
     }
+    given = {
+        f"{part}.{parameter}": value
+        for part, entry in zip(parts, [*entries, judge], strict=True)
+        for parameter, value in entry.given.items()
+    }
     needs = ("features", *_HEAD)
-    return Score(activations.Shaped, needs, needs if learns else (), "training", grid, parts)
+    return Score(activations.Shaped, needs, needs if learns else (), "training", grid, parts, given)
 
 
 def _fusion(name):
-    parts = tuple(name.split("&"))
+    parts = tuple(named.outside(name, "&"))
     entries = [get(part) for part in parts]
     for part, entry in zip(parts, entries, strict=True):
         judge = SCORES[entry.parts[-1]] if entry.parts else entry
@@ -386,7 +421,7 @@ def _known(catalogue, name, kind):
     from_outside = added(GROUP, name, Score) if catalogue is SCORES else None
     if from_outside is None:
         known = [*catalogue, *(installed(GROUP) if catalogue is SCORES else ())]
-        close = difflib.get_close_matches(name, known, 1)
+        close = difflib.get_close_matches(name.lower(), known, 1)
         hint = f" Did you mean {close[0]}?" if close else ""
         raise ValueError(f"Unknown {kind} {name!r}.{hint} Known: {', '.join(known)}.")
     return from_outside

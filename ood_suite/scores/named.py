@@ -1,119 +1,123 @@
-"""Scores as they are written on a command line: names, with parameters in brackets.
+"""Names of scores with parameters, as a command line gives them: "knn(k=10)", and compositions such
+as "react(threshold=1.6)+energy", "odin(epsilon=0.004)&knn".
 
-    himplos(mask_percentile=60,clip=1.6)    odin(temperature=1000,epsilon=0.004)
-    react(threshold=1.6)+energy             energy&knn(k=10)
-
-Names are matched whatever their case. Values are numbers, True, False, or words.
+Values are numbers, True, False and quoted words. Nothing is evaluated: a name may come from a file.
 """
 
 import ast
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-from ood_suite import scores
+LONGEST = 1000  # characters of a name
+ALSO = {"react": {"clip": "threshold"}}  # score -> what others call a parameter -> what it is here
 
-PART = re.compile(r"([^()]*)(?:\((.*)\))?")
 
+def outside(text: str, separator: str) -> list[str]:
+    """The parts of a text between separators that stand outside of brackets.
 
-def parsed(texts: Sequence[str]) -> tuple[tuple[str, ...], dict[str, dict[str, Any]]]:
-    """(names, {name: parameters}) of scores as written; "all" stays what it is.
-
-    Args:
-        texts: what a flag split at its commas, those within brackets too.
+    >>> outside("himplos(mask_percentile=60,clip=1.6),energy", ",")
+    ['himplos(mask_percentile=60,clip=1.6)', 'energy']
 
     Raises:
-        ValueError: brackets that do not match, an unknown score or parameter, a value that is
-            neither number nor word, or a score that is named twice with different parameters.
-
-    >>> parsed(["ODIN(temperature=1000", "epsilon=0.004)", "react(threshold=1.6)+energy"])[0]
-    ('odin', 'react+energy')
+        ValueError: a bracket that is not closed, or not opened.
     """
-    names: list[str] = []
-    found: dict[str, dict[str, Any]] = {}
-    for text in split(",".join(texts), ","):
-        name, own = _one(text.strip())
-        if name in names and found.get(name, {}) != own:
-            raise ValueError(f"{name} is named twice, with different parameters.")
-        if name != "all":
-            _check(name, own)
-        names += [] if name in names else [name]
-        found |= {name: own} if own else {}
-    return tuple(names), found
-
-
-def split(text: str, at: str) -> list[str]:
-    """Cuts a text at a character that stands outside of brackets; empty parts are left out."""
     parts, depth = [""], 0
-    for character in text:
-        depth += {"(": 1, ")": -1}.get(character, 0)
-        if depth < 0 or depth > 1:
+    for letter in text:
+        depth += (letter == "(") - (letter == ")")
+        if depth not in (0, 1):
             break
-        if character == at and not depth:
+        if letter == separator and not depth:
             parts.append("")
         else:
-            parts[-1] += character
+            parts[-1] += letter
     if depth:
-        raise ValueError(f"The brackets of {text!r} do not match.")
-    return [part for part in parts if part.strip()]
+        raise ValueError(f"Every bracket must be closed once, as in knn(k=10). Received: {text!r}.")
+    return parts
 
 
-def _one(text, joints="&+"):
-    """(name, parameters) of one score; of a joined name they are called part.parameter."""
-    if not joints:
-        return _bracketed(text)
-    joint, *inner = joints
-    parts = [_one(part, inner) for part in split(text, joint)]
-    if len(parts) == 1:
-        return parts[0]
-    own = {f"{name}.{key}": value for name, values in parts for key, value in values.items()}
-    return joint.join(name for name, _ in parts), own
+def parse(name: str) -> tuple[str, dict[str, Any]]:
+    """(the bare name, its parameters) of one score or shaper.
 
+    >>> parse("odin(temperature=1000, epsilon=0.004)")
+    ('odin', {'temperature': 1000, 'epsilon': 0.004})
 
-def _bracketed(text):
-    match = PART.fullmatch(text.strip())
-    if not match:
-        raise ValueError(f"{text!r} is no score: write name(parameter=value,...).")
-    name, inside = match[1].strip(), match[2] or ""
-    known = {known.lower(): known for known in (*scores.SCORES, *scores.SHAPERS, "all")}
-    values = {}
-    for pair in split(inside, ","):
-        key, equals, value = pair.partition("=")
-        if not equals:
-            raise ValueError(f"{text!r}: parameters are written name=value. Received: {pair!r}.")
-        values[key.strip()] = _value(value.strip(), text)
-    return known.get(name.lower(), name), values
-
-
-def _value(text, whole):
-    if re.fullmatch(r"[A-Za-z_]\w*", text) and text not in ("True", "False", "None"):
-        return text
+    Raises:
+        ValueError: text in brackets that is not name=value, or a value of another kind.
+    """
+    bare, bracket, inner = name.strip().partition("(")
+    if not bracket:
+        return bare, {}
+    wrong = ValueError(
+        "Parameters must be like knn(k=10): name=value, of numbers, True, False and quoted words. "
+        f"Received: {name[:100]!r}."
+    )
+    if len(name) > LONGEST or not inner.endswith(")") or "(" in inner or ")" in inner[:-1]:
+        raise wrong
     try:
-        value = ast.literal_eval(text)
-    except (ValueError, SyntaxError, MemoryError, RecursionError):
-        value = None
-    is_number = isinstance(value, (int, float)) and math.isfinite(value)
-    if not is_number and not isinstance(value, str):
-        raise ValueError(
-            f"{whole!r}: a value must be a number, True, False or a word. Received: {text!r:.100}."
-        )
-    return value
+        call: Any = ast.parse(f"f({inner}", mode="eval").body
+        given = {keyword.arg: ast.literal_eval(keyword.value) for keyword in call.keywords}
+        is_plain = not call.args and None not in given
+    except (ValueError, SyntaxError, TypeError, AttributeError, RecursionError, MemoryError):
+        raise wrong from None
+    if not is_plain or not all(_is_value(value) for value in given.values()):
+        raise wrong
+    return bare, {ALSO.get(bare.lower(), {}).get(k, k): value for k, value in given.items()}
 
 
-def _check(name, own):
-    """Refuses an unknown score, and parameters that it does not have."""
-    known = scores.get(name).parameters
-    unknown = sorted(set(own) - set(known))
-    if unknown:
-        listed = ", ".join(f"{key}={value!r}" for key, value in known.items())
-        raise ValueError(
-            f"{name} has no parameter {unknown[0]!r}. It has: {listed or 'none'} (of parts of a "
-            "name, as part(parameter=value))."
-        )
-    for key, value in own.items():
-        kind = type(known[key])
-        fits = {bool: isinstance(value, bool), int: type(value) is int, str: isinstance(value, str)}
-        fits[float] = isinstance(value, (int, float)) and not isinstance(value, bool)
-        if not fits.get(kind, True):
-            raise ValueError(f"{name}: {key} must be of type {kind.__name__}. Received: {value!r}.")
+def _is_value(value: Any) -> bool:
+    """Whether a value may stand in a name, which becomes the name of a file of a report."""
+    is_word = isinstance(value, str) and re.fullmatch(r"\w{1,40}", value)
+    return bool(is_word) or isinstance(value, bool | int | float)
+
+
+def bare(name: str) -> str:
+    """A name without its parameters.
+
+    >>> bare("react(threshold=1.6)+energy")
+    'react+energy'
+    """
+    return re.sub(r"\([^()]*\)", "", name)
+
+
+def written(name: str, parameters: Mapping[str, Any]) -> str:
+    """The one way in which a name with parameters is written.
+
+    >>> written("odin", {"temperature": 1000, "epsilon": 0.004})
+    'odin(temperature=1000,epsilon=0.004)'
+    """
+    inner = ",".join(f"{parameter}={value!r}" for parameter, value in parameters.items())
+    return f"{name}({inner})" if inner else name
+
+
+def read(texts: Iterable[str], known: Iterable[str]) -> tuple[str, ...]:
+    """Names of scores, each once: commas within brackets do not part them, and those of `known` are
+    meant whatever their case.
+
+    >>> read(["HIMPLoS(mask_percentile=60", "clip=1.6)", "Energy"], ["energy", "himplos"])
+    ('himplos(mask_percentile=60,clip=1.6)', 'energy')
+    """
+    lower = {name.lower(): name for name in known}
+    found = []
+    for text in filter(None, outside(",".join(texts), ",")):
+        fused = []
+        for member in outside(text, "&"):
+            parts = [parse(part) for part in outside(member, "+")]
+            fused.append("+".join(written(lower.get(n.lower(), n), given) for n, given in parts))
+        found.append("&".join(fused))
+    return tuple(dict.fromkeys(found))
+
+
+def check(defaults: Mapping[str, Any], parameters: Mapping[str, Any]) -> None:
+    """Refuses (ValueError) a value of another type than the default, or no finite number; names
+    that `defaults` lacks are skipped.
+    """
+    for name in set(parameters) & set(defaults):
+        value, default = parameters[name], defaults[name]
+        allowed = type(default) if isinstance(default, bool | str) else int | float | None
+        is_number = isinstance(value, int | float) and math.isfinite(value)
+        is_whole = not isinstance(default, int) or value == int(value) if is_number else True
+        right = isinstance(value, allowed) and (value is None or is_number or allowed is str)
+        if not right or not is_whole or isinstance(value, bool) > isinstance(default, bool):
+            raise ValueError(f"`{name}` must be like {default!r}. Received: {str(value)[:100]!r}.")

@@ -1,49 +1,88 @@
-"""Scores as they are written on a command line."""
+"""Names with parameters: what is read, what is refused, and that they are what a score uses."""
 
 import numpy as np
 import pytest
 
+from ood_suite import scores
 from ood_suite.detector import Detector
+from ood_suite.evaluation import evaluate
+from ood_suite.evaluation.request import Request
 from ood_suite.outputs import Outputs
 from ood_suite.scores import named
 
 
-def test_names_and_parameters_of_a_flag_that_was_split_at_commas():
-    text = "HIMPLoS(mask_percentile=60,clip=1.6),react(threshold=1.6)+energy,energy&knn(k=10),all"
-    names, parameters = named.parsed(text.split(","))
-    assert names == ("himplos", "react+energy", "energy&knn", "all")
-    assert parameters == {
-        "himplos": {"mask_percentile": 60, "clip": 1.6},
-        "react+energy": {"react.threshold": 1.6},
-        "energy&knn": {"knn.k": 10},
-    }
+def outputs(count, seed):
+    rng = np.random.default_rng(seed)
+    features = rng.gamma(1.0, size=(count, 8)).astype(np.float32)
+    kernel, bias = np.random.default_rng(9).normal(size=(8, 3)), np.zeros(3)
+    logits = features @ kernel
+    return Outputs(
+        features=features, logits=logits, labels=logits.argmax(axis=1).astype(np.int32),
+        head_kernel=kernel, head_bias=bias,
+    )  # fmt: skip
 
 
-def test_what_is_parsed_is_what_a_detector_takes(rng):
-    logits = rng.normal(0.0, 3.0, (9, 4))
-    (name,), parameters = named.parsed(["Energy(temperature=2.5)"])
-    found = Detector(name, parameters=parameters[name]).score(Outputs(logits=logits))
-    expected = -2.5 * np.log(np.exp(logits / 2.5).sum(axis=1))
-    np.testing.assert_allclose(found, expected, rtol=1e-12)
+def test_a_command_line_is_read():
+    text = "HIMPLoS(mask_percentile=60, clip=1.6),ODIN(temperature=1e3,epsilon=0.004),"
+    text += "React(clip=1.6)+Energy,knn(k=5)&energy,ALL"
+    assert scores.read(text.split(",")) == (
+        "himplos(mask_percentile=60,clip=1.6)",
+        "odin(temperature=1000.0,epsilon=0.004)",
+        "react(threshold=1.6)+energy",
+        "knn(k=5)&energy",
+        "all",
+    )
 
 
 @pytest.mark.parametrize(
-    "text, message",
+    "name,parameters",
     [
-        ("himplos(x=1)", "himplos has no parameter 'x'. It has: mask_percentile=60.0"),
-        ("react(clip=1)+energy", "no parameter 'react.clip'. It has: react.percentile"),
-        ("knn(k=10", "brackets of 'knn.k=10' do not match"),
-        ("knn)k(", "do not match"),
-        ("knn(k=(1))", "do not match"),
-        ("knn(10)", "are written name=value"),
-        ("knn(k=1.5)", "k must be of type int. Received: 1.5"),
-        ("energy(temperature=1e999)", "must be a number, True, False or a word"),
-        ("energy(temperature=[1])", "must be a number, True, False or a word"),
-        ("enrgy(temperature=1)", "Unknown score 'enrgy'. Did you mean energy"),
-        ("knn(k=1),knn(k=2)", "named twice"),
-        ("knn(k=1)x", "is no score"),
+        ("knn(k=5)", {"k": 5}),
+        ("himplos(mask_percentile=60,clip=1.6)", {"mask_percentile": 60.0, "clip": 1.6}),
+        ("react(threshold=1.2)+energy(temperature=2)",
+         {"react.threshold": 1.2, "energy.temperature": 2.0}),
+        ("knn(k=5)&energy", {"knn.k": 5}),
+    ],
+)  # fmt: skip
+def test_the_name_is_what_parameters_are(name, parameters, tmp_path):
+    held_out, training, test = (outputs(60, seed) for seed in range(3))
+    by_name = Detector(name).fit(held_out, training)
+    given = Detector(named.bare(name), parameters=parameters).fit(held_out, training)
+    np.testing.assert_array_equal(by_name.score(test), given.score(test))
+    assert by_name.threshold_ == given.threshold_
+    by_name.save(tmp_path / "detector.npz")
+    loaded = Detector.load(tmp_path / "detector.npz")
+    np.testing.assert_array_equal(loaded.score(test), by_name.score(test))
+    assert loaded.name == name
+
+
+@pytest.mark.parametrize(
+    "name,message",
+    [
+        ("knn(kk=5)", "Unknown parameter 'kk' of knn. Known: k"),
+        ("msp(k=5)", "Unknown parameter 'k' of msp. Known: none"),
+        ("knn(k=2.5)", "`k` must be like 50"),
+        ("knn(k=True)", "`k` must be like"),
+        ("himplos(clip=1e999)", "`clip` must be like 0.0. Received: 'inf'"),
+        ("knn(5)", "Parameters must be like knn"),
+        ("knn(k=print)", "Parameters must be like knn"),
+        ("knn(k=[1])", "Parameters must be like knn"),
+        ("knn(**{'k': 1})", "Parameters must be like knn"),
+        ("knn(k='a/b')", "Parameters must be like knn"),
+        ("knn(k=" + "-" * 900 + "1)", "Parameters must be like knn"),
+        ("knn(k=5", "Every bracket must be closed once"),
+        ("knn(k=(5))", "Every bracket must be closed once"),
+        ("enrgy(temperature=2)", "Unknown score 'enrgy'. Did you mean energy"),
+        ("ENRGY", "Did you mean energy"),
     ],
 )
-def test_what_is_wrong_is_said(text, message):
+def test_what_is_refused(name, message):
     with pytest.raises(ValueError, match=message):
-        named.parsed(text.split(","))
+        scores.get(name)
+
+
+@pytest.mark.parametrize("more", [{"tune": True}, {"preset": "cifar10_densenet"}])
+def test_parameters_are_chosen_in_one_place(more, tmp_path):
+    asked = Request(scores=("knn(k=5)",), **more)
+    with pytest.raises(ValueError, match=f"--{min(more)} and knn.k=5. both choose parameters"):
+        evaluate.evaluate(tmp_path, asked)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from absl import logging
 
-from ood_suite import conformal, data, intervals, metrics
+from ood_suite import conformal, data, intervals, metrics, scores
 from ood_suite.data import synthetic
 from ood_suite.data.transforms import to_shape
 from ood_suite.detector import AT_CHANCE, Detector
@@ -65,7 +65,7 @@ def calibrate(folder, wanted=Calibration(), *, data_dir=None):
     if role is None:
         raise RunError(f"{folder} names no held-out data, which set the threshold.")
     images = data.first_available(role.names, role.split, data_dir, classifier.image_shape)
-    names = CANDIDATES if wanted.score == ("auto",) else ("&".join(wanted.score),)
+    names = CANDIDATES if wanted.score == ("auto",) else ("&".join(scores.read(wanted.score)),)
     _require_enough(len(images), len(names) > 1, wanted)
     outputs = _outputs(run, extractor, classifier, images, wanted.ood_validation, data_dir)
 

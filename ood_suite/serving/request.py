@@ -11,7 +11,8 @@ class Calibration:
 
     score: tuple = setting(
         ("auto",),
-        "Score, or several that are fused by their p-values; auto: the best on validation OOD.",
+        "Score, or several that are fused by their p-values, with parameters as in 'knn(k=10)'; "
+        "auto: the best on validation OOD.",
     )
     false_alarms: float = setting(
         0.05, "Share of ID examples that may be called OOD.", above=0.0, below=1.0
