@@ -41,6 +41,7 @@ def evaluate(folder, request=Request(), *, data_dir=None, out=None):
 
     Raises:
         ValueError: a score or a data set that does not fit. RunError: a run that cannot be used.
+        FileNotFoundError: an OOD set of a name that nobody knows, or none that is there.
     """
     check(request)
     request = _read(request)
@@ -59,7 +60,12 @@ def evaluate(folder, request=Request(), *, data_dir=None, out=None):
 
 
 def _read(request):
-    """The request with names of scores as the catalogue writes them, and of "all" nothing twice."""
+    """The request with names of scores as the catalogue writes them; beside "all" stand only those
+    that it leaves out, and those with parameters.
+
+    Raises:
+        ValueError: an unknown score or parameter, or parameters that something else chooses too.
+    """
     names = scores.read(request.scores) if request.scores else ()
     (baseline,) = scores.read([request.baseline]) if request.baseline else (None,)
     for name in (*names, *filter(None, [baseline])):

@@ -13,6 +13,7 @@ from PIL import Image
 
 from ood_suite import conformal
 from ood_suite.data.pixels import named_images
+from ood_suite.detector import Detector
 from ood_suite.files import RunError
 from ood_suite.serving import screening
 from ood_suite.serving.pixel_detector_test import SHAPE, classifier, images, made, parts
@@ -218,3 +219,8 @@ def test_the_binaries_from_a_run_to_decisions(tmp_path, write_small_data):
     assert screened.returncode == 0, screened.stderr
     assert screened.stdout.startswith("file\tclass\tscore\tp_value\tis_ood\n")
     assert "would be" in screened.stderr
+    flags = ("--false_alarms=0.1", "--score=KNN(k=3),Energy(temperature=2.0)", "--overwrite")
+    done = command("ood_suite.calibrate", *arguments, *flags)
+    assert done.returncode == 0, done.stderr
+    assert "knn(k=3)&energy(temperature=2.0)" in (tmp_path / "d" / "card.md").read_text()
+    assert Detector.load(tmp_path / "d").detector.entry.parameters["knn(k=3).k"] == 3
