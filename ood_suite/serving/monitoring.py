@@ -90,7 +90,9 @@ class Monitor:
     Args:
         held_out: float64 (n,), scores of the held-out examples.
         held_out_classes: integers (n,), classes predicted of them; None to leave them out.
-        rank: of the threshold among the held-out scores.
+        ranks: pairs (number of held-out scores, rank of the threshold among them): one, or one for
+            each predicted class, of thresholds by class. Alarms are then compared with what the
+            least certain of the classes promises.
         window: decisions that are tested together.
 
     Attributes:
@@ -99,21 +101,19 @@ class Monitor:
 
     held_out: np.ndarray
     held_out_classes: np.ndarray | None
-    rank: int
+    ranks: list
     window: int = 500
 
     def __post_init__(self):
-        self.promised = most_promised(len(self.held_out), self.rank)
+        level = LEVEL / len(self.ranks)
+        self.promised = max(most_promised(count, rank, level) for count, rank in self.ranks)
         self.windows, self._waiting, self._alarms = [], [], 0
 
     @classmethod
     def of(cls, detector, window=500):
-        """A Monitor of the decisions of a PixelDetector (with one threshold for all classes)."""
-        if detector.by_class:
-            raise ValueError("A detector with thresholds by class cannot be watched yet.")
+        """A Monitor of the decisions of a PixelDetector."""
         held_out = detector.detector.calibration_
-        rank = int(np.sum(held_out <= detector.thresholds[0]))
-        return cls(held_out, detector.held_out_classes, rank, window)
+        return cls(held_out, detector.held_out_classes, detector.ranks, window)
 
     def add(self, scores, is_ood, labels):
         """Takes decisions, one or many, and returns the Windows that they complete."""

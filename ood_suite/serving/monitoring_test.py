@@ -17,7 +17,7 @@ def watched(generator, windows, shift=0.0, classes=(0.5, 0.3, 0.2)):
     """A Monitor that has seen so many windows of normal scores, moved by `shift`."""
     held_out = generator.normal(size=HELD_OUT)
     own = generator.choice(3, HELD_OUT, p=(0.5, 0.3, 0.2))
-    monitor = Monitor(held_out, own, RANK, WINDOW)
+    monitor = Monitor(held_out, own, [(HELD_OUT, RANK)], WINDOW)
     threshold, count = np.sort(held_out)[RANK - 1], windows * WINDOW
     scores = generator.normal(shift, 1.0, count)
     monitor.add(scores, scores > threshold, generator.choice(3, count, p=classes))
@@ -33,6 +33,28 @@ def test_false_warnings_are_as_rare_as_stated_however_often_one_looks():
             hits[name] += 1
     for name, share in zip(QUESTIONS, (2 * LEVEL, LEVEL, LEVEL), strict=True):
         assert hits[name] <= stats.binom(repeats, share).ppf(1 - 1e-6), name
+
+
+def watched_by_class(generator, count, shift=0.0):
+    """A Monitor of thresholds for each of three classes, of which the last shifts."""
+    sizes, ranks = (500, 300, 200), (477, 287, 192)
+    held_out = [generator.normal(size=size) for size in sizes]
+    thresholds = [np.sort(own)[rank - 1] for own, rank in zip(held_out, ranks, strict=True)]
+    own = np.repeat(np.arange(3), sizes)
+    monitor = Monitor(np.concatenate(held_out), own, list(zip(sizes, ranks, strict=True)), WINDOW)
+    labels = generator.choice(3, count, p=(0.5, 0.3, 0.2))
+    scores = generator.normal(np.where(labels == 2, shift, 0.0))
+    monitor.add(scores, scores > np.array(thresholds)[labels], labels)
+    return monitor
+
+
+def test_thresholds_by_class_are_watched():
+    generator = np.random.default_rng(4)
+    quiet = [watched_by_class(generator, 3000).windows for _ in range(100)]
+    hits = sum(any("alarms" in w.warnings() for w in windows) for windows in quiet)
+    assert hits <= stats.binom(100, 2 * LEVEL).ppf(1 - 1e-6)
+    moved = [watched_by_class(generator, 3000, shift=2.5).windows for _ in range(20)]
+    assert all(any("alarms" in w.warnings() for w in windows) for windows in moved)
 
 
 @pytest.mark.parametrize(

@@ -194,12 +194,15 @@ class PixelDetector:
         """A keras.Model, pixels 0..255 -> "logits", "score", "p_value", "is_ood", in float32.
 
         Raises:
-            ValueError: thresholds by class, or a score without layers (training.score_layers).
+            ValueError: a score without layers (training.score_layers).
         """
-        if self.by_class or self._perturb:
-            raise ValueError("Thresholds by class, and perturbed inputs, cannot be exported.")
+        if self._perturb:
+            raise ValueError(
+                f"{self.detector.name} cannot be exported: it needs the gradient of the network by "
+                "its input, which Keras has no layer for."
+            )
         return score_layers.with_decisions(
-            self.network, self.head, self.detector, self._held_out[0], self.thresholds[0]
+            self.network, self.head, self.detector, self._held_out, self.thresholds
         )
 
     def export(self, path):
@@ -214,6 +217,8 @@ class PixelDetector:
             with atomic_path(path) as temporary:
                 made.save(temporary)
         elif path.suffix == ".tflite":
+            if score_layers.in_double(self.detector):
+                raise ValueError(f"{self.detector.name} needs float64, which LiteRT does not have.")
             with atomic_path(path) as temporary:
                 temporary.write_bytes(backend.litert(made))
         elif path.suffix == ".onnx":
@@ -269,9 +274,13 @@ class PixelDetector:
     @property
     def promise(self):
         """The conformal.Promise of the threshold; with one a class, of the worst off."""
+        return max((conformal.Promise.of(*pair) for pair in self.ranks), key=lambda p: p.high)
+
+    @property
+    def ranks(self):
+        """[(number of held-out scores, rank of the threshold among them)], one or one a class."""
         pairs = zip(self._held_out, self.thresholds, strict=True)
-        ranks = [(len(own), int(np.searchsorted(own, value, "right"))) for own, value in pairs]
-        return max((conformal.Promise.of(*pair) for pair in ranks), key=lambda p: p.high)
+        return [(len(own), int(np.searchsorted(own, value, "right"))) for own, value in pairs]
 
     @classmethod
     def load(cls, folder):

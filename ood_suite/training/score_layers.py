@@ -1,55 +1,70 @@
 """Scores as Keras layers: a fitted detector becomes part of its network's graph, to be exported.
 
-In float32, where NumPy computes in float64: equal within 1e-4, absolute or relative; of a fusion, a
-member that nearly ties with a held-out example may count it on the other side. What stands in
-score_formulas.CONVERTED can be exported; a score of the catalogue that does not is refused by name.
+In float32, where NumPy computes in float64: equal within 1e-4, absolute or relative. What counts
+(a fusion the held-out examples, nac and weiper the values in an interval) may count one that
+nearly ties on the other side.
 """
 
 import keras
 import numpy as np
 from keras import ops
 
-from ood_suite.training.score_formulas import CONVERTED, SHAPED, linear
+from ood_suite.scores import named
+from ood_suite.training.graph_parts import largest, linear, of_class
+from ood_suite.training.head_formulas import SHAPED
+from ood_suite.training.score_formulas import CONVERTED, DOUBLE
+
+TIED = 1.2e-7  # of a number: its last digit in float32
 
 
 def score(detector, given):
     """The symbolic scores (n,) of a fitted Detector.
 
     Args:
-        given: {"features", "logits": symbolic tensors, "head_kernel", "head_bias": arrays}.
+        given: {"features", "logits": symbolic tensors, "head_kernel", "head_bias": arrays}, and
+            "layer_features/<name>" as far as there are.
 
     Raises:
         ValueError: a score that is not in CONVERTED, by name.
     """
-    entry = detector.entry
-    values = entry.parameters | detector.parameters
-    if "&" in detector.name:
-        return _fused(detector, given, values)
-    *shapers, name = detector.name.split("+")
-    unknown = [part for part in shapers if part not in SHAPED]
-    if unknown or name not in CONVERTED:
-        known = ", ".join([*CONVERTED, *(f"{shaper}+energy" for shaper in SHAPED)])
-        raise ValueError(
-            f"{detector.name} has no layers yet. Those that have: {known}; and fusions."
-        )
+    values = detector.entry.parameters | detector.parameters
+    if detector.entry.parts and len(named.outside(detector.name, "&")) > 1:
+        return _fused(detector.learner, given, values)
+    return _one(detector.name, detector.learner, given, values)
+
+
+def in_double(detector):
+    """Whether a part of the score is computed in float64."""
+    parts = named.bare(detector.name).replace("&", "+").split("+")
+    return not set(DOUBLE).isdisjoint(parts)
+
+
+def _one(name, learner, given, values):
+    """Of one score, with the shapers before it."""
+    *shapers, judge = named.bare(name).split("+")
+    if judge not in CONVERTED or any(shaper not in SHAPED for shaper in shapers):
+        raise ValueError(f"{name} has no layers. Those that have: {', '.join(CONVERTED)}.")
+    if judge in DOUBLE and keras.backend.backend() != "tensorflow":
+        raise ValueError(f"{name} needs float64, which {keras.backend.backend()} does not have.")
     if not shapers:
-        return CONVERTED[name](given, values, detector.learner)
+        return CONVERTED[judge](given, values, learner)
     for shaper in shapers:
-        own = {k.partition(".")[2]: v for k, v in values.items() if k.startswith(f"{shaper}.")}
-        given = SHAPED[shaper](given, own, detector.learner.shapers[shaper])
-    own = {k.partition(".")[2]: v for k, v in values.items() if k.startswith(f"{name}.")}
-    return CONVERTED[name](given, own, detector.learner.judge)
+        given = SHAPED[shaper](given, _own(values, shaper), learner.shapers[shaper])
+    return CONVERTED[judge](given, _own(values, judge), learner.judge)
 
 
-def _fused(detector, given, values):
+def _own(values, part):
+    """The parameters of a part, of those of the whole."""
+    start = f"{part}."
+    return {k.removeprefix(start): v for k, v in values.items() if k.startswith(start)}
+
+
+def _fused(learner, given, values):
     """-2 sum_j log p_j, each p_j by counting held-out scores, as scores.fusion.Fused."""
     total = 0.0
-    members = zip(detector.learner.members.items(), detector.learner.ranked_, strict=True)
-    for (name, member), ranked in members:
-        own = {k.removeprefix(f"{name}."): v for k, v in values.items() if k.startswith(f"{name}.")}
-        if name not in CONVERTED:
-            raise ValueError(f"{name} of {detector.name} has no layers yet.")
-        total = total - 2.0 * ops.log(p_value(CONVERTED[name](given, own, member), ranked))
+    for (name, member), ranked in zip(learner.members.items(), learner.ranked_, strict=True):
+        scores = _one(name, member, given, _own(values, name))
+        total = total - 2.0 * ops.log(p_value(scores, ranked))
     return total
 
 
@@ -58,20 +73,28 @@ def p_value(scores, held_out):
     # A layer of comparisons: the bias holds the scores, so that they are weights and not code.
     column = ops.expand_dims(scores, 1)
     beyond = linear(column, -np.ones((1, len(held_out))), held_out)
-    return (1.0 + ops.sum(ops.cast(beyond >= 0.0, "float32"), axis=1)) / (1.0 + len(held_out))
+    not_below = ops.cast(beyond >= -TIED * ops.abs(column), "float32")
+    return (1.0 + ops.sum(not_below, axis=1)) / (1.0 + len(held_out))
 
 
-def with_decisions(network, head, detector, held_out, threshold):
+def with_decisions(network, head, detector, held_out, thresholds):
     """A keras.Model of the pixels: "logits", "score", "p_value", "is_ood" (0 or 1).
 
     Args:
         network, head: as of a PixelDetector. detector: fitted Detector.
-        held_out: (n,) scores behind the p-values. threshold: of is_ood.
+        held_out: arrays of scores behind the p-values: one, or one for each predicted class.
+        thresholds: (1,) or (classes,), of is_ood.
     """
     pixels = keras.Input(network.inputs[0].shape[1:], name="pixels")
     found = network(pixels)
     scores = score(detector, {**found, **head})
+    p_values = ops.stack([p_value(scores, own) for own in held_out], axis=1)
+    label = largest(found["logits"]) if len(held_out) > 1 else None
+    limits = float(thresholds[0])
+    if label is not None:
+        p_values = p_values * ops.one_hot(label, len(held_out))
+        limits = of_class(label, np.asarray(thresholds)[:, None])[:, 0]
     return keras.Model(pixels, {
-        "logits": found["logits"], "score": scores, "p_value": p_value(scores, held_out),
-        "is_ood": ops.cast(scores > float(threshold), "int32"),
+        "logits": found["logits"], "score": scores, "p_value": ops.sum(p_values, axis=1),
+        "is_ood": ops.cast(scores > limits, "int32"),
     })  # fmt: skip

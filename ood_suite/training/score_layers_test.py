@@ -6,22 +6,28 @@ import os
 import subprocess
 import sys
 
+import keras
 import numpy as np
+import onnxruntime
 import pytest
 
+from classifier_ood.keras_classifier import KerasClassifier
 from ood_suite import scores
 from ood_suite.detector import Detector
 from ood_suite.files import RunError
 from ood_suite.serving.pixel_detector import PixelDetector
-from ood_suite.serving.pixel_detector_test import classifier, images, made, parts
+from ood_suite.serving.pixel_detector_test import SHAPE, classifier, images, made, parts
 from ood_suite.training import score_layers
 
 __all__ = ["classifier", "parts"]  # fixtures
 NAMES = [
-    *score_layers.CONVERTED, *(f"{shaper}+energy" for shaper in score_layers.SHAPED), "react+msp",
-    "react+scale+energy", "energy&vim&knn&mahalanobis",
+    *(name for name in score_layers.CONVERTED if name != "mahalanobis_layers"),
+    *(f"{shaper}+energy" for shaper in score_layers.SHAPED), "react+msp", "react+scale+energy",
+    "energy&vim&knn&mahalanobis", "vim(dimension=3)&react(percentile=80)+energy", "gen(gamma=0.5)",
 ]  # fmt: skip
 PARAMETERS = {"lts+energy": {"lts.percentile": 60.0}}  # of so few features
+# What counts may count one that nearly ties on the other side: share of examples.
+COUNTED = {"&": 0.1, "nac": 0.02, "weiper": 0.02}
 ALONE = """
 import json, sys
 import numpy as np
@@ -63,20 +69,27 @@ def labelled(outputs, is_right):
     return dataclasses.replace(outputs, labels=labels)
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_the_graph_gives_the_scores_of_numpy(classifier, parts, name):
+def fitted(classifier, parts, name):
+    """A PixelDetector; of data with labels that the score can learn from."""
     if name == "temperature_scaling":  # needs labels that the network is mostly right on
         parts = [labelled(parts[0], np.arange(240) % 4 > 0), *parts[1:]]
-    if name == "she":  # and a right one of each class
+    if name in ("she", "openmax"):  # and right ones of each class
         parts = [parts[0], labelled(of_all_classes(parts[1]), np.ones(240, bool)), parts[2]]
-    fitted = Detector(name, parameters=PARAMETERS.get(name)).fit(parts[0], parts[1])
-    detector = PixelDetector(classifier.network, classifier.head, fitted)
+    detector = Detector(name, parameters=PARAMETERS.get(name)).fit(parts[0], parts[1])
+    return PixelDetector(classifier.network, classifier.head, detector)
+
+
+def allowed(name):
+    return max((share for key, share in COUNTED.items() if key in name), default=0.0)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_graph_gives_the_scores_of_numpy(classifier, parts, name):
+    detector = fitted(classifier, parts, name)
     expected, found = detector(images(240, 3)), detector.model()(images(240, 3))
     spread = expected.score.std()
     off = np.abs(found["score"] - expected.score) > 1e-4 + 1e-4 * np.abs(expected.score)
-    assert off.mean() <= (0.1 if "&" in name else 0.0), np.abs(
-        found["score"] - expected.score
-    ).max()
+    assert off.mean() <= allowed(name), np.abs(found["score"] - expected.score).max()
     near = np.abs(expected.score - detector.thresholds[0]) < 1e-3 * spread
     np.testing.assert_array_equal(found["is_ood"][~near], expected.is_ood[~near])
     np.testing.assert_allclose(found["p_value"], expected.p_value, atol=5 / 241)
@@ -102,15 +115,83 @@ def test_exports_are_loaded_where_there_is_no_package(classifier, parts, name, s
     assert set(found) == {"logits", "score", "p_value", "is_ood"}
 
 
-def test_what_has_no_layers_is_refused_by_name(classifier, parts, tmp_path):
-    others = [n for n in ("himplos", "relation", "ras+energy") if n not in NAMES]
-    for name in others:
-        with pytest.raises(ValueError, match=f"{name.replace('+', '.')} has no layers yet"):
-            made(classifier, parts, name).model()
-    own = np.arange(240) % 3
-    with pytest.raises(ValueError, match="by class"):
-        made(classifier, parts, held_out_classes=own, by_class=True).model()
+def run_as_onnx(path, pixels):
+    session = onnxruntime.InferenceSession(str(path))
+    [score] = session.run(["score"], {session.get_inputs()[0].name: pixels})
+    return score
+
+
+def run_as_litert(path, pixels):
+    import tensorflow as tf
+
+    runner = tf.lite.Interpreter(str(path)).get_signature_runner()
+    [name] = runner.get_input_details()
+    single = [runner(**{name: pixels[i : i + 1]})["score"] for i in range(len(pixels))]
+    return np.concatenate(single)
+
+
+# Two names always, of many operations; the others under --run_large.
+@pytest.mark.parametrize("name", [
+    name if name in ("himplos", "ras+energy") else pytest.param(name, marks=pytest.mark.large)
+    for name in NAMES
+])  # fmt: skip
+def test_other_formats_give_the_scores_of_numpy(classifier, parts, name, tmp_path):
+    detector, pixels = fitted(classifier, parts, name), images(20, 3)
+    expected, runs = detector(pixels).score, {"model.onnx": run_as_onnx}
+    if not score_layers.in_double(detector.detector):
+        runs["model.tflite"] = run_as_litert
+    for file, run in runs.items():
+        detector.export(tmp_path / file)
+        found = run(tmp_path / file, pixels.astype(np.float32))
+        off = np.abs(found - expected) > 1e-4 + 1e-4 * np.abs(expected)
+        assert off.mean() <= allowed(name), (file, np.abs(found - expected).max())
+
+
+def test_thresholds_by_class_are_part_of_the_graph(classifier, parts):
+    spread = [of_all_classes(part) for part in parts]
+    learned = Detector("energy", acceptance=0.9).fit(spread[0], spread[1])
+    own = np.arange(240) % 3  # as if these were the predicted classes
+    detector = PixelDetector(
+        classifier.network, classifier.head, learned, held_out_classes=own, by_class=True
+    )
+    pixels = np.concatenate([images(100, 3), images(100, 4, brightness=60)])
+    expected, found = detector(pixels), detector.model()(pixels)
+    np.testing.assert_allclose(found["p_value"], expected.p_value, atol=3 / 80)
+    limits = detector.thresholds[expected.label]
+    clear = np.abs(expected.score - limits) > 1e-4
+    assert len(set(detector.thresholds)) == 3 and clear.mean() > 0.9
+    np.testing.assert_array_equal(np.asarray(found["is_ood"])[clear], expected.is_ood[clear])
+
+
+def test_inner_layers_are_part_of_the_graph():
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential([
+        keras.Input(SHAPE), keras.layers.Conv2D(4, 3, activation="relu", name="early"),
+        keras.layers.Conv2D(8, 3, activation="relu"), keras.layers.GlobalAveragePooling2D(),
+        keras.layers.Dense(3),
+    ])  # fmt: skip
+    own = KerasClassifier(model, input_range="0..1", inner_layers=("early",))
+    labels = np.arange(240) % 3
+    held_out, training = (own.outputs(images(240, seed), labels) for seed in (1, 2))
+    bright = own.outputs(images(240, 5, brightness=90), labels)
+    learned = Detector("mahalanobis_layers").fit(held_out, training, bright)
+    detector = PixelDetector(own.network, own.head, learned)
+    expected, found = detector(images(240, 3)), detector.model()(images(240, 3))
+    np.testing.assert_allclose(found["score"], expected.score, rtol=1e-3, atol=1e-3)
+
+
+def test_every_score_of_a_classifier_has_layers_or_a_reason(classifier, parts, tmp_path):
+    held = {"features", "logits", "head_kernel", "head_bias", "layer_features"}
+    of_pixels = {name for name, entry in scores.SCORES.items() if set(entry.needs) <= held}
+    assert of_pixels == set(score_layers.CONVERTED)
+    assert set(score_layers.SHAPED) == set(scores.SHAPERS)
+    needs = ("logits_perturbed",)
+    odin = made(classifier, parts)
+    odin._perturb = lambda pixels: {needs[0]: pixels}
+    with pytest.raises(ValueError, match="energy cannot be exported: it needs the gradient"):
+        odin.model()
     with pytest.raises(ValueError, match="must be .keras, .onnx, .tflite or a folder"):
         made(classifier, parts).export(tmp_path / "model.h5")
-    assert set(score_layers.CONVERTED) <= set(scores.SCORES)
-    assert set(score_layers.SHAPED) <= set(scores.SHAPERS)
+    with pytest.raises(ValueError, match="gmm needs float64, which LiteRT does not have"):
+        made(classifier, parts, "gmm").export(tmp_path / "model.tflite")
+    assert not list(tmp_path.iterdir())
