@@ -190,6 +190,7 @@ class FineTuning:
     augmentation: str | None = _same("augmentation", None)
     eval_every: int = _same("eval_every", 1)
     save_every: int = _same("save_every", 0)
+    strategy: str | None = _same("strategy", None)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -28,7 +28,9 @@ from ood_suite.runs import cli, jobs
 from ood_suite.runs.run import Run
 
 FLAGS = flags.FLAGS
-OF_FINAL = ("scores", "inner_layers", "tune")  # what can be asked of the evaluation at the end
+OF_FINAL = (  # what can be asked of the evaluation at the end
+    "scores", "inner_layers", "tune", "ood_near", "ood_far", "ood_validation", "baseline",
+)  # fmt: skip
 
 
 def settings_from_flags():
@@ -78,6 +80,8 @@ def main(_):
         estimate = loss_constraint.load(base)
         settings = dataclasses.replace(settings, um=estimate["um"])
         logging.info("um = %.4f nats, from %s.", settings.um, loss_constraint.result_path(base))
+    if FLAGS.final:
+        check_final(base, settings.outliers)
     parent = pathlib.Path(FLAGS.out_dir or f"{str(base.folder).rstrip('/')}_finetuned")
     folder = parent / (FLAGS.name or finetune_run.default_name(settings))
     common = {"base": base, "settings": settings, "data_dir": cli.data_dir()}
@@ -96,6 +100,17 @@ def main(_):
                 f"--final needs all seeds, and other processes are training {', '.join(busy)}."
             )
         evaluate_final(folder, folder / f"seed{seeds[0]}")
+
+
+def check_final(base, outliers):
+    """Opens the test sets of the evaluation at the end, before anything is trained."""
+    from ood_suite.evaluation.evaluate import require_separate
+
+    request = Request(**cli.overrides(Request))
+    asked = (*request.ood_near, *request.ood_far)
+    if outliers and outliers in asked:
+        raise ValueError(f"{outliers} is trained on (--outliers): it can be no OOD test set.")
+    require_separate(base, request, request.tune, cli.data_dir())
 
 
 def evaluate_final(folder, first):

@@ -6,6 +6,7 @@ from keras import ops
 from classifier_ood import losses, pruning
 from classifier_ood.classifier_model import ClassifierModel, cross_entropy
 from classifier_ood.doe import ImplicitOutliers
+from ood_suite.training import devices
 
 OUTLIER_WEIGHTS = {"doe": 1.0, "energy": 0.1, "oe": 0.5, "poem": 0.1}
 
@@ -27,12 +28,14 @@ class FineTuneModel(ClassifierModel):
         network: keras.Model that returns {"features", "logits"}, masked or plain.
         settings: configs.FineTuning. um: loss constraint in nats.
         id_rows: number of ID examples in a batch of ID examples and outliers; None: no outliers.
+            On several devices each has its part of both, see devices.shared_out.
         warm_up: steps of DOE before it searches.
     """
 
     def __init__(self, network, settings, um=0.0, id_rows=None, warm_up=0, seed=0, **kwargs):
         super().__init__(network, settings.augmentation, settings.label_smoothing, seed, **kwargs)
-        self.settings, self.um, self.id_rows = settings, um, id_rows
+        self.settings, self.um = settings, um
+        self.id_rows = id_rows and id_rows // devices.count()
         self.method = settings.oe_method if id_rows else None
         self.weight = settings.outlier_weight
         if self.method and self.weight is None:
@@ -41,8 +44,12 @@ class FineTuneModel(ClassifierModel):
             self.implicit_outliers = ImplicitOutliers(
                 network, warm_up, seed + 1, settings.doe_direction or "ascent"
             )
-        self.running_mean = self.add_weight((), "zeros", name="running_mean", trainable=False)
-        self.running_weight = self.add_weight((), "zeros", name="running_weight", trainable=False)
+        self.running_mean, self.running_weight = (
+            self.add_weight(
+                (), "zeros", name=name, trainable=False, aggregation="only_first_replica"
+            )
+            for name in ("running_mean", "running_weight")
+        )
         self.only_in_training = [keras.metrics.Mean("cross_entropy"), keras.metrics.Mean("ascent")]
         if self.method:
             self.only_in_training.append(keras.metrics.Mean("outlier_loss"))
@@ -62,21 +69,25 @@ class FineTuneModel(ClassifierModel):
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
         logits = y_pred["logits"]
         if not training:
-            return ops.mean(cross_entropy(logits, y))
+            return devices.share(ops.mean(cross_entropy(logits, y)))
         own = slice(None, self.id_rows)
         values = cross_entropy(logits[own], y[own], self.label_smoothing)
         mean = ops.mean(values)
-        self._follow(mean)
-        average = self.running_mean / self.running_weight
+        decisive = devices.mean(mean)  # of the whole batch
+        self._follow(decisive)
         constraint = self.settings.um_constraint
-        loss, ascent = losses.unleashing_mask(values, self.um, constraint, average)
+        if constraint == "running":
+            decisive = self.running_mean / self.running_weight
+        elif constraint == "batch":  # which differs in whose mean decides
+            constraint = "running"
+        loss, ascent = losses.unleashing_mask(values, self.um, constraint, decisive)
         shown = [mean, ascent]
         if self.method:
             shown.append(self._outlier_loss(y_pred["images"], logits))
             loss = loss + self.weight * shown[-1]
         for metric, value in zip(self.only_in_training, shown, strict=True):
             metric.update_state(value)
-        return loss
+        return devices.share(loss)
 
     def _follow(self, mean):
         """Running mean of the cross entropy, as a sum of weights that need no first value."""
@@ -93,7 +104,7 @@ class FineTuneModel(ClassifierModel):
         return losses.energy_margins(inside, outside, self.settings.m_in, self.settings.m_out)
 
     def compute_metrics(self, x, y, y_pred, sample_weight=None):
-        self.accuracy.update_state(y[: self.id_rows], y_pred["logits"][: self.id_rows])
+        self.accuracy.update_state(y, y_pred["logits"], sample_weight=ops.cast(y >= 0, "float32"))
         return self.get_metrics_result()
 
     def evaluate(self, *args, **kwargs):

@@ -15,7 +15,7 @@ from classifier_ood.configs import FineTuning
 from classifier_ood.finetune_model import FineTuneModel
 from ood_suite.files import atomic_path, write_json
 from ood_suite.runs.run import opened
-from ood_suite.training import backend
+from ood_suite.training import backend, devices
 from ood_suite.training.fit import batches, fit
 
 
@@ -42,6 +42,11 @@ def check_settings(settings):
         raise ValueError(
             "--outlier_factor must give 1 outlier a batch at least. Received: "
             f"{settings.outlier_factor}."
+        )
+    if settings.strategy and (sampling(settings) == "poem" or settings.oe_method == "doe"):
+        raise ValueError(
+            "POEM asks the network between two steps, and DOE changes it within one: no --strategy "
+            "with them."
         )
     if sampling(settings) == "poem" and settings.eval_every > 1:
         raise ValueError("POEM chooses outliers before each epoch: --eval_every must be 1.")
@@ -92,11 +97,16 @@ def finetune(base, settings, seed, folder, data_dir=None):
     Returns:
         the new Run, which is evaluated like its base.
     """
-    # Stage 1: the network, its data and the outliers, checked before a folder is made.
     check_settings(settings)
     settings = dataclasses.replace(
         settings, augmentation=settings.augmentation or base.settings.get("augmentation", "none")
     )
+    with devices.scope(settings.strategy, settings.batch_size):
+        return _finetune(base, settings, seed, folder, data_dir)
+
+
+def _finetune(base, settings, seed, folder, data_dir):
+    # Stage 1: the network, its data and the outliers, checked before a folder is made.
     backend.set_seed(seed)  # before the network is loaded, whose dropout draws its seeds
     network = base_network.load_network(base)
     sets = base_network.training_data(base, network, data_dir)
@@ -109,8 +119,7 @@ def finetune(base, settings, seed, folder, data_dir=None):
         "features_layer": None,
         "input_range": "0..255",
         "backend": keras.backend.backend(),
-        "strategy": None,  # this and the next two: of the training before
-        "normalization": None,
+        "normalization": None,  # this and the next: of the training before
         "temperature": None,
         "base_run": str(base.folder),
         "base_checkpoint": base.checkpoint,
@@ -149,6 +158,10 @@ def per_epoch(settings, training):
 def build(network, settings, training, seed):
     """The compiled FineTuneModel."""
     steps = per_epoch(settings, training)
+    if devices.count() > 1:
+        for layer in network._flatten_layers():
+            if isinstance(layer, keras.layers.BatchNormalization):
+                layer.synchronized = True
     if settings.prune_rate < 1.0:
         network = pruning.masked(network, settings.prune_rate, seed)
     id_rows = settings.batch_size if settings.outliers else None
@@ -198,15 +211,18 @@ def _stream(run, model, settings, training, outliers, seed):
             settings.pool_size,
         ).rows  # fmt: skip
 
+    order = devices.shared_out(size, outlier_batch)
+
     def joined(step):
         first = step // steps
         epochs = range(first, min(first + settings.eval_every, settings.epochs))
         # Now, in this thread, between two parts of the training: POEM asks the network.
         rows = {epoch: rows_of(epoch) for epoch in epochs}
-        return outlier_exposure.joined_batches(
+        found = outlier_exposure.joined_batches(
             training, outliers, step, batch_size=size, outlier_batch=outlier_batch, seed=seed,
             rows=rows, per_epoch=steps,
         )  # fmt: skip
+        return ((images[order], labels[order]) for images, labels in found)
 
     return joined
 

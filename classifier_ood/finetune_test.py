@@ -122,6 +122,14 @@ def test_seeds_final_and_comparison(base, tmp_path):
         energy = next(r for r in results["over_repeats"] if r["score"] == "energy")
         assert {"auroc_mean", "auroc_std"} <= set(energy)
         assert "mnist" not in {row["ood"] for row in results["groups"][0]["rows"]}
+    again = command(
+        "classifier_ood.finetune", f"--run={run.folder}", f"--data_dir={data_dir}", "--final",
+        f"--out_dir={tmp_path}", "--outliers=mnist", "--seeds=0,1", "--epochs=2",
+        "--batch_size=8", "--steps_per_epoch=2", "--scores=energy", "--ood_far=gaussian",
+    )  # fmt: skip
+    assert again.returncode == 0, again.stderr
+    rows = json.loads((tmp_path / "oe/report/results.json").read_text())["groups"][0]["rows"]
+    assert {row["ood"] for row in rows} == {"gaussian"}
     last, first = (weights(tmp_path / f"oe/seed{seed}/model.keras") for seed in (0, 1))
     assert any(np.any(a != b) for a, b in zip(last, first, strict=True))
     forced = command(
@@ -184,6 +192,10 @@ def test_a_missing_or_unfinished_start_is_an_error(base, tmp_path):
         (["--um=auto"], "To make it: python -m classifier_ood.estimate_loss --run="),
         (["--control", "--final", "--scores=enrgy"], "Unknown score 'enrgy'"),
         (["--control", "--tune"], "--tune is for --final"),
+        (["--control", "--ood_far=mnist"], "--ood_far is for --final"),
+        (["--control", "--final", "--ood_far=mnits"], "mnits"),
+        (["--control", "--final", "--ood_far=fashion_mnist"], "is the ID set fashion_mnist itself"),
+        (["--outliers=mnist", "--final", "--ood_far=mnist"], "mnist is trained on (--outliers)"),
         (["--control", "--seeds=1,1"], "--seeds must be different"),
     ],
 )
@@ -201,6 +213,7 @@ def test_typing_errors(base, arguments, message):
         ({"um_constraint": "sample"}, "--um_constraint has no effect here"),
         ({"outliers": "aux", "oe_method": "oe", "warm_up": 3}, "--warm_up has no effect here"),
         (OUTLIERS | {"oe_method": "doe", "warm_up": 3}, "--warm_up must be less than --epochs"),
+        (OUTLIERS | {"oe_method": "poem", "strategy": "mirrored"}, "no --strategy with them"),
         (OUTLIERS | {"oe_method": "poem", "eval_every": 2}, "--eval_every must be 1"),
         (OUTLIERS | {"oe_method": "energy", "m_in": float("nan")}, "--m_in must be finite"),
         ({"outliers": "fashion_mnist", "oe_method": "oe"}, "The outliers are ID data: fashion_mn"),

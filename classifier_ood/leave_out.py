@@ -11,6 +11,7 @@ from sklearn.metrics import roc_auc_score
 
 from classifier_ood.classifier_model import ClassifierModel, cross_entropy
 from classifier_ood.losses import entropy_margin
+from ood_suite.training import devices
 
 # Named partitions of CIFAR-10 (0 airplane ... 9 truck); the order is that of the members.
 PARTITIONS = {"cifar10_pairs": ((8, 9), (6, 7), (4, 5), (2, 3), (0, 1))}
@@ -74,7 +75,8 @@ class Member(ClassifierModel):
 
     Args:
         backbone: keras.Model with logits of the classes that the member learns.
-        id_rows: ID examples in a batch, which come first. margin, beta: of the loss, in nats.
+        id_rows: ID examples in a batch, which come first; on several devices each has its part of
+            both, see devices.shared_out. margin, beta: of the loss, in nats.
 
     Reference: Vyas et al., "Out-of-Distribution Detection Using an Ensemble of Self Supervised
         Leave-out Classifiers", ECCV 2018.
@@ -82,7 +84,7 @@ class Member(ClassifierModel):
 
     def __init__(self, backbone, id_rows, margin, beta, augmentation="none", seed=0):
         super().__init__(backbone, augmentation, 0.0, seed)
-        self.id_rows, self.margin, self.beta = id_rows, margin, beta
+        self.id_rows, self.margin, self.beta = id_rows // devices.count(), margin, beta
         self.entropy_gap = keras.metrics.Mean("entropy_gap")
 
     def call(self, images, training=False):
@@ -97,10 +99,14 @@ class Member(ClassifierModel):
         inside, outside = y_pred["logits"][: self.id_rows], y_pred["logits"][self.id_rows :]
         penalty, gap = entropy_margin(inside, outside, self.margin)
         self.entropy_gap.update_state(gap)
-        return ops.mean(cross_entropy(inside, y[: self.id_rows])) + self.beta * penalty
+        if devices.count() > 1:  # the hinge is on the means of the whole batch
+            is_active = devices.mean(gap) < self.margin
+            penalty = ops.cast(is_active, gap.dtype) * (self.margin - gap)
+        cross_entropies = cross_entropy(inside, y[: self.id_rows])
+        return devices.share(ops.mean(cross_entropies) + self.beta * penalty)
 
     def compute_metrics(self, x, y, y_pred, sample_weight=None):
-        self.accuracy.update_state(y[: self.id_rows], y_pred["logits"][: self.id_rows])
+        self.accuracy.update_state(y, y_pred["logits"], sample_weight=ops.cast(y >= 0, "float32"))
         return self.get_metrics_result()
 
     def evaluate(self, images, labels, batch_size=100, verbose=0, return_dict=True):

@@ -17,7 +17,7 @@ from ood_suite.files import locked
 from ood_suite.runs import jobs
 from ood_suite.runs.run import Run, next_step, opened
 from ood_suite.runs.settings import check
-from ood_suite.training import backend
+from ood_suite.training import backend, devices
 from ood_suite.training.fit import batches, fit
 
 SPLITS = 5  # the paper's
@@ -52,8 +52,6 @@ def train_ensemble(
     for setting in ("label_smoothing", "normalization"):
         if getattr(experiment, setting):
             raise ValueError(f"The loss of leave-out classifiers has no --{setting}.")
-    if experiment.strategy:
-        raise ValueError("A batch of ID and left-out images cannot be cut: no --strategy here.")
     folder = pathlib.Path(out_dir) / exp / f"leave_out_{name or experiment.backbone}"
     if repeat_id:
         folder = folder.with_name(f"{folder.name}_repeat{repeat_id}")
@@ -103,13 +101,16 @@ def train_member(*, experiment, settings, exp, folder, data_dir, repeat_id, numb
     left_out = parts[number]
     logging.info("Member %d of %d leaves out the classes %s.", number, len(parts), left_out)
     keras.config.set_dtype_policy(experiment.dtype)
-    with opened(
-        pathlib.Path(folder) / f"member{number}",
-        kind="member",
-        extractor=classifier_run.EXTRACTOR,
-        settings=_recorded(experiment, settings, exp, repeat_id, parts) | {"member": number},
-        fingerprints=_fingerprints(sets),
-    ) as run:
+    with (
+        devices.scope(experiment.strategy, experiment.batch_size),
+        opened(
+            pathlib.Path(folder) / f"member{number}",
+            kind="member",
+            extractor=classifier_run.EXTRACTOR,
+            settings=_recorded(experiment, settings, exp, repeat_id, parts) | {"member": number},
+            fingerprints=_fingerprints(sets),
+        ) as run,
+    ):
         if not run.is_finished:
             seed = experiment.random_seed + repeat_id + 1000 * number
             _fit(experiment, settings, run, sets, left_out, seed)
@@ -165,7 +166,8 @@ def _fit(experiment, settings, run, sets, left_out, seed):
     inside, outside = np.flatnonzero(labels >= 0), np.flatnonzero(labels < 0)
     size = experiment.batch_size
     beside = min(len(outside), max(1, int(size * settings.outlier_factor)))
-    per_epoch = len(inside) // size
+    beside = max(beside - beside % devices.count(), devices.count())
+    per_epoch, order = len(inside) // size, devices.shared_out(size, beside)
 
     def wrapped(backbone):
         return Member(backbone, size, settings.margin, settings.beta, experiment.augmentation, seed)
@@ -178,7 +180,7 @@ def _fit(experiment, settings, run, sets, left_out, seed):
         own = batches([inside], size, seed, step)
         others = batches([outside], beside, seed + 1, step)
         for (first,), (second,) in zip(own, others, strict=False):
-            rows = np.concatenate([first, second])
+            rows = np.concatenate([first, second])[order]
             yield training.images[rows], labels[rows]
 
     fit(

@@ -48,7 +48,7 @@ if __name__ == "__main__":
     cli.define_experiment(
         configs.EXPERIMENTS, "fashion", "output/classifier_ood", "image_data",
         configs.Experiment,
-        without=("label_smoothing", "normalization", "strategy", "temperature"),
+        without=("label_smoothing", "normalization", "temperature"),
     )  # fmt: skip
     cli.define_settings(configs.LeaveOut)
     cli.define_name(None, "Name of the run; default: that of the backbone.")

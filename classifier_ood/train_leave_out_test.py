@@ -197,7 +197,6 @@ def test_refusals(small_data, tmp_path, changes, message):
     "changes, message",
     [
         ({"batch_size": 60}, "the ID images of the smallest member"),
-        ({"strategy": "mirrored"}, "no --strategy here"),
         ({"options": {"widht": 4}}, "widht"),
         ({"backbone": "convent"}, "convent"),
         ({"label_smoothing": 0.1}, "leave-out classifiers has no --label_smoothing"),

@@ -40,13 +40,31 @@ if branch == "reads":
         total_steps=4, eval_every=2, eval_reads=31, background_steps=0, **common,
     )
     data_dir = None
-if branch == "classifier":
+if branch in ("classifier", "um", "masks", "oe", "members"):
     from classifier_ood import configs
     from classifier_ood.classifier_run import train
     experiment = dataclasses.replace(
         configs.EXPERIMENTS["fashion"], options={"width": 4, "dropout": 0.0}, augmentation="none",
         learning_rate=0.01, epochs=1, **common,
     )
+if branch in ("um", "masks", "oe"):
+    from classifier_ood import finetune_run
+    base = train(dataclasses.replace(experiment, strategy=None), "base", folder, data_dir)
+    settings = configs.FineTuning(
+        um=0.0 if branch == "oe" else 2.2, prune_rate=0.8 if branch == "masks" else 1.0,
+        augmentation="none", learning_rate=0.01, epochs=1, **common,
+    )
+    if branch == "oe":
+        settings = dataclasses.replace(settings, outliers="mnist", oe_method="energy")
+    def train(experiment, exp, folder, data_dir):
+        finetune_run.finetune(base, settings, 0, pathlib.Path(folder) / exp / branch, data_dir)
+if branch == "members":
+    from classifier_ood import leave_out_run
+    def train(experiment, exp, folder, data_dir):
+        settings = configs.LeaveOut(splits=2, outlier_factor=0.5)
+        leave_out_run.train_ensemble(
+            experiment, settings, exp, folder, data_dir=data_dir, members=(0,)
+        )
 if kill == "kill":
     import os, signal
     from ood_suite.training import fit
@@ -69,8 +87,8 @@ def trained(folder, *arguments, **options):
     done = process(arguments[0], folder, *arguments[1:], **options)
     assert done.returncode == 0, done.stderr
     assert ("Training on 2 devices" in done.stderr) == ("mirrored" in arguments)
-    [config] = folder.glob("exp/*/config.json")
-    return config.parent
+    found = [*folder.glob("exp/*/config.json"), *folder.glob("exp/*/member0/config.json")]
+    return found[-1].parent
 
 
 def weights(run):
@@ -83,13 +101,17 @@ def weights(run):
     return keras.saving.load_model(run / "model.keras", compile=False).get_weights()
 
 
-@pytest.mark.parametrize("branch", ["images", "reads", "classifier"])
+@pytest.mark.parametrize(
+    "branch", ["images", "reads", "classifier", "um", "masks", "oe", "members"]
+)
 def test_two_devices_equal_one(branch, small_data, tmp_path):
     runs = [trained(tmp_path / s, branch, small_data, s) for s in ("one", "mirrored")]
     for one, mirrored in zip(*(read_csv(r / "logs/history.csv") for r in runs), strict=True):
         assert one.keys() == mirrored.keys()
         for name in one:
-            assert float(mirrored[name]) == pytest.approx(float(one[name]), rel=1e-4), name
+            assert float(mirrored[name]) == pytest.approx(float(one[name]), rel=1e-4, abs=1e-6), (
+                name
+            )
     for one, mirrored in zip(*map(weights, runs), strict=True):
         np.testing.assert_allclose(mirrored, one, rtol=1e-3, atol=2e-4)
 

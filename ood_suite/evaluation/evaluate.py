@@ -13,8 +13,13 @@ from ood_suite.evaluation.below_chance import below_chance
 from ood_suite.evaluation.classifier import classifier
 from ood_suite.evaluation.densities import density
 from ood_suite.evaluation.groups import find_groups
-from ood_suite.evaluation.material import require_typed
-from ood_suite.evaluation.overlap import is_labelled, refuse_overlap, trained_on_held_out
+from ood_suite.evaluation.material import asked_roles, require_typed
+from ood_suite.evaluation.overlap import (
+    is_labelled,
+    refuse_early,
+    refuse_overlap,
+    trained_on_held_out,
+)
 from ood_suite.evaluation.request import ALL, Request
 from ood_suite.evaluation.tuning import tune
 from ood_suite.files import read_csv
@@ -87,7 +92,7 @@ def gather(group, request, data_dir=None):
         ValueError: what is asked for is not for such a run, or a score is unknown.
     """
     run = group.foreground
-    require_typed(extractor_of(run), run, request, data_dir)
+    require_separate(run, request, bool(group.backgrounds) or request.tune, data_dir)
     if run.kind == "density":
         for name in ("tune", "inner_layers"):
             if getattr(request, name):
@@ -115,6 +120,18 @@ def gather(group, request, data_dir=None):
     if request.inner_layers and not {"mahalanobis_layers", "gram"} & bare:
         raise ValueError("--inner_layers has no effect without mahalanobis_layers or gram.")
     return classifier(group, request, wanted, data_dir)
+
+
+def require_separate(run, request, chooses, data_dir=None):
+    """Refuses OOD sets that nobody knows, and data sets that overlap, before anything is extracted
+    or trained; see material.require_typed, overlap.refuse_early.
+    """
+    extractor = extractor_of(run)
+    require_typed(extractor, run, request, data_dir)
+    refuse_early(
+        run, extractor, asked_roles(run.roles, request), data_dir=data_dir,
+        chooses=chooses, allowed=request.allow_overlap,
+    )  # fmt: skip
 
 
 def applicable_scores(material, wanted):

@@ -1,6 +1,7 @@
 """Data sets that must not share examples: OOD with ID data, tests with what was chosen by."""
 
 import itertools
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -12,8 +13,56 @@ SHARED_VALIDATION = 0.02  # of the validation OOD set: some images of CIFAR-10 a
 SHOWN_PAIRS = 5
 
 
-def refuse_overlap(material, id_test, ood_tests, allowed):
-    """Notes on pairs of ID parts that share some examples, and on near-duplicates.
+class Shown(NamedTuple):
+    """The data that a run has seen, as Outputs with hashes; None where they are not known.
+
+    Attributes:
+        held_out, training: ID examples. selection: the OOD examples that chose anything.
+        fingerprints: {data set: fingerprint} of what the run was made with.
+    """
+
+    held_out: Any
+    training: Any
+    selection: Any
+    fingerprints: dict
+
+
+def refuse_early(run, extractor, roles, *, data_dir=None, chooses=True, allowed=False):
+    """Opens every data set of an evaluation and refuses overlaps, before anything is extracted or
+    trained: what can be read at once, that is, and no folders of files.
+
+    Args:
+        roles: {role: Role}, see Run.roles. chooses: whether validation OOD data choose something.
+
+    Raises:
+        ValueError: as refuse_overlap does. FileNotFoundError: the ID test set is absent.
+    """
+
+    def hashes(role):
+        if role not in roles:
+            return None
+        try:
+            return extractor.hashes(run, roles[role].names, roles[role].split, data_dir=data_dir)
+        except FileNotFoundError:
+            if role == "id_test":
+                raise
+            return None  # a note of the report, or there when the run was made
+
+    ood = {role: hashes(role) for role in roles if role.startswith("ood:")}
+    ood_tests = {found.meta["dataset"]: found for found in ood.values() if found}
+    id_test, selection = hashes("id_test"), hashes("validation_ood") if chooses else None
+    if id_test is None:
+        return
+    shown = Shown(hashes("held_out"), hashes("training"), selection, run.config["fingerprints"])
+    refuse_overlap(shown, id_test, ood_tests, allowed, likeness=False)
+
+
+def refuse_overlap(material, id_test, ood_tests, allowed, likeness=True):
+    """Notes on pairs of ID parts that share some examples, and, with `likeness`, on
+    near-duplicates.
+
+    Args:
+        material: Material, or Shown.
 
     Raises:
         ValueError: an OOD set is another set again or shares examples with ID data, or two parts of
@@ -53,7 +102,7 @@ def refuse_overlap(material, id_test, ood_tests, allowed):
                 )
             if count:
                 notes.append(f"{count} examples of the {title} are in the {other} too")
-            if title in ood_parts:
+            if title in ood_parts and likeness:
                 notes += near_duplicates(title, outputs, other, source)
     for (first, source), (second, outputs) in itertools.combinations(id_parts.items(), 2):
         count = shared(outputs, source)

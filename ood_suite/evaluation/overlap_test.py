@@ -7,9 +7,10 @@ import pytest
 
 from ood_suite import data
 from ood_suite.data.likeness import perceptual_hashes
-from ood_suite.evaluation.overlap import refuse_overlap
+from ood_suite.evaluation.overlap import refuse_early, refuse_overlap
 from ood_suite.files import example_hashes
 from ood_suite.outputs import Outputs
+from ood_suite.runs.run import Role
 
 
 def outputs(name, numbers):
@@ -95,3 +96,32 @@ def test_near_duplicates_are_noted_and_not_refused():
     # Outputs of before know no such hashes.
     found.held_out.perceptual_hashes = None
     assert len(refuse_overlap(found, id_test, ood_tests, True)) == 1
+
+
+class Extractor:
+    """Hashes of data sets by their names; whatever else is asked for is an error."""
+
+    SETS = {"train": range(100), "val": range(100, 200), "id": range(200, 300)}
+
+    def hashes(self, run, names, split, *, data_dir=None):
+        if names[0] not in self.SETS:
+            raise FileNotFoundError(names[0])
+        return outputs(names[0], self.SETS[names[0]])
+
+
+def test_overlaps_are_refused_before_anything_is_extracted():
+    run = types.SimpleNamespace(config={"fingerprints": {"other_train": "seen"}})
+    roles = {
+        "training": Role(("train",), "train"), "held_out": Role(("val",), "val"),
+        "id_test": Role(("id",), "test"), "validation_ood": Role(("grey",), "val"),
+        "ood:o": Role(("o",), "test"), "ood:absent": Role(("absent",), "test"),
+    }  # fmt: skip
+    extractor = Extractor()
+    for shared, message in ((5, "training set"), (150, "held-out ID set"), (250, "ID test set")):
+        extractor.SETS = Extractor.SETS | {"o": [shared, *range(400, 499)]}
+        with pytest.raises(ValueError, match=f"of the OOD set o are in the {message}"):
+            refuse_early(run, extractor, roles)
+        refuse_early(run, extractor, roles, allowed=True)
+    extractor.SETS = Extractor.SETS | {"seen": range(400, 500)}
+    with pytest.raises(ValueError, match="The OOD set seen was used in training"):
+        refuse_early(run, extractor, roles | {"ood:o": Role(("seen",), "test")})

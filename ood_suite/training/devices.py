@@ -12,7 +12,9 @@ import contextlib
 import functools
 
 import keras
+import numpy as np
 from absl import logging
+from keras import ops
 
 REPLICA_SEED = 1_000_003  # between the seeds that two devices draw with
 
@@ -66,6 +68,36 @@ def share(loss):
     """What a device's mean loss, penalties included, adds to the loss of the whole batch."""
     devices = count()
     return loss / devices if devices > 1 else loss
+
+
+def mean(value):
+    """The mean of a scalar over the devices, for what the whole batch decides; no gradient passes.
+    On one device: the value.
+    """
+    if count() == 1:
+        return value
+    import tensorflow as tf
+
+    context = tf.distribute.get_replica_context()
+    value = ops.stop_gradient(value)
+    return value if context is None else context.all_reduce(tf.distribute.ReduceOp.MEAN, value)
+
+
+def shared_out(*sizes):
+    """int64 (sum of sizes,): the order of a batch's rows that gives each device its part of each
+    of the blocks that the batch is made of, in their order. On one device: as they are.
+
+    Raises:
+        ValueError: a block that the devices cannot share out.
+    """
+    devices, blocks = count(), np.split(np.arange(sum(sizes)), np.cumsum(sizes)[:-1])
+    if any(size % devices for size in sizes):
+        raise ValueError(
+            f"Each part of a batch must be a multiple of {devices}, the number of devices. "
+            f"Received parts of {', '.join(map(str, sizes))} examples."
+        )
+    parts = zip(*(np.split(block, devices) for block in blocks), strict=True)
+    return np.concatenate([rows for part in parts for rows in part])
 
 
 def stream(make):
