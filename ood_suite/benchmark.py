@@ -4,8 +4,8 @@
 
 docs/protocols.md lists the protocols: OOD sets with their transforms, scores with their parameters,
 published numbers with their source. OOD sets that are not there, and scores that the run does not
-have, are notes. Writes protocol.csv, protocol.json and the report of ood_suite.eval into
-RUN/protocol_NAME/.
+have, are notes; --ood_near and --ood_far add sets to the protocol's. Writes protocol.csv,
+protocol.json and the report of ood_suite.eval into RUN/protocol_NAME/.
 """
 
 import dataclasses
@@ -20,7 +20,7 @@ from ood_suite.runs.settings import known_name
 FLAGS = flags.FLAGS
 # What the protocol says, or leaves to its defaults.
 OF_PROTOCOL = (
-    "scores", "tune", "preset", "inner_layers", "ood_near", "ood_far", "ood_validation", "baseline",
+    "scores", "tune", "preset", "inner_layers", "ood_validation", "baseline",
 )  # fmt: skip
 
 
@@ -28,10 +28,13 @@ def main(_):
     name = known_name(PROTOCOLS, FLAGS.protocol, "protocol")
     from ood_suite.evaluation import side_by_side  # loads matplotlib, which --help need not
 
-    changes = side_by_side.asked(PROTOCOLS[name]) | cli.overrides(Request)
+    protocol, given = side_by_side.located(PROTOCOLS[name], cli.data_dir()), cli.overrides(Request)
+    changes = side_by_side.asked(protocol) | given
+    for more in set(given) & {"ood_near", "ood_far"}:
+        changes[more] = (*getattr(protocol, more.removeprefix("ood_")), *given[more])
     request = dataclasses.replace(Request(), **changes)
     side_by_side.judge(
-        name, PROTOCOLS[name], cli.run_folder(), request, data_dir=cli.data_dir(), out=FLAGS.out
+        name, protocol, cli.run_folder(), request, data_dir=cli.data_dir(), out=FLAGS.out
     )
 
 

@@ -201,7 +201,7 @@ def _from_outside(asked, split, image_shape, root):
     if not path.exists():
         raise FileNotFoundError(f"There is no file or folder {path}.")
     found = readers.read(path, split, image_shape, asked.transform)
-    return ImageSet(_short_name(path), split, *found)
+    return ImageSet(short_name(path), split, *found)
 
 
 def _from_root(asked, split, image_shape, root):
@@ -240,7 +240,7 @@ def _sample(found, count):
     )
 
 
-def _short_name(path):
+def short_name(path):
     path = path.resolve()
     stem = path.name.removesuffix(".gz") if path.is_file() else path.name
     stem = pathlib.PurePath(stem).stem

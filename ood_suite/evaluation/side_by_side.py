@@ -1,12 +1,15 @@
 """A run under a protocol of a paper: our numbers, the published ones, and the differences."""
 
+import dataclasses
+import os
 import pathlib
 
 import numpy as np
 from absl import logging
 
 from ood_suite import metrics
-from ood_suite.data import names
+from ood_suite.data import names, short_name
+from ood_suite.data.layouts import root_of
 from ood_suite.evaluation.evaluate import evaluate
 from ood_suite.evaluation.groups import find_groups
 from ood_suite.evaluation.request import Request
@@ -53,6 +56,23 @@ def judge(
     print(table(protocol, rows, notes))
     logging.info("Wrote protocol.csv and protocol.json to %s.", target)
     return rows
+
+
+def located(protocol: Protocol, data_dir=None) -> Protocol:
+    """The protocol with its lists of images in place of whole sets, as far as they lie below the
+    root of `data_dir`.
+    """
+    root = root_of(data_dir)
+
+    def of(name):
+        parts = names.parse(name)
+        path = root / protocol.lists[parts.bare] if root and parts.bare in protocol.lists else None
+        if path is None or not path.is_file():
+            return name
+        return f"{path}:{parts.transform}" if parts.transform else str(path)
+
+    near, far = (tuple(of(name) for name in sets) for sets in (protocol.near, protocol.far))
+    return dataclasses.replace(protocol, near=near, far=far)
 
 
 def asked(protocol: Protocol) -> dict:
@@ -121,7 +141,8 @@ def _ours(protocol, reports):
 def _sets(protocol):
     """Names of its OOD sets as a report has them."""
     found = [names.parse(name) for name in (*protocol.near, *protocol.far)]
-    return [f"{n.bare}@{n.count}" if n.count else n.bare for n in found]
+    bare = [short_name(pathlib.Path(n.bare)) if os.path.exists(n.bare) else n.bare for n in found]
+    return [f"{name}@{n.count}" if n.count else name for name, n in zip(bare, found, strict=True)]
 
 
 def _strangers(protocol, folder, request):

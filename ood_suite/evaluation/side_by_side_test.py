@@ -74,6 +74,21 @@ def test_ours_published_and_difference():
     assert f"Published: {SOURCE}" in text and "Note: a note." in text
 
 
+def test_lists_of_images_take_the_place_of_whole_sets(tmp_path):
+    known = PROTOCOLS["openood_cifar10"]
+    assert set(known.lists) >= {names.parse(n).bare for n in (*known.near, *known.far)}
+    for name in ("test_tin.txt", "test_mnist.txt"):
+        path = tmp_path / "benchmark_imglist" / "cifar10" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("a.png 1\n")
+    found = side_by_side.located(known, layouts.Folders(data_root=str(tmp_path)))
+    assert found.near == ("cifar100", f"{path.parent}/test_tin.txt:shorter_side")
+    assert found.far[0] == str(path) and found.far[1:] == known.far[1:]
+    _, absent = side_by_side.compare(found, [report([])])
+    assert absent == ["cifar100", "test_tin", "test_mnist", "svhn_cropped", "dtd", "places365"]
+    assert side_by_side.located(known) == known
+
+
 def test_no_mean_is_taken_of_fewer_sets():
     rows, absent = side_by_side.compare(
         protocol(**{MEAN: {"auroc": 0.9}}), [report([("energy", "a", 0.7)])]
