@@ -51,7 +51,7 @@ def ash_p(features: Array, head_kernel: Array, head_bias: Array, percentile: flo
     Reference: Djurisic et al., "Extremely Simple Activation Shaping for Out-of-Distribution
         Detection", ICLR 2023, algorithm 1 (ASH-P).
     """
-    return np.where(_kept(features, percentile), features, 0.0), head_kernel, head_bias
+    return features * _kept(features, percentile), head_kernel, head_bias
 
 
 def ash_b(features: Array, head_kernel: Array, head_bias: Array, percentile: float = 90.0) -> tuple:
@@ -77,7 +77,7 @@ def ash_s(features: Array, head_kernel: Array, head_bias: Array, percentile: flo
 
     Reference: Djurisic et al., ICLR 2023, algorithm 3 (ASH-S).
     """
-    pruned = np.where(_kept(features, percentile), features, 0.0)
+    pruned = features * _kept(features, percentile)
     return pruned * np.exp(_ratio(features, pruned)), head_kernel, head_bias
 
 
@@ -91,7 +91,7 @@ def scale(features: Array, head_kernel: Array, head_bias: Array, percentile: flo
     Reference: Xu et al., "Scaling for Training Time and Post-hoc Out-of-distribution Detection
         Enhancement", ICLR 2024, equation 5.
     """
-    pruned = np.where(_kept(features, percentile), features, 0.0)
+    pruned = features * _kept(features, percentile)
     return features * np.exp(_ratio(features, pruned)), head_kernel, head_bias
 
 
@@ -107,7 +107,7 @@ def lts(features: Array, head_kernel: Array, head_bias: Array, percentile: float
         equation 1 (arXiv 2409.01175). The authors' code does the same.
     """
     positive = np.maximum(features, 0.0)
-    pruned = np.where(_kept(positive, percentile), positive, 0.0)
+    pruned = positive * _kept(positive, percentile)
     factor = _ratio(positive, pruned) ** 2
     return features * factor, head_kernel, head_bias * factor  # a bias of each example
 

@@ -5,10 +5,10 @@ features move when the image is perturbed a little (see training.input_gradients
 from typing import Self
 
 import numpy as np
-from scipy.special import logsumexp
 
 from ood_suite.scores import checks
 from ood_suite.scores.learner import Array, Learner
+from ood_suite.scores.logits import log_sum_exp
 
 
 class AdaScaleA(Learner):
@@ -113,7 +113,7 @@ class AdaScaleA(Learner):
         for part, rows, q in self._shifts(features, features_perturbed, int(self.width_)):
             beyond = 1.0 - np.searchsorted(self.shifts_, q, "right") / len(self.shifts_)
             ratio = _ratio(rows, self.lowest + beyond * (self.highest - self.lowest))
-            scores[part] = -logsumexp(self._logits(rows, ratio, kernel, bias), axis=1)
+            scores[part] = -log_sum_exp(self._logits(rows, ratio, kernel, bias))
         return scores
 
     def _logits(self, rows, ratio, kernel, bias):

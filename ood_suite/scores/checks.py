@@ -8,7 +8,7 @@ import warnings
 
 import numpy as np
 
-CHUNK_BYTES = 2**24  # of float64 rows at a time
+CHUNK_BYTES = 2**22  # of float64 rows at a time: what is made of them stays in the cache
 COLUMN_BYTES = 2**27  # of whole float32 columns at a time
 
 

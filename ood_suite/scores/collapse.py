@@ -4,10 +4,10 @@ from typing import Self
 
 import numpy as np
 from scipy import linalg
-from scipy.special import logsumexp
 
 from ood_suite.scores import checks
 from ood_suite.scores.learner import Array, Learner
+from ood_suite.scores.logits import log_sum_exp
 from ood_suite.scores.neighbors import lengths
 
 
@@ -145,7 +145,7 @@ class CADRef(Learner):
         predicted, total = np.empty(len(logits), np.int64), 0.0
         for part, rows in checks.chunks("logits", logits):
             predicted[part] = rows.argmax(axis=1)
-            total += logsumexp(rows, axis=1).sum()
+            total += log_sum_exp(rows).sum()
         classes = logits.shape[1]
         counts = np.bincount(predicted, minlength=classes)
         sums = checks.class_sums(features, predicted, classes)
@@ -161,7 +161,7 @@ class CADRef(Learner):
         checks.same_classes(logits, kernel)
         checks.same_length(features, logits)
         signs, predicted = np.sign(kernel.T), logits.argmax(axis=1)
-        energies = logsumexp(logits, axis=1)
+        energies = log_sum_exp(logits)
         scores = np.empty(len(features))
         for part, rows in checks.chunks("features", features):
             away = (rows - self.means_[predicted[part]]) * signs[predicted[part]]

@@ -10,10 +10,10 @@ from typing import Any, Self
 
 import numpy as np
 from scipy import linalg
-from scipy.special import logsumexp
 
 from ood_suite.scores import checks
 from ood_suite.scores.learner import Array, Learner
+from ood_suite.scores.logits import log_sum_exp
 
 
 def whitening(covariance):
@@ -137,7 +137,7 @@ class GaussianMixture(TiedGaussian):
         features = checks.matrix("features", features, self.means_.shape[1], "features")
         scores = np.empty(len(features))
         for part, distances in self.distances(_scaled(features, self.normalize)):
-            scores[part] = -logsumexp(self.log_shares_ - distances / 2.0, axis=1)
+            scores[part] = -log_sum_exp(self.log_shares_ - distances / 2.0)
         return scores
 
 

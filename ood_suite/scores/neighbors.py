@@ -8,10 +8,11 @@ scores report is computed anew in float64.
 from typing import Self
 
 import numpy as np
-from scipy.special import logsumexp, softmax
+from scipy.special import softmax
 
 from ood_suite.scores import checks
 from ood_suite.scores.learner import Array, Learner
+from ood_suite.scores.logits import log_sum_exp
 
 QUERIES, BANK_ROWS = 1024, 4096  # a block of similarities: 16 MiB
 
@@ -155,13 +156,13 @@ class NNGuide(Learner):
         checks.same_length(features, logits)
         self.energies_ = np.empty(len(logits))
         for part, rows in checks.chunks("logits", logits):
-            self.energies_[part] = logsumexp(rows, axis=1)
+            self.energies_[part] = log_sum_exp(rows)
         return self
 
     def score(self, features: Array, logits: Array) -> Array:
         """float64 (n,)."""
         features = checks.matrix("features", features, self.bank_.shape[1], "features")
-        energies = logsumexp(checks.logits_matrix(logits), axis=1)
+        energies = log_sum_exp(checks.logits_matrix(logits))
         _, similarities = nearest(features, self.bank_, self.norms_, self.k, self.energies_)
         return -energies * similarities.mean(axis=1, dtype=np.float64)
 

@@ -3,10 +3,10 @@
 from typing import Self
 
 import numpy as np
-from scipy.special import logsumexp
 
 from ood_suite.scores import checks
 from ood_suite.scores.learner import Array, Learner
+from ood_suite.scores.logits import log_sum_exp
 from ood_suite.scores.neighbors import lengths
 
 
@@ -212,7 +212,7 @@ class HIMPLoS(Learner):
                 prototypes = self.prototypes_[predicted]
                 norms = lengths(prototypes) * lengths(rows)
                 shaped *= ((prototypes * rows).sum(axis=1) / norms)[:, None]
-            scores[part] = -logsumexp(shaped, axis=1)
+            scores[part] = -log_sum_exp(shaped)
         return scores
 
 
@@ -285,5 +285,5 @@ class LINe(Learner):
             for start in range(0, len(mine), 8192):
                 rows = mine[start : start + 8192]
                 clipped = np.minimum(np.asarray(features[rows], np.float64), self.clip_)
-                scores[rows] = -logsumexp(clipped @ masked + bias, axis=1)
+                scores[rows] = -log_sum_exp(clipped @ masked + bias)
         return scores

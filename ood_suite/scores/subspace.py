@@ -4,10 +4,10 @@ from typing import Self
 
 import numpy as np
 from scipy import linalg
-from scipy.special import logsumexp
 
 from ood_suite.scores import checks
 from ood_suite.scores.learner import Array, Learner
+from ood_suite.scores.logits import log_sum_exp
 
 
 class Residual(Learner):
@@ -117,7 +117,7 @@ class Vim(Learner):
         """float64 (n,)."""
         logits = checks.logits_matrix(logits)
         checks.same_length(features, logits)
-        return self.alpha_ * self.space_.score(features) - logsumexp(logits, axis=1)
+        return self.alpha_ * self.space_.score(features) - log_sum_exp(logits)
 
 
 class ClassResidual(Learner):
