@@ -6,9 +6,9 @@ import pathlib
 import numpy as np
 from absl import logging
 
-from ood_suite import intervals, metrics, scores
+from ood_suite import intervals, metrics, scores, selective
 from ood_suite.detector import Detector
-from ood_suite.evaluation import figures, read_figures, report
+from ood_suite.evaluation import diagrams, figures, read_figures, report
 from ood_suite.evaluation.below_chance import below_chance
 from ood_suite.evaluation.classifier import classifier
 from ood_suite.evaluation.densities import density
@@ -195,7 +195,7 @@ def evaluate_group(group, material, request):
     }
 
     # Stage 4: metrics with their intervals, one row per score and OOD set.
-    correct = id_test.logits.argmax(axis=1) == id_test.labels if is_labelled(id_test) else None
+    correct = right(id_test)
     rows = []
     for name, detector in _shown(detectors, "intervals"):
         accepted = float(np.mean(values[name][0] <= detector.threshold_))
@@ -287,7 +287,7 @@ def result_row(name, ood_name, values, baseline, resamples, correct=None):
 
     Args:
         values: {score: (id_scores, {data set: ood_scores})}.
-        correct: bool (n_id,), whether the classifier is right, for the OSCR.
+        correct: bool (n_id,), whether the classifier is right, for OSCR and risks.
     """
     pair = values[name][0], values[name][1][ood_name]
     row = {"score": name, "ood": ood_name, "num_id": len(pair[0]), "num_ood": len(pair[1])}
@@ -295,8 +295,9 @@ def result_row(name, ood_name, values, baseline, resamples, correct=None):
     bounds = intervals.bootstrap_intervals(*pair, resamples=resamples)
     for metric, (low, high) in bounds.items():
         row |= {f"{metric}_low": low, f"{metric}_high": high}
+    row["autc"] = metrics.autc(metrics.Counts.of(*pair))
     if correct is not None:
-        row["oscr"] = metrics.oscr(*pair, correct)
+        row |= {"oscr": metrics.oscr(*pair, correct)} | selective.evaluate(*pair, correct)
     if baseline in values and name != baseline:
         other = values[baseline][0], values[baseline][1][ood_name]
         difference = intervals.paired_auroc_difference(pair, other)
@@ -319,11 +320,17 @@ def group_means(rows, near):
             continue
         for name in dict.fromkeys(row["score"] for row in rows):
             own = [row for row in rows if row["score"] == name and row["ood"] in members]
-            keys = [key for key in (*metrics.METRICS, "oscr", "accepted") if key in own[0]]
+            known = (*metrics.METRICS, "autc", "oscr", *selective.COLUMNS, "accepted")
+            keys = [key for key in known if key in own[0]]
             means = {key: float(np.mean([row[key] for row in own])) for key in keys}
             label = f"mean of {title} ({', '.join(members)})"
             found.append({"score": name, "ood": label, "repeat": own[0]["repeat"]} | means)
     return found
+
+
+def right(id_test):
+    """bool (n,), whether a classifier is right on labelled examples; None for a density model."""
+    return id_test.logits.argmax(axis=1) == id_test.labels if is_labelled(id_test) else None
 
 
 def classifier_figures(id_test):
@@ -377,6 +384,9 @@ def draw_figures(group, values, detectors, id_outputs, ood_outputs, by_class=())
             drawn[f"images_{name}"] = sheet
         if outputs.log_prob_map is not None and outputs.log_prob_map.ndim == 3:
             drawn[f"heat_maps_{name}"] = figures.heat_maps(name, outputs)
+    if is_labelled(id_outputs) and ood_outputs:
+        shown = {name: values[name] for name in best}
+        drawn["risk_coverage"] = diagrams.risk_coverage(shown, right(id_outputs))
     if id_outputs.bases is not None:
         drawn |= read_figures.figures(values, id_outputs, ood_outputs, by_class)
     if id_outputs.code_length is not None:
