@@ -1,4 +1,4 @@
-"""Are several detectors different, over many OOD sets and seeds? Ranks, the Friedman test, Conover's
+"""Are several detectors different, over many OOD sets and seeds? Ranks, Friedman's test, Conover's
 pairs, and Holm's correction.
 
 A block is what all are measured on: an OOD set in one repeat. Within it the best has rank 1; ties

@@ -2,9 +2,11 @@
 function returns a matplotlib Figure; nothing here needs a model.
 """
 
+import numpy as np
 from matplotlib.figure import Figure
 
 from ood_suite import selective
+from ood_suite.ranks import alike
 
 PANEL = (3.4, 3.0)  # inches
 DRAWN_SETS = 5  # beyond which panels would not be read
@@ -32,6 +34,34 @@ def risk_coverage(values, correct):
         axes.set(xlabel="share accepted", ylabel="errors among the accepted", ylim=(0, None))
         axes.set_title(title, fontsize=9)
         axes.legend(title="AUGRC", frameon=False, fontsize=6, title_fontsize=7)
+    return figure
+
+
+def ranks(names, found):
+    """Mean ranks, best first; bars at the right join those that no pair tells apart, and the one
+    below is Nemenyi's critical difference (Demsar's diagram, turned so that names can be many).
+
+    Args:
+        names: of the treatments. found: their ranks.Ranking.
+    """
+    order = np.argsort(found.mean_ranks, kind="stable")
+    groups, count = alike(found), len(names)
+    size = (4.6 + 0.15 * len(groups), 1.1 + 0.26 * count)
+    figure = Figure(figsize=size, dpi=110, layout="constrained")
+    axes = figure.subplots()
+    axes.hlines(range(count), 1, found.mean_ranks[order], color="lightgrey", linewidth=1)
+    axes.plot(found.mean_ranks[order], range(count), "o", markersize=5, color="#1f77b4")
+    for column, (first, last) in enumerate(groups):
+        place = count + 0.25 + 0.2 * column
+        axes.plot([place, place], [first - 0.2, last + 0.2], color="black", linewidth=3)
+    axes.plot([1, 1 + found.critical_difference], [count, count], color="grey", linewidth=3)
+    label = f"  CD {found.critical_difference:.2f}"
+    axes.text(1 + found.critical_difference, count, label, va="center", fontsize=7, color="grey")
+    axes.set_yticks(range(count), [names[i] for i in order], fontsize=8)
+    axes.set_ylim(count + 0.5, -0.5)
+    title = f"{found.blocks} blocks, Friedman p = {found.p_value:.2g}"
+    axes.set(xlabel="mean rank by AUROC (1 = best)", xticks=range(1, count + 1))
+    axes.set_title(title, fontsize=9)
     return figure
 
 

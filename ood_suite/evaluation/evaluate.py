@@ -6,11 +6,12 @@ import pathlib
 import numpy as np
 from absl import logging
 
-from ood_suite import intervals, metrics, scores, selective
+from ood_suite import intervals, metrics, ranks, scores, selective
 from ood_suite.detector import Detector
 from ood_suite.evaluation import diagrams, figures, read_figures, report
 from ood_suite.evaluation.below_chance import below_chance
 from ood_suite.evaluation.classifier import classifier
+from ood_suite.evaluation.costs import Costs
 from ood_suite.evaluation.densities import density
 from ood_suite.evaluation.groups import find_groups
 from ood_suite.evaluation.material import require_typed
@@ -185,14 +186,16 @@ def evaluate_group(group, material, request):
         warned.append(f"Parameters of the preset {request.preset}: {parameters}.")
 
     # Stage 3: scores and thresholds of every example.
-    detectors, left_out = fit(names, parameters, material, strict=_is_strict(request))
+    costs = Costs()
+    detectors, left_out = fit(names, parameters, material, costs, strict=_is_strict(request))
     warned += left_out
     absent = [name for name in request.scores if request.optional and name not in names]
     warned += [f"{name} is left out: it is not for such a run" for name in absent]
-    values = {
-        name: (detector.score(id_test), {n: detector.score(o) for n, o in ood_tests.items()})
-        for name, detector in _shown(detectors, "scoring")
-    }
+    values = {}
+    for name, detector in _shown(detectors, "scoring"):
+        with costs.of(name, "score"):
+            of_ood = {n: detector.score(outputs) for n, outputs in ood_tests.items()}
+            values[name] = detector.score(id_test), of_ood
 
     # Stage 4: metrics with their intervals, one row per score and OOD set.
     correct = right(id_test)
@@ -206,6 +209,7 @@ def evaluate_group(group, material, request):
         ]
         if not ood_tests:
             rows.append({"score": name, "ood": NO_OOD, "num_id": len(id_test)} | more)
+    correct_p_values(rows)
     warned += below_chance(rows, id_test, ood_tests)
     by_class = []
     if id_test.bases is not None:
@@ -229,6 +233,8 @@ def evaluate_group(group, material, request):
         test_sets={k: o.meta["fingerprint"] for k, o in {"id": id_test, **ood_tests}.items()},
         baseline=baseline,
         by_class=by_class,
+        near=list(near),
+        costs=costs.rows(detectors, [id_test, *ood_tests.values()]),
     )
 
 
@@ -264,16 +270,17 @@ def _shown(mapping, title):
     return progress(mapping.items(), desc=title, unit="score", disable=len(mapping) < FEW)
 
 
-def fit(names, parameters, material, strict):
+def fit(names, parameters, material, costs, *, strict):
     """({score: fitted Detector}, notes): a score that cannot be fitted to these data is left out
     with a note, or, if `strict`, a ValueError.
     """
     detectors, notes = {}, []
     for name in progress(names, desc="fitting", unit="score", disable=len(names) < FEW):
         try:
-            detectors[name] = Detector(name, parameters=parameters.get(name)).fit(
-                material.held_out, material.training, material.validation_ood
-            )
+            with costs.of(name, "fit"):
+                detectors[name] = Detector(name, parameters=parameters.get(name)).fit(
+                    material.held_out, material.training, material.validation_ood
+                )
         except ValueError as error:
             if strict:
                 raise
@@ -303,6 +310,16 @@ def result_row(name, ood_name, values, baseline, resamples, correct=None):
         difference = intervals.paired_auroc_difference(pair, other)
         row |= {f"versus_{key}": value for key, value in difference.items()}
     return row
+
+
+def correct_p_values(rows):
+    """Adds `versus_p_holm`: the p values of all comparisons with the baseline, over all scores and
+    OOD sets, as one family (Holm).
+    """
+    compared = [row for row in rows if "versus_p_value" in row]
+    found = ranks.holm([row["versus_p_value"] for row in compared])
+    for row, p_value in zip(compared, found, strict=True):
+        row["versus_p_holm"] = float(p_value)
 
 
 def group_means(rows, near):
