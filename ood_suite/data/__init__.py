@@ -7,7 +7,8 @@ A set lives in `data_dir` as `<name>_<split>.npz` with `images` uint8 (n, height
 Besides, a name may be the path of a file or folder that `data.readers` knows, or "tfds:NAME": a
 file or a folder of images is read as it is, whatever the split. TFDS gives the split asked for, or
 that of "tfds:NAME@SPLIT", such as "tfds:mnist@train[80%:]". Below a `data_root` the papers' own
-folders are found by name (`data.layouts`). NAME:TRANSFORM and NAME@COUNT: see `data.names`.
+folders are found by name (`data.layouts`). NAME:TRANSFORM, NAME:SHIFT and NAME@COUNT: see
+`data.names`.
 """
 
 import dataclasses
@@ -18,7 +19,7 @@ import re
 import numpy as np
 
 from ood_suite import shipped
-from ood_suite.data import layouts, names, readers, synthetic
+from ood_suite.data import corruptions, layouts, names, readers, synthetic
 from ood_suite.data.npz import UNLABELLED, read_images
 from ood_suite.data.readers import needed
 from ood_suite.data.streams import TfdsImages
@@ -105,7 +106,8 @@ def load(name, split, data_dir=None, image_shape=None):
 
     Args:
         name: a name of DATASETS or layouts.LAYOUTS, any `<name>` whose npz lies in `data_dir`, a
-            path, or "tfds:NAME"; each may end with a transform and a count, see `data.names`.
+            path, or "tfds:NAME"; each may end with a transform, a shift and a count, see
+            `data.names`.
         split: "train", "val" or "test".
         data_dir: folder, or layouts.Folders; None is `image_data` in the current folder.
         image_shape: (height, width, channels) of the model's images, which noise is generated in
@@ -121,6 +123,9 @@ def load(name, split, data_dir=None, image_shape=None):
         raise FileNotFoundError(f"There is no folder {data_dir} (--data_dir).")
     asked = names.parse(name)
     found = _whole(asked, split, data_dir, image_shape)
+    if asked.shift:
+        images = corruptions.Shifted(found.images, asked.shift)
+        found = dataclasses.replace(found, name=f"{found.name}+{asked.shift}", images=images)
     return _sample(found, asked.count) if asked.count else found
 
 
