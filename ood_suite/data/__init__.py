@@ -51,6 +51,7 @@ class DataSet:
 _TFDS = "python -m images_ood.tfds_to_np --name={} --data_dir={{data_dir}}"
 
 DATASETS = {
+    "black": DataSet(generator=synthetic.black),
     "blobs": DataSet(generator=synthetic.blobs),
     "cifar10": DataSet(_TFDS.format("cifar10")),
     "cifar100": DataSet(_TFDS.format("cifar100")),
@@ -59,6 +60,9 @@ DATASETS = {
     "fashion_mnist": DataSet(_TFDS.format("fashion_mnist")),
     "gaussian": DataSet(generator=synthetic.gaussian),
     "glyphs": DataSet("see image_data/README.md"),
+    "grey": DataSet(generator=synthetic.grey),
+    "horizontal_stripes": DataSet(generator=synthetic.horizontal_stripes),
+    "low_frequency": DataSet(generator=synthetic.low_frequency),
     "mnist": DataSet(_TFDS.format("mnist")),
     "notmnist": DataSet(
         "python -m images_ood.notmnist_to_np --source=FOLDER_OR_TAR --data_dir={data_dir}",
@@ -66,7 +70,11 @@ DATASETS = {
     "rademacher": DataSet(generator=synthetic.rademacher),
     "svhn_cropped": DataSet(_TFDS.format("svhn_cropped")),
     "tiny_imagenet": DataSet("put tiny_imagenet_test.npz into {data_dir}"),
+    "tricolour": DataSet(generator=synthetic.tricolour),
+    "tricolour_primary": DataSet(generator=synthetic.tricolour_primary),
     "uniform": DataSet(generator=synthetic.uniform),
+    "vertical_stripes": DataSet(generator=synthetic.vertical_stripes),
+    "white": DataSet(generator=synthetic.white),
 }
 
 
@@ -139,7 +147,8 @@ def _whole(asked, split, data_dir, image_shape):
     if known is None and (is_path or name.startswith("tfds:")):
         return _from_outside(asked, split, image_shape, root)
     if known and known.generator:
-        images = known.generator(synthetic.COUNT, needed(image_shape, name))
+        count = asked.count or synthetic.COUNT
+        images = known.generator(count, needed(image_shape, name))
         return ImageSet(name, split, images, np.full(len(images), UNLABELLED, np.int32))
     if known and known.derived_from:
         whole = dataclasses.replace(asked, bare=known.derived_from, transform="")
@@ -233,7 +242,9 @@ def _framed(found, asked, image_shape):
 
 
 def _sample(found, count):
-    """So many images of a set, and the note that says which."""
+    """So many images of a set, and the note that says which, unless these are all."""
+    if count == len(found):  # as generated sets have as many as are asked for
+        return dataclasses.replace(found, name=f"{found.name}@{count}")
     rows, note = names.sample_rows(len(found), count, found.name)
     is_array = isinstance(found.images, np.ndarray)
     return ImageSet(

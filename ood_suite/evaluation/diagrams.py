@@ -37,6 +37,32 @@ def risk_coverage(values, correct):
     return figure
 
 
+def shifts(rows):
+    """What a classifier and one score make of the ID test set by severity of a shift, 0 being none.
+
+    Args:
+        rows: of that score, as shifted.rows gives them.
+    """
+    titles = {
+        "accuracy": "accuracy of the classifier", "flagged": "share flagged as OOD",
+        "flagged_of_correct": "share flagged of those classified correctly",
+    }  # fmt: skip
+    known = [key for key in titles if key in rows[0]]
+    kinds = dict.fromkeys(r["shift"].rpartition("_")[0] for r in rows if r["shift"] != "clean")
+    figure, panels = _panels(len(known))
+    for axes, key in zip(panels, known, strict=True):
+        for kind in kinds:
+            own = {int(r["shift"][-1]): r for r in rows if r["shift"].rpartition("_")[0] == kind}
+            levels = {0: rows[0]} | own
+            points = [level for level in levels if key in levels[level]]
+            axes.plot(points, [levels[p][key] for p in points], marker=".", label=kind)
+        axes.set(xlabel="severity", ylim=(0, 1.02), xticks=range(6))
+        axes.set_title(titles[key], fontsize=8)
+    panels[0].legend(frameon=False, fontsize=6)
+    figure.suptitle(f"ID data under shift, by {rows[0]['score']}", fontsize=9)
+    return figure
+
+
 def ranks(names, found):
     """Mean ranks, best first; bars at the right join those that no pair tells apart, and the one
     below is Nemenyi's critical difference (Demsar's diagram, turned so that names can be many).

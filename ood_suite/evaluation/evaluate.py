@@ -7,8 +7,9 @@ import numpy as np
 from absl import logging
 
 from ood_suite import intervals, metrics, ranks, scores, selective
+from ood_suite.data import corruptions
 from ood_suite.detector import Detector
-from ood_suite.evaluation import diagrams, figures, read_figures, report
+from ood_suite.evaluation import diagrams, figures, read_figures, report, shifted, unit_tests
 from ood_suite.evaluation.below_chance import below_chance
 from ood_suite.evaluation.classifier import classifier
 from ood_suite.evaluation.costs import Costs
@@ -45,6 +46,7 @@ def evaluate(folder, request=Request(), *, data_dir=None, out=None):
         FileNotFoundError: an OOD set of a name that nobody knows, or none that is there.
     """
     check(request)
+    corruptions.expanded(request.ood_shifted)  # refuses unknown names before any work
     request = _read(request)
     folder = pathlib.Path(folder)
     groups = find_groups(folder, request.checkpoint)
@@ -55,7 +57,10 @@ def evaluate(folder, request=Request(), *, data_dir=None, out=None):
     suffix = "" if request.checkpoint == "last" else f"_{request.checkpoint}"
     target = pathlib.Path(out or folder / f"report{suffix}")
     report.write(target, groups[0].foreground.config, reports)
+    shifted.write(target, reports)
+    unit_tests.write(target, reports)
     print(report.terminal_table(reports))
+    print("\n".join(shifted.table(reports[0]) + unit_tests.table(reports[0])))
     logging.info("Wrote results.csv, results.json and report.html to %s.", target)
     return reports
 
@@ -88,6 +93,10 @@ def gather(group, request, data_dir=None):
         ValueError: what is asked for is not for such a run, or a score is unknown.
     """
     run = group.foreground
+    if run.config["extractor"].startswith("genomics_ood"):
+        for name in ("ood_shifted", "unit_tests"):
+            if getattr(request, name):
+                raise ValueError(f"--{name} is for models of images.")
     require_typed(extractor_of(run), run, request, data_dir)
     if run.kind == "density":
         for name in ("tune", "inner_layers"):
@@ -168,14 +177,15 @@ def evaluate_group(group, material, request):
         )
 
     # Stage 2: the test sets, which must share nothing with what was trained on or chosen by.
-    id_test, ood_tests, near, missing = material.tests(parameters)
+    tests = material.tests(parameters)
+    id_test, ood_tests, near = tests.id_test, tests.ood, tests.near
     if not ood_tests and group.foreground.kind != "density":
         raise ValueError(f"{group.foreground.folder} names no OOD test sets: give --ood_far.")
     warned = [] if ood_tests else [
         "There are no OOD test data: what is left out is everything but the share of ID test "
         "examples that each score accepts. Give --ood_far to have the rest"
     ]  # fmt: skip
-    warned += [f"{name} is left out: {why.rstrip('.')}" for name, why in missing.items()]
+    warned += [f"{name} is left out: {why.rstrip('.')}" for name, why in tests.missing.items()]
     warned += refuse_overlap(material, id_test, ood_tests, request.allow_overlap)
     warned += trained_on_held_out(material, id_test) + material.notes
     if material.chosen and not material.choice:
@@ -216,8 +226,12 @@ def evaluate_group(group, material, request):
         warned += read_figures.correlations(values, id_test)
         by_class = read_figures.class_rows(values, id_test, ood_tests)
 
-    # Stage 5: what the report is made of.
+    # Stage 5: what the report is made of, beside OOD data ID ones under shift and unit tests.
     drawn = draw_figures(group, values, detectors, id_test, ood_tests, by_class)
+    under_shift, spectrum = _shifts(detectors, values, tests)
+    if under_shift:
+        best = shifted.best_of(spectrum) or names[0]
+        drawn["shifts"] = diagrams.shifts([row for row in under_shift if row["score"] == best])
     of_two = {name: found for name, found in tried.items() if len(found[0][1]) == 2}
     drawn |= {f"tuning_{name}": figures.tuning(name, found) for name, found in of_two.items()}
     return report.GroupReport(
@@ -235,7 +249,29 @@ def evaluate_group(group, material, request):
         by_class=by_class,
         near=list(near),
         costs=costs.rows(detectors, [id_test, *ood_tests.values()]),
+        shifted=under_shift,
+        full_spectrum=spectrum,
+        unit_tests=unit_tests.rows(_scored(detectors, values, tests.units)),
     )
+
+
+def _shifts(detectors, values, tests):
+    """Rows of the ID test set under shifts, and of OOD sets against all of it: see shifted."""
+    if not tests.shifted:
+        return [], []
+    scored = _scored(detectors, values, tests.shifted)
+    thresholds = {name: detector.threshold_ for name, detector in detectors.items()}
+    of_id = {"clean": tests.id_test, **tests.shifted}
+    others = {name: found for name, (_, found) in scored.items()}
+    return shifted.rows(scored, of_id, thresholds, right), shifted.full_spectrum(values, others)
+
+
+def _scored(detectors, values, parts):
+    """{score: (its values on the ID test set, {part: its values})} of further Outputs."""
+    return {
+        name: (values[name][0], {part: detector.score(o) for part, o in parts.items()})
+        for name, detector in detectors.items()
+    }
 
 
 def _names(material, request):

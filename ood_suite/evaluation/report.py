@@ -49,7 +49,8 @@ class GroupReport:
         figures: {name: matplotlib Figure}. baseline: the score that others are compared with.
         values: {score: (its values on the ID test set, {OOD set: its values})}.
         test_sets: {"id" or OOD set: fingerprint}. by_class: one dict per score and OOD class.
-        near: names of the near OOD sets. costs: see costs.Costs.rows.
+        near: names of the near OOD sets. costs: see costs.Costs.rows. shifted, full_spectrum: see
+            shifted. unit_tests: see unit_tests.rows.
     """
 
     repeat_id: int
@@ -66,6 +67,9 @@ class GroupReport:
     by_class: list = dataclasses.field(default_factory=list)
     near: list = dataclasses.field(default_factory=list)
     costs: list = dataclasses.field(default_factory=list)
+    shifted: list = dataclasses.field(default_factory=list)
+    full_spectrum: list = dataclasses.field(default_factory=list)
+    unit_tests: list = dataclasses.field(default_factory=list)
 
 
 def _metrics(report):
