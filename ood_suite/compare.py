@@ -21,8 +21,8 @@ FLAGS = flags.FLAGS
 def main(_):
     if not FLAGS.scores:
         raise ValueError("--scores is empty.")
-    from ood_suite.evaluation import comparison  # loads matplotlib, which --help need not
-    from ood_suite.evaluation import comparison_page
+    # Loads matplotlib, which --help need not.
+    from ood_suite.evaluation import comparison, comparison_page
 
     found = comparison.read(FLAGS.reports, FLAGS.scores)
     print(comparison_page.write(pathlib.Path(FLAGS.out), *found))

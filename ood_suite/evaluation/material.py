@@ -16,7 +16,6 @@ from ood_suite.outputs import Outputs
 from ood_suite.runs.extraction import Extractor
 from ood_suite.runs.run import Role, Run
 
-
 SHIFTED, UNIT = "shifted:", "unit:"  # what roles of these kinds begin with
 UNIT_IMAGES = 400  # of each unit test, as NINCO has
 
