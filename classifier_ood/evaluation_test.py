@@ -1,5 +1,7 @@
 """An evaluation beyond OOD sets, of a trained classifier from its command: shifts, unit tests."""
 
+import hashlib
+
 import numpy as np
 import pytest
 
@@ -76,3 +78,38 @@ def test_names_of_shifts_are_checked_first(evaluated):
     folder, _ = evaluated
     done = command("ood_suite.eval", f"--run={folder.parent}", "--ood_shifted=contrats")
     assert done.returncode != 0 and "Did you mean contrast" in done.stderr
+
+
+def test_the_result_card_says_what_was_measured_on_what(evaluated):
+    folder, _ = evaluated
+    card = read_json(folder / "result_card.json")
+    (repeat,) = card["repeats"]
+    (model,) = repeat["models"]
+    expected = hashlib.sha256((folder.parent / "model.keras").read_bytes()).hexdigest()
+    assert model["sha256"] == {"model.keras": expected} and "random_seed" in model["seeds"]
+    assert repeat["data"]["held_out"]["n"] == 24 and repeat["data"]["ood:mnist"]["n"] == 20
+    assert card["versions_of_evaluation"]["numpy"] == np.__version__
+    rows = {(r["score"], r["ood"]): r for r in read_csv(folder / "results.csv")}
+    for score, found in repeat["results"].items():
+        for ood, cells in found["ood"].items():
+            assert cells["near"] == (ood == "glyphs")
+            for metric in ("auroc", "fpr95_id_positive", "fpr95_ood_positive"):
+                row = rows[score, ood]
+                expected = [float(row[metric + end]) for end in ("", "_low", "_high")]
+                assert cells[metric] == expected
+
+
+def test_the_leaderboard_has_openoods_columns(evaluated):
+    folder, _ = evaluated
+    header = (folder / "leaderboard.csv").read_text(encoding="utf-8").splitlines()[0]
+    assert header == (  # of results/cifar10.csv in zjysteven/OpenOOD
+        "Training,Postprocessor,Near-OOD_AUROC,Far-OOD_AUROC,ID_Accuracy,Outlier_Data,Arch,"
+        "Additional_Description"
+    )
+    rows = {row["Postprocessor"]: row for row in read_csv(folder / "leaderboard.csv")}
+    assert list(rows) == ["MSP", "EBO", "KNN"]
+    own = {(r["score"], r["ood"]): float(r["auroc"]) for r in read_csv(folder / "results.csv")}
+    assert rows["EBO"]["Near-OOD_AUROC"] == f"{100 * own['energy', 'glyphs']:.2f}"
+    assert rows["EBO"]["Far-OOD_AUROC"] == f"{100 * own['energy', 'mnist']:.2f}"
+    assert (rows["KNN"]["Training"], rows["KNN"]["Arch"]) == ("CrossEntropy", "convnet")
+    assert rows["KNN"]["Additional_Description"] == "2 epochs"

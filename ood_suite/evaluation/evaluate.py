@@ -9,7 +9,15 @@ from absl import logging
 from ood_suite import intervals, metrics, ranks, scores, selective
 from ood_suite.data import corruptions
 from ood_suite.detector import Detector
-from ood_suite.evaluation import diagrams, figures, read_figures, report, shifted, unit_tests
+from ood_suite.evaluation import (
+    diagrams,
+    figures,
+    read_figures,
+    report,
+    result_card,
+    shifted,
+    unit_tests,
+)
 from ood_suite.evaluation.below_chance import below_chance
 from ood_suite.evaluation.classifier import classifier
 from ood_suite.evaluation.costs import Costs
@@ -59,6 +67,7 @@ def evaluate(folder, request=Request(), *, data_dir=None, out=None):
     report.write(target, groups[0].foreground.config, reports)
     shifted.write(target, reports)
     unit_tests.write(target, reports)
+    result_card.write(target, groups, reports)
     print(report.terminal_table(reports))
     print("\n".join(shifted.table(reports[0]) + unit_tests.table(reports[0])))
     logging.info("Wrote results.csv, results.json and report.html to %s.", target)
@@ -251,8 +260,23 @@ def evaluate_group(group, material, request):
         costs=costs.rows(detectors, [id_test, *ood_tests.values()]),
         shifted=under_shift,
         full_spectrum=spectrum,
+        data=_data(material, tests),
         unit_tests=unit_tests.rows(_scored(detectors, values, tests.units)),
     )
+
+
+def _data(material, tests):
+    """Name, split, size and fingerprint of every part of the data."""
+    parts = {
+        "training": material.training, "held_out": material.held_out, "id_test": tests.id_test,
+        "validation_ood": material.validation_ood,
+    } | {f"ood:{name}": outputs for name, outputs in tests.ood.items()}  # fmt: skip
+    known = ("dataset", "split", "fingerprint")
+    return {
+        part: {key: outputs.meta[key] for key in known if key in outputs.meta} | {"n": len(outputs)}
+        for part, outputs in parts.items()
+        if outputs is not None
+    }
 
 
 def _shifts(detectors, values, tests):

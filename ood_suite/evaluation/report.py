@@ -50,7 +50,8 @@ class GroupReport:
         values: {score: (its values on the ID test set, {OOD set: its values})}.
         test_sets: {"id" or OOD set: fingerprint}. by_class: one dict per score and OOD class.
         near: names of the near OOD sets. costs: see costs.Costs.rows. shifted, full_spectrum: see
-            shifted. unit_tests: see unit_tests.rows.
+            shifted. unit_tests: see unit_tests.rows. data: {part of the data: its name, split, size
+            and fingerprint}.
     """
 
     repeat_id: int
@@ -70,6 +71,7 @@ class GroupReport:
     shifted: list = dataclasses.field(default_factory=list)
     full_spectrum: list = dataclasses.field(default_factory=list)
     unit_tests: list = dataclasses.field(default_factory=list)
+    data: dict = dataclasses.field(default_factory=dict)
 
 
 def _metrics(report):
