@@ -102,11 +102,12 @@ def gather(group, request, data_dir=None):
         ValueError: what is asked for is not for such a run, or a score is unknown.
     """
     run = group.foreground
+    extractor = extractor_of(run)
     if run.config["extractor"].startswith("genomics_ood"):
         for name in ("ood_shifted", "unit_tests"):
             if getattr(request, name):
                 raise ValueError(f"--{name} is for models of images.")
-    require_typed(extractor_of(run), run, request, data_dir)
+    require_typed(extractor, run, request, data_dir)
     if run.kind == "density":
         for name in ("tune", "inner_layers"):
             if getattr(request, name):
@@ -117,7 +118,7 @@ def gather(group, request, data_dir=None):
             f"{run.folder} is a member of an ensemble, and knows only some of the classes. "
             f"Evaluate the ensemble: --run={run.folder.parent}."
         )
-    own, wanted = extractor_of(run).SCORES, request.scores
+    own, wanted = extractor.SCORES, request.scores
     if wanted[:1] == ALL:
         everything = own or scores.names()
         wanted = (*(n for n in everything if not needs_on_demand(n)), *wanted[1:])
