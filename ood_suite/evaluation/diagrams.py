@@ -63,6 +63,31 @@ def shifts(rows):
     return figure
 
 
+def gallery(title, lines, threshold):
+    """Lines of images with their scores, in bold where the decision at the threshold is right.
+
+    Args:
+        lines: {title: (uint8 images (n, height, width, channels), scores (n,))}, the first of ID.
+    """
+    lines = dict(list(lines.items())[: 1 + DRAWN_SETS])
+    columns = max(len(scores) for _, scores in lines.values())
+    size = (0.75 * columns + 0.4, 1.15 * len(lines) + 0.4)
+    figure = Figure(figsize=size, dpi=110, layout="constrained")
+    for number, (part, (label, (images, scores))) in enumerate(
+        zip(figure.subfigures(len(lines), 1, squeeze=False)[:, 0], lines.items(), strict=True)
+    ):
+        part.suptitle(label, fontsize=7, x=0.01, ha="left")
+        for place, axes in enumerate(part.subplots(1, columns, squeeze=False)[0]):
+            axes.set_axis_off()
+            if place < len(scores):
+                axes.imshow(images[place].squeeze(), cmap="gray", vmin=0, vmax=255)
+                is_right = (scores[place] > threshold) == (number > 0)
+                weight = "bold" if is_right else "normal"
+                axes.set_title(f"{scores[place]:.3g}", fontsize=6, fontweight=weight)
+    figure.suptitle(f"{title} (threshold {threshold:.3g}; bold: decided rightly)", fontsize=8)
+    return figure
+
+
 def ranks(names, found):
     """Mean ranks, best first; bars at the right join those that no pair tells apart, and the one
     below is Nemenyi's critical difference (Demsar's diagram, turned so that names can be many).

@@ -22,6 +22,7 @@ from ood_suite.evaluation.below_chance import below_chance
 from ood_suite.evaluation.classifier import classifier
 from ood_suite.evaluation.costs import Costs
 from ood_suite.evaluation.densities import density
+from ood_suite.evaluation.gallery import gallery
 from ood_suite.evaluation.groups import find_groups
 from ood_suite.evaluation.material import require_typed
 from ood_suite.evaluation.overlap import is_labelled, refuse_overlap, trained_on_held_out
@@ -62,6 +63,9 @@ def evaluate(folder, request=Request(), *, data_dir=None, out=None):
         logging.info("Only repeat %d of %d; --repeats takes all.", groups[0].repeat_id, len(groups))
         groups = groups[:1]
     reports = [evaluate_group(g, gather(g, request, data_dir), request) for g in groups]
+    for group, found in zip(groups, reports, strict=True):
+        drawn = gallery(group, found, request, data_dir)
+        found.figures |= {"gallery": drawn} if drawn else {}
     suffix = "" if request.checkpoint == "last" else f"_{request.checkpoint}"
     target = pathlib.Path(out or folder / f"report{suffix}")
     report.write(target, groups[0].foreground.config, reports)
