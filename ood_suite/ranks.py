@@ -5,7 +5,7 @@ A block is what all are measured on: an OOD set in one repeat. Within it the bes
 share their mean rank. Ranks compare what means of AUROCs cannot: a set where all are near 1 counts
 as much as one where they spread. The tests take blocks as independent; OOD sets that share the ID
 data and a network are not quite, so that p values of few networks are too small. By simulation of
-independent blocks, equal treatments give a false alarm in 3% to 5% of comparisons, and where one is
+independent blocks, equal treatments give a false alarm in 3% to 4% of comparisons, and where one is
 much better some pair of the others does in 7% to 8% (ranks of a pair depend on the others).
 
 >>> found = rank([[0.9, 0.8, 0.7], [0.8, 0.7, 0.6], [0.99, 0.98, 0.9], [0.6, 0.5, 0.4]])
