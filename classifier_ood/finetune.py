@@ -104,7 +104,7 @@ def main(_):
 
 def check_final(base, outliers):
     """Opens the test sets of the evaluation at the end, before anything is trained."""
-    from ood_suite.evaluation.evaluate import require_separate
+    from ood_suite.evaluation.overlap import require_separate
 
     request = Request(**cli.overrides(Request))
     asked = (*request.ood_near, *request.ood_far)

@@ -56,6 +56,13 @@ def test_evaluation_of_a_sweep(sweep):
     assert float(own["auroc"]) == pytest.approx(expected)
 
 
+def test_reads_have_no_shifts(sweep):
+    folder, data_dir = sweep
+    for request in (Request(unit_tests=True), Request(ood_shifted=("jpeg",))):
+        with pytest.raises(ValueError, match="is for models of images"):
+            evaluate(folder, request, data_dir=data_dir)
+
+
 def test_outputs_are_those_of_the_model(sweep):
     folder, data_dir = sweep
     run = Run.load(folder / "reg0_mr0")

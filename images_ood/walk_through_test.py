@@ -121,6 +121,20 @@ def test_a_single_run_has_no_ratio_and_asking_for_it_says_why(sweep):
     assert "Unknown score 'likelihod'. Did you mean likelihood? Known:" in typo.stderr
 
 
+def test_shifts_and_unit_tests_of_a_ratio(sweep):
+    out_dir, data_dir = sweep
+    result = evaluate(
+        out_dir / "fashion_small", data_dir, "--ood_shifted=contrast_5", "--unit_tests",
+        f"--out={out_dir / 'u'}",
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    rows = read_csv(out_dir / "u/shifted.csv")
+    assert {row["shift"] for row in rows} == {"clean", "contrast_5"} and "accuracy" not in rows[0]
+    assert {row["score"] for row in read_csv(out_dir / "u/unit_tests.csv")} >= {"likelihood_ratio"}
+    names = {path.name for path in out_dir.glob("fashion_small/reg0_mr0/outputs/*")}
+    assert {"fashion_mnist+contrast_5_test.npz", "white@400_test.npz"} <= names  # without maps
+
+
 def test_extraction_survives_a_kill(sweep, tmp_path):
     out_dir, data_dir = sweep
     run = tmp_path / "run"

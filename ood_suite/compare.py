@@ -4,8 +4,9 @@
 
 Each report is a folder that `ood_suite.eval` wrote. The first one is the baseline: the difference
 of the AUROCs is that on the same test examples, with its interval (DeLong), or with several repeats
-their mean and standard deviation. OOD sets that not all have are left out. Writes comparison.csv,
-comparison.md and comparison.png.
+their mean and standard deviation. OOD sets that not all have are left out. Of three or more on at
+least two blocks (OOD sets in each repeat) their ranks are compared too: Friedman's test, Conover's
+pairs, Holm's correction. Writes comparison.csv, comparison.md, comparison.json and figures.
 """
 
 import pathlib
@@ -20,11 +21,11 @@ FLAGS = flags.FLAGS
 def main(_):
     if not FLAGS.scores:
         raise ValueError("--scores is empty.")
-    from ood_suite.evaluation import comparison  # loads matplotlib, which --help need not
+    # Loads matplotlib, which --help need not.
+    from ood_suite.evaluation import comparison, comparison_page
 
-    rows = comparison.compare(*comparison.read(FLAGS.reports, FLAGS.scores))
-    comparison.write(pathlib.Path(FLAGS.out), rows)
-    print(comparison.table(rows))
+    found = comparison.read(FLAGS.reports, FLAGS.scores)
+    print(comparison_page.write(pathlib.Path(FLAGS.out), *found))
     print(f"[95% interval], or (standard deviation over repeats). Written to {FLAGS.out}.")
 
 

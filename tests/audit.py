@@ -73,6 +73,7 @@ LINE = (
     "models/route.py, models/densenet.py"
 )
 LLR = "google-research/google-research@066e6a12a381 genomics_ood/images_ood/eval.py"
+FD_SHIFTS = "IML-DKFZ/fd-shifts@c4467ae fd_shifts/analysis/rc_stats.py"
 LTS = "andrijazz/lts@9509d966c613 lts.py"
 MAHA = "mueller-mp/maha-norm@53de550be7f8 NINCO/detection_methods.py"
 NAC = "BierOne/ood_coverage@b00278098a8f openood/postprocessors/nac/"
@@ -100,6 +101,9 @@ _ADASCALE += "test_the_least_salient_values_move_as_in_openood"
 _MAPS = "ood_suite/scores/feature_maps_test.py::"
 _POSTHOC = "ood_suite/scores/posthoc_test.py::"
 _HAND = "ood_suite/scores/scores_test.py::test_hand_numbers"
+_RISK = "ood_suite/selective_test.py::test_equal_to_fd_shifts"
+_AUTC = "ood_suite/selective_test.py::"
+_AUTC += "test_autc_is_the_mean_of_both_error_rates_over_all_thresholds"
 _METRICS = "ood_suite/metrics_test.py::test_equal_to_scikit_learn"
 
 # fmt: off
@@ -272,5 +276,13 @@ ROWS = (
     Row("fpr95_ood_positive", SKLEARN + "roc_curve", test=_METRICS),
     Row("fpr95_ood_positive", OPENOOD + "evaluators/metrics.py",
         "metric/openood/fpr95_ood_positive", "as it is"),
+    # Areas of risk and thresholds.
+    Row("aurc", FD_SHIFTS, test=_RISK, within=1e-12, note="ties included"),
+    Row("augrc", FD_SHIFTS, test=_RISK, within=1e-12, note="ties included"),
+    Row("excess_aurc", FD_SHIFTS, test=_RISK, within=1e-12),
+    Row("scod_aurc", FD_SHIFTS, test=_RISK, within=1e-12, note="as many ID as OOD examples"),
+    Row("scod_augrc", FD_SHIFTS, test=_RISK, within=1e-12, note="as many ID as OOD examples"),
+    Row("autc", "glhr/beyond-AUROC@9d78e63 ood_metrics.py", test=_AUTC,
+        differs="theirs joins the steps of both rates by straight lines", by=(0.0034,)),
 )
 # fmt: on

@@ -7,7 +7,8 @@ A set lives in `data_dir` as `<name>_<split>.npz` with `images` uint8 (n, height
 Besides, a name may be the path of a file or folder that `data.readers` knows, or "tfds:NAME": a
 file or a folder of images is read as it is, whatever the split. TFDS gives the split asked for, or
 that of "tfds:NAME@SPLIT", such as "tfds:mnist@train[80%:]". Below a `data_root` the papers' own
-folders are found by name (`data.layouts`). NAME:TRANSFORM and NAME@COUNT: see `data.names`.
+folders are found by name (`data.layouts`). NAME:TRANSFORM, NAME:SHIFT and NAME@COUNT: see
+`data.names`.
 """
 
 import dataclasses
@@ -18,7 +19,7 @@ import re
 import numpy as np
 
 from ood_suite import shipped
-from ood_suite.data import layouts, names, readers, synthetic
+from ood_suite.data import corruptions, layouts, names, readers, synthetic
 from ood_suite.data.npz import UNLABELLED, read_images
 from ood_suite.data.readers import needed
 from ood_suite.data.streams import TfdsImages
@@ -50,6 +51,7 @@ class DataSet:
 _TFDS = "python -m images_ood.tfds_to_np --name={} --data_dir={{data_dir}}"
 
 DATASETS = {
+    "black": DataSet(generator=synthetic.black),
     "blobs": DataSet(generator=synthetic.blobs),
     "cifar10": DataSet(_TFDS.format("cifar10")),
     "cifar100": DataSet(_TFDS.format("cifar100")),
@@ -58,6 +60,9 @@ DATASETS = {
     "fashion_mnist": DataSet(_TFDS.format("fashion_mnist")),
     "gaussian": DataSet(generator=synthetic.gaussian),
     "glyphs": DataSet("see image_data/README.md"),
+    "grey": DataSet(generator=synthetic.grey),
+    "horizontal_stripes": DataSet(generator=synthetic.horizontal_stripes),
+    "low_frequency": DataSet(generator=synthetic.low_frequency),
     "mnist": DataSet(_TFDS.format("mnist")),
     "notmnist": DataSet(
         "python -m images_ood.notmnist_to_np --source=FOLDER_OR_TAR --data_dir={data_dir}",
@@ -65,7 +70,11 @@ DATASETS = {
     "rademacher": DataSet(generator=synthetic.rademacher),
     "svhn_cropped": DataSet(_TFDS.format("svhn_cropped")),
     "tiny_imagenet": DataSet("put tiny_imagenet_test.npz into {data_dir}"),
+    "tricolour": DataSet(generator=synthetic.tricolour),
+    "tricolour_primary": DataSet(generator=synthetic.tricolour_primary),
     "uniform": DataSet(generator=synthetic.uniform),
+    "vertical_stripes": DataSet(generator=synthetic.vertical_stripes),
+    "white": DataSet(generator=synthetic.white),
 }
 
 
@@ -105,7 +114,8 @@ def load(name, split, data_dir=None, image_shape=None):
 
     Args:
         name: a name of DATASETS or layouts.LAYOUTS, any `<name>` whose npz lies in `data_dir`, a
-            path, or "tfds:NAME"; each may end with a transform and a count, see `data.names`.
+            path, or "tfds:NAME"; each may end with a transform, a shift and a count, see
+            `data.names`.
         split: "train", "val" or "test".
         data_dir: folder, or layouts.Folders; None is `image_data` in the current folder.
         image_shape: (height, width, channels) of the model's images, which noise is generated in
@@ -121,6 +131,9 @@ def load(name, split, data_dir=None, image_shape=None):
         raise FileNotFoundError(f"There is no folder {data_dir} (--data_dir).")
     asked = names.parse(name)
     found = _whole(asked, split, data_dir, image_shape)
+    if asked.shift:
+        images = corruptions.Shifted(found.images, asked.shift)
+        found = dataclasses.replace(found, name=f"{found.name}+{asked.shift}", images=images)
     return _sample(found, asked.count) if asked.count else found
 
 
@@ -134,7 +147,8 @@ def _whole(asked, split, data_dir, image_shape):
     if known is None and (is_path or name.startswith("tfds:")):
         return _from_outside(asked, split, image_shape, root)
     if known and known.generator:
-        images = known.generator(synthetic.COUNT, needed(image_shape, name))
+        count = asked.count or synthetic.COUNT
+        images = known.generator(count, needed(image_shape, name))
         return ImageSet(name, split, images, np.full(len(images), UNLABELLED, np.int32))
     if known and known.derived_from:
         whole = dataclasses.replace(asked, bare=known.derived_from, transform="")
@@ -228,7 +242,9 @@ def _framed(found, asked, image_shape):
 
 
 def _sample(found, count):
-    """So many images of a set, and the note that says which."""
+    """So many images of a set, and the note that says which, unless these are all."""
+    if count == len(found):  # as generated sets have as many as are asked for
+        return dataclasses.replace(found, name=f"{found.name}@{count}")
     rows, note = names.sample_rows(len(found), count, found.name)
     is_array = isinstance(found.images, np.ndarray)
     return ImageSet(

@@ -40,7 +40,7 @@ def test_embedded_samples_are_announced_balanced_and_as_documented(tmp_path):
 def test_a_missing_set_names_file_and_command(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"svhn_cropped_test\.npz.*tfds_to_np --name=svhn"):
         data.load("svhn_cropped", "test", tmp_path)
-    with pytest.raises(FileNotFoundError, match=r"Known data sets: blobs, cifar10"):
+    with pytest.raises(FileNotFoundError, match=r"Known data sets: black, blobs, cifar10"):
         data.load("fashionmnist", "test", tmp_path)
     with pytest.raises(ValueError, match="`split` must be one of"):
         data.load("mnist", "training", tmp_path)

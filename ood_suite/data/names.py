@@ -1,6 +1,7 @@
-"""What a data set is called on a command line: NAME[:TRANSFORM][@COUNT].
+"""What a data set is called on a command line: NAME[:TRANSFORM][:SHIFT][@COUNT].
 
     dtd:squash             a transform of framing.TRANSFORMS, for the model's size of images
+    cifar10:contrast_5     a shift of corruptions.NAMES: its images under that corruption
     svhn_cropped@1000      1000 of its images, drawn with seed 0
     tfds:mnist@train       a split of TFDS: what follows @ is a split unless it is a whole number
     tfds:mnist@train@1000  1000 images of that split
@@ -14,6 +15,7 @@ import re
 
 import numpy as np
 
+from ood_suite.data import corruptions
 from ood_suite.data.framing import TRANSFORMS
 from ood_suite.files import fingerprint
 
@@ -22,25 +24,28 @@ SEED = 0
 
 @dataclasses.dataclass(frozen=True)
 class Name:
-    """A name in its parts; no transform is "", all images are None."""
+    """A name in its parts; no transform or shift is "", all images are None."""
 
     bare: str
     transform: str = ""
     count: int | None = None
+    shift: str = ""
 
 
 def parse(name):
     """The parts of a name.
 
     Raises:
-        ValueError: an unknown transform, or a sample of no images.
+        ValueError: an unknown transform or shift, or a sample of no images.
 
     >>> parse("dtd:squash@1000")
-    Name(bare='dtd', transform='squash', count=1000)
-    >>> parse("tfds:mnist@train[80%:]")
-    Name(bare='tfds:mnist@train[80%:]', transform='', count=None)
+    Name(bare='dtd', transform='squash', count=1000, shift='')
+    >>> parse("tfds:mnist@train[80%:]").bare
+    'tfds:mnist@train[80%:]'
+    >>> parse("mnist:contrast_5").shift
+    'contrast_5'
     """
-    bare, transform, count = name, "", None
+    bare, transform, count, shift = name, "", None, ""
     if os.path.exists(bare):
         return Name(bare)
     sample = re.fullmatch(r"(.+)@([0-9]{1,18})", bare)
@@ -49,14 +54,29 @@ def parse(name):
         if not count:
             raise ValueError(f"A sample has at least one image. Received: {name}.")
     before, colon, last = bare.rpartition(":")
+    if colon and last in corruptions.NAMES:
+        bare, shift = before, last
+        before, colon, last = bare.rpartition(":")
     if colon and not os.path.exists(bare):
         if last in TRANSFORMS:
             bare, transform = before, last
         elif before.partition(":")[0] != "tfds":
             raise ValueError(
-                f"There is no transform {last!r} ({name}). Known: {', '.join(TRANSFORMS)}."
+                f"There is no transform {last!r} ({name}). Known: {', '.join(TRANSFORMS)}; and "
+                f"shifts, with a severity of 1 to 5: {', '.join(corruptions.SHIFTS)}."
             )
-    return Name(bare, transform, count)
+    return Name(bare, transform, count, shift)
+
+
+def shifted(name, shift):
+    """The name of a data set under a shift.
+
+    >>> shifted("mnist@1000", "contrast_5"), shifted("dtd:squash", "jpeg_1")
+    ('mnist:contrast_5@1000', 'dtd:squash:jpeg_1')
+    """
+    count = parse(name).count
+    ending = f"@{count}" if count else ""
+    return f"{name.removesuffix(ending)}:{shift}{ending}"
 
 
 def sample_rows(total, count, name):

@@ -4,6 +4,14 @@ import numpy as np
 from scipy import ndimage
 
 COUNT, SEED = 10_000, 0  # of the sets in the catalogue
+STRIPES = (4, 5, 7, 10, 15, 20)
+# The simplest images that no class has: a detector that accepts many of one kind has a blind spot.
+# Those of NINCO (Bitterwolf et al., "In or Out? Fixing ImageNet Out-of-Distribution Detection
+# Evaluation", ICML 2023) that need no ID images, as our own generators make them.
+UNIT_TESTS = (
+    "black", "blobs", "constant", "gaussian", "grey", "horizontal_stripes", "low_frequency",
+    "rademacher", "tricolour", "tricolour_primary", "uniform", "vertical_stripes", "white",
+)  # fmt: skip
 
 
 def uniform(count, image_shape, seed=SEED):
@@ -47,6 +55,71 @@ def constant(count, image_shape, seed=SEED):
     rng = np.random.default_rng(seed)
     colours = rng.integers(0, 256, (count, 1, 1, image_shape[-1]), dtype=np.uint8)
     return np.ascontiguousarray(np.broadcast_to(colours, (count, *image_shape)))
+
+
+def grey(count, image_shape, seed=SEED):
+    """One grey an image, the same in all channels, uniform on 0..255 (NINCO)."""
+    levels = np.random.default_rng(seed).integers(0, 256, (count, 1, 1, 1), dtype=np.uint8)
+    return np.ascontiguousarray(np.broadcast_to(levels, (count, *image_shape)))
+
+
+def black(count, image_shape):
+    """Every value 0 (NINCO)."""
+    return np.zeros((count, *image_shape), np.uint8)
+
+
+def white(count, image_shape):
+    """Every value 255 (NINCO)."""
+    return np.full((count, *image_shape), 255, np.uint8)
+
+
+def horizontal_stripes(count, image_shape, seed=SEED):
+    """Lines of 4 to 20 stripes, each of one colour, uniform on 0..255 (NINCO)."""
+    return _striped(count, image_shape, seed, STRIPES, (0,))
+
+
+def vertical_stripes(count, image_shape, seed=SEED):
+    """The same in columns (NINCO)."""
+    return _striped(count, image_shape, seed, STRIPES, (1,))
+
+
+def tricolour(count, image_shape, seed=SEED):
+    """Flags: three stripes in lines or columns (NINCO)."""
+    return _striped(count, image_shape, seed, (3,), (0, 1))
+
+
+def tricolour_primary(count, image_shape, seed=SEED):
+    """Flags whose colours have channels of 0 or 255 (NINCO)."""
+    return _striped(count, image_shape, seed, (3,), (0, 1), primary=True)
+
+
+def _striped(count, image_shape, seed, numbers, axes, *, primary=False):
+    """Images of stripes: of how many, and along which axes, is drawn for each."""
+    rng = np.random.default_rng(seed)
+    images = np.empty((count, *image_shape), np.uint8)
+    for image in images:
+        number, axis = int(rng.choice(numbers)), int(rng.choice(axes))
+        colours = rng.integers(0, 256, (number, image_shape[-1]), dtype=np.uint8)
+        if primary:
+            colours = 255 * (colours // 128)
+        side = image_shape[axis]
+        which = np.minimum(np.arange(side) // max(1, side // number), number - 1)
+        image[:] = np.expand_dims(colours[which], 1 - axis)
+    return images
+
+
+def low_frequency(count, image_shape, seed=SEED):
+    """Uniform noise, blurred by a Gaussian of 10 to 85 of 224 pixels around the edges, stretched to
+    0..255 (NINCO).
+    """
+    rng = np.random.default_rng(seed)
+    images = np.empty((count, *image_shape), np.uint8)
+    for image in images:
+        width = rng.choice([10, 15, 25, 40, 60, 85]) * min(image_shape[:2]) / 224
+        blurred = ndimage.gaussian_filter(rng.random(image_shape), (width, width, 0), mode="wrap")
+        low, high = blurred.min(), blurred.max()
+        image[:] = np.rint(255.0 * (blurred - low) / (high - low))
+    return images
 
 
 def jigsaw(images, seed=SEED):

@@ -5,9 +5,8 @@ import pathlib
 
 import numpy as np
 
-from ood_suite import intervals
-from ood_suite.evaluation import figures
-from ood_suite.files import RunError, atomic_path, load_npz, read_json, write_csv, write_text
+from ood_suite import intervals, ranks
+from ood_suite.files import RunError, load_npz, read_csv, read_json
 
 
 @dataclasses.dataclass
@@ -16,13 +15,16 @@ class Entry:
 
     Attributes:
         name: of the run, with the checkpoint if it is not the last, and the score if there are
-            several. groups: the report's repeats. values: see report.values_by_name.
+            several. run: the name without the score. groups: the report's repeats. values: see
+            report.values_by_name. costs: rows of costs.csv, see costs.Costs.rows.
     """
 
     name: str
+    run: str
     score: str
     groups: list
     values: dict
+    costs: list
 
     def rows(self, ood):
         """The result rows of all repeats on one OOD set."""
@@ -54,12 +56,14 @@ def read(folders, scores):
             if tested[0].get(ood, mark) != mark:
                 raise RunError(f"{folder} and {folders[0]} are about different test sets: {ood}.")
         values = load_npz(folder / "values.npz")
+        costs = read_csv(folder / "costs.csv") if (folder / "costs.csv").exists() else []
         known = list(dict.fromkeys(row["score"] for row in groups[0]["rows"]))
         for score in scores:
             if score not in known:
                 raise ValueError(f"{folder} has no score {score!r}. It has: {', '.join(known)}.")
             title = f"{name}: {score}" if len(scores) > 1 else name
-            entries.append(Entry(title, score, groups, values))
+            own = [row for row in costs if row["score"] == score]
+            entries.append(Entry(title, name, score, groups, values, own))
     common = [ood for ood in tested[0] if ood != "id" and all(ood in sets for sets in tested)]
     if not common:
         raise RunError("These reports have no OOD set in common.")
@@ -84,7 +88,8 @@ def _names(folders):
 
 def compare(entries, ood_sets):
     """One dict per entry and OOD set: metrics (means over repeats, with their standard deviation),
-    interval of the AUROC, accuracy, and the difference to the first entry.
+    interval of the AUROC, accuracy, and the difference to the first entry, its p value also
+    corrected for all comparisons (Holm).
     """
     rows = []
     for ood in ood_sets:
@@ -105,6 +110,10 @@ def compare(entries, ood_sets):
             if entry is not entries[0]:
                 row |= _difference(entry, entries[0], ood)
             rows.append(row)
+    compared = [row for row in rows if "versus_p_value" in row]
+    found = ranks.holm([row["versus_p_value"] for row in compared])
+    for row, p_value in zip(compared, found, strict=True):
+        row["versus_p_holm"] = float(p_value)
     return rows
 
 
@@ -123,40 +132,3 @@ def _difference(entry, baseline, ood):
         "versus_difference": float(np.mean(values)),
         "versus_std": float(np.std(values, ddof=1)),
     }
-
-
-def table(rows):
-    """The comparison as a table in Markdown."""
-    lines = [
-        "| run | OOD | AUROC | FPR95 ID+ | ID accuracy | AUROC minus the first's |",
-        "|---|---|---|---|---|---|",
-    ]
-    for row in rows:
-        cells = [row["run"], row["ood"], _cell(row, "auroc"), _cell(row, "fpr95_id_positive")]
-        cells.append(f"{row['accuracy']:.4f}" if "accuracy" in row else "")
-        if "versus_difference" in row:
-            cells.append(f"{row['versus_difference']:+.3f} {_spread(row, 'versus', '+')}")
-        else:
-            cells.append("")
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines) + "\n"
-
-
-def _cell(row, metric):
-    return f"{row[metric]:.3f} {_spread(row, metric)}".strip()
-
-
-def _spread(row, start, sign=""):
-    if f"{start}_std" in row:
-        return f"({row[f'{start}_std']:.3f})"
-    if f"{start}_low" in row:
-        return f"[{row[f'{start}_low']:{sign}.3f}, {row[f'{start}_high']:{sign}.3f}]"
-    return ""
-
-
-def write(folder, rows):
-    """Writes comparison.csv, comparison.md and comparison.png."""
-    write_csv(folder / "comparison.csv", rows)
-    write_text(folder / "comparison.md", table(rows))
-    with atomic_path(folder / "comparison.png") as temporary:
-        figures.comparison(rows).savefig(temporary, format="png", bbox_inches="tight")

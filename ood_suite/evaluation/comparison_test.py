@@ -3,14 +3,16 @@
 import numpy as np
 import pytest
 
-from ood_suite import intervals
-from ood_suite.evaluation import comparison, report
-from ood_suite.files import RunError, read_csv
+from ood_suite import intervals, ranks
+from ood_suite.evaluation import comparison, comparison_page, report
+from ood_suite.files import RunError, read_csv, read_json
 from tests.support import command
 
 
 def write(folder, shifts, sets=("mnist", "noise"), seed=0):
-    """A report of one score, energy, with a repeat per shift; returns {repeat: values}."""
+    """A report of one score, energy, with a repeat per shift, noise being near; returns {repeat:
+    values}.
+    """
     groups = []
     for repeat, shift in enumerate(shifts):
         rng = np.random.default_rng([seed, repeat])
@@ -27,6 +29,9 @@ def write(folder, shifts, sets=("mnist", "noise"), seed=0):
                 repeat, rows, [], None, [], {}, "msp", classifier={"accuracy": 0.9},
                 values={"energy": (own, values)},
                 test_sets={"id": "same"} | {ood: f"{ood} data" for ood in sets},
+                near=[ood for ood in sets if ood == "noise"],
+                costs=[{"score": "energy", "fit_seconds": 1.0 + repeat, "learned_mib": 0.5}
+                       | {"score_seconds_per_10000": 2.0, "extraction_seconds_per_10000": None}],
             )
         )  # fmt: skip
     config = {
@@ -51,6 +56,8 @@ def test_one_repeat_each_has_the_paired_interval(tmp_path):
     assert rows[1]["versus_difference"] == pytest.approx(rows[1]["auroc"] - rows[0]["auroc"])
     assert (rows[1]["versus_low"], rows[1]["versus_high"]) == (expected["low"], expected["high"])
     assert "versus_difference" not in rows[0] and rows[0]["accuracy"] == 0.9
+    both = ranks.holm([rows[1]["versus_p_value"], rows[3]["versus_p_value"]])
+    assert [rows[1]["versus_p_holm"], rows[3]["versus_p_holm"]] == list(both)
 
 
 def test_repeats_have_means_and_deviations(tmp_path):
@@ -65,7 +72,9 @@ def test_repeats_have_means_and_deviations(tmp_path):
     assert rows[1]["auroc_std"] == pytest.approx(np.std(values, ddof=1))
     assert rows[1]["versus_difference"] == pytest.approx(np.mean(values) - base)
     assert rows[1]["versus_std"] == pytest.approx(np.std(values, ddof=1))
-    assert f"{np.mean(values):.3f} ({np.std(values, ddof=1):.3f})" in comparison.table(rows)
+    assert f"{np.mean(values):.3f} ({np.std(values, ddof=1):.3f})" in comparison_page.page(
+        rows, [], [], []
+    )
 
 
 def rows_of(folder, ood):
@@ -81,8 +90,45 @@ def test_the_binary_writes_table_and_figure_of_the_common_sets(tmp_path):
     assert done.returncode == 0, done.stderr
     assert "| a (best) | mnist |" in done.stdout and "noise" not in done.stdout
     assert {p.name for p in (tmp_path / "out").iterdir()} == {
-        "comparison.csv", "comparison.md", "comparison.png",
+        "comparison.csv", "comparison.json", "comparison.md", "comparison.png",
     }  # fmt: skip
+
+
+def test_ranks_means_and_costs_of_three_runs(tmp_path):
+    shifts = {"a": [0.3, 0.4, 0.2], "b": [1.5, 1.6, 1.4], "c": [0.9, 0.8, 1.0]}
+    for number, (name, own) in enumerate(shifts.items()):
+        write(tmp_path / name / "report", own, seed=number)
+    entries, sets = comparison.read([tmp_path / n / "report" for n in shifts], ["energy"])
+    text = comparison_page.write(tmp_path / "out", entries, sets)
+    found = read_json(tmp_path / "out/comparison.json")
+    # Two sets in three repeats are six blocks.
+    rows = {name: read_csv(tmp_path / name / "report/results.csv") for name in shifts}
+    by_hand = np.array([[float(r["auroc"]) for r in rows[name]] for name in shifts]).T
+    expected = ranks.rank(by_hand)
+    (ranked,) = found["ranks"]
+    assert ranked["name"] == "ranks" and ranked["blocks"] == 6
+    assert ranked["mean_ranks"] == pytest.approx(expected.mean_ranks)
+    assert ranked["p_value"] == pytest.approx(expected.p_value)
+    assert f"6 blocks, Friedman chi2 {expected.statistic:.2f}" in text
+    assert (tmp_path / "out/ranks.png").stat().st_size > 1000
+    means = {(row["run"], row["mean"]): row["auroc"] for row in found["means"]}
+    near = [float(r["auroc"]) for r in rows["a"] if r["ood"] == "noise"]
+    assert means["a", "near"] == pytest.approx(np.mean(near))
+    assert means["a", "all"] == pytest.approx((means["a", "near"] + means["a", "far"]) / 2)
+    assert found["costs"][0] == {
+        "run": "a", "fit_seconds": 2.0, "score_seconds_per_10000": 2.0, "learned_mib": 0.5,
+    }  # fmt: skip
+
+
+def test_old_reports_have_neither_near_sets_nor_costs(tmp_path):
+    for name in "ab":
+        write(tmp_path / name / "report", [0.5])
+        (tmp_path / name / "report/costs.csv").unlink()
+        path = tmp_path / name / "report/results.json"
+        path.write_text(path.read_text().replace('"near"', '"other"'))
+    entries, sets = comparison.read([tmp_path / n / "report" for n in "ab"], ["energy"])
+    text = comparison_page.write(tmp_path / "out", entries, sets)
+    assert "| a | all (2) |" in text and "Costs" not in text and "Ranks" not in text
 
 
 def test_refusals(tmp_path):

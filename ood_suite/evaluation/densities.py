@@ -5,7 +5,14 @@ import dataclasses
 import numpy as np
 
 from ood_suite import metrics, scores
-from ood_suite.evaluation.material import Material, asked_roles, strangers, test_sets
+from ood_suite.evaluation.material import (
+    SHIFTED,
+    UNIT,
+    Material,
+    asked_roles,
+    strangers,
+    test_sets,
+)
 from ood_suite.evaluation.request import Request
 from ood_suite.files import RunError
 from ood_suite.runs.extraction import Parts, extractor_of
@@ -40,7 +47,7 @@ def density(group, request=Request(), *, data_dir=None) -> Material:
         training = None  # it was there when the run was made
 
     def tests(parameters):
-        return test_sets(lambda role: of(role, chosen, maps=True), roles)
+        return test_sets(lambda role: of(role, chosen, maps=has_maps(role)), roles)
 
     return Material(
         held_out=held_out,
@@ -55,6 +62,11 @@ def density(group, request=Request(), *, data_dir=None) -> Material:
         chosen=chosen,
         notes=strangers(run, training, held_out),
     )
+
+
+def has_maps(role):
+    """Whether heat maps are drawn of a test set."""
+    return not role.startswith((SHIFTED, UNIT))
 
 
 def joined(group, role, data_dir, *, chosen, maps):

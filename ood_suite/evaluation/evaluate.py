@@ -6,18 +6,28 @@ import pathlib
 import numpy as np
 from absl import logging
 
-from ood_suite import intervals, metrics, scores
+from ood_suite import intervals, metrics, ranks, scores, selective
+from ood_suite.data import corruptions
 from ood_suite.detector import Detector
-from ood_suite.evaluation import figures, read_figures, report
+from ood_suite.evaluation import (
+    diagrams,
+    figures,
+    read_figures,
+    report,
+    result_card,
+    shifted,
+    unit_tests,
+)
 from ood_suite.evaluation.below_chance import below_chance
 from ood_suite.evaluation.classifier import classifier
+from ood_suite.evaluation.costs import Costs
 from ood_suite.evaluation.densities import density
+from ood_suite.evaluation.gallery import gallery
 from ood_suite.evaluation.groups import find_groups
-from ood_suite.evaluation.material import asked_roles, require_typed
 from ood_suite.evaluation.overlap import (
     is_labelled,
-    refuse_early,
     refuse_overlap,
+    require_separate,
     trained_on_held_out,
 )
 from ood_suite.evaluation.request import ALL, Request
@@ -49,6 +59,7 @@ def evaluate(folder, request=Request(), *, data_dir=None, out=None):
         FileNotFoundError: an OOD set of a name that nobody knows, or none that is there.
     """
     check(request)
+    corruptions.expanded(request.ood_shifted)  # refuses unknown names before any work
     request = _read(request)
     folder = pathlib.Path(folder)
     groups = find_groups(folder, request.checkpoint)
@@ -56,10 +67,17 @@ def evaluate(folder, request=Request(), *, data_dir=None, out=None):
         logging.info("Only repeat %d of %d; --repeats takes all.", groups[0].repeat_id, len(groups))
         groups = groups[:1]
     reports = [evaluate_group(g, gather(g, request, data_dir), request) for g in groups]
+    for group, found in zip(groups, reports, strict=True):
+        drawn = gallery(group, found, request, data_dir)
+        found.figures |= {"gallery": drawn} if drawn else {}
     suffix = "" if request.checkpoint == "last" else f"_{request.checkpoint}"
     target = pathlib.Path(out or folder / f"report{suffix}")
     report.write(target, groups[0].foreground.config, reports)
+    shifted.write(target, reports)
+    unit_tests.write(target, reports)
+    result_card.write(target, groups, reports)
     print(report.terminal_table(reports))
+    print("\n".join(shifted.table(reports[0]) + unit_tests.table(reports[0])))
     logging.info("Wrote results.csv, results.json and report.html to %s.", target)
     return reports
 
@@ -92,6 +110,11 @@ def gather(group, request, data_dir=None):
         ValueError: what is asked for is not for such a run, or a score is unknown.
     """
     run = group.foreground
+    extractor = extractor_of(run)
+    if run.config["extractor"].startswith("genomics_ood"):
+        for name in ("ood_shifted", "unit_tests"):
+            if getattr(request, name):
+                raise ValueError(f"--{name} is for models of images.")
     require_separate(run, request, bool(group.backgrounds) or request.tune, data_dir)
     if run.kind == "density":
         for name in ("tune", "inner_layers"):
@@ -103,7 +126,7 @@ def gather(group, request, data_dir=None):
             f"{run.folder} is a member of an ensemble, and knows only some of the classes. "
             f"Evaluate the ensemble: --run={run.folder.parent}."
         )
-    own, wanted = extractor_of(run).SCORES, request.scores
+    own, wanted = extractor.SCORES, request.scores
     if wanted[:1] == ALL:
         everything = own or scores.names()
         wanted = (*(n for n in everything if not needs_on_demand(n)), *wanted[1:])
@@ -120,18 +143,6 @@ def gather(group, request, data_dir=None):
     if request.inner_layers and not {"mahalanobis_layers", "gram"} & bare:
         raise ValueError("--inner_layers has no effect without mahalanobis_layers or gram.")
     return classifier(group, request, wanted, data_dir)
-
-
-def require_separate(run, request, chooses, data_dir=None):
-    """Refuses OOD sets that nobody knows, and data sets that overlap, before anything is extracted
-    or trained; see material.require_typed, overlap.refuse_early.
-    """
-    extractor = extractor_of(run)
-    require_typed(extractor, run, request, data_dir)
-    refuse_early(
-        run, extractor, asked_roles(run.roles, request), data_dir=data_dir,
-        chooses=chooses, allowed=request.allow_overlap,
-    )  # fmt: skip
 
 
 def applicable_scores(material, wanted):
@@ -184,14 +195,15 @@ def evaluate_group(group, material, request):
         )
 
     # Stage 2: the test sets, which must share nothing with what was trained on or chosen by.
-    id_test, ood_tests, near, missing = material.tests(parameters)
+    tests = material.tests(parameters)
+    id_test, ood_tests, near = tests.id_test, tests.ood, tests.near
     if not ood_tests and group.foreground.kind != "density":
         raise ValueError(f"{group.foreground.folder} names no OOD test sets: give --ood_far.")
     warned = [] if ood_tests else [
         "There are no OOD test data: what is left out is everything but the share of ID test "
         "examples that each score accepts. Give --ood_far to have the rest"
     ]  # fmt: skip
-    warned += [f"{name} is left out: {why.rstrip('.')}" for name, why in missing.items()]
+    warned += [f"{name} is left out: {why.rstrip('.')}" for name, why in tests.missing.items()]
     warned += refuse_overlap(material, id_test, ood_tests, request.allow_overlap)
     warned += trained_on_held_out(material, id_test) + material.notes
     if material.chosen and not material.choice:
@@ -202,17 +214,19 @@ def evaluate_group(group, material, request):
         warned.append(f"Parameters of the preset {request.preset}: {parameters}.")
 
     # Stage 3: scores and thresholds of every example.
-    detectors, left_out = fit(names, parameters, material, strict=_is_strict(request))
+    costs = Costs()
+    detectors, left_out = fit(names, parameters, material, costs, strict=_is_strict(request))
     warned += left_out
     absent = [name for name in request.scores if request.optional and name not in names]
     warned += [f"{name} is left out: it is not for such a run" for name in absent]
-    values = {
-        name: (detector.score(id_test), {n: detector.score(o) for n, o in ood_tests.items()})
-        for name, detector in _shown(detectors, "scoring")
-    }
+    values = {}
+    for name, detector in _shown(detectors, "scoring"):
+        with costs.of(name, "score"):
+            of_ood = {n: detector.score(outputs) for n, outputs in ood_tests.items()}
+            values[name] = detector.score(id_test), of_ood
 
     # Stage 4: metrics with their intervals, one row per score and OOD set.
-    correct = id_test.logits.argmax(axis=1) == id_test.labels if is_labelled(id_test) else None
+    correct = right(id_test)
     rows = []
     for name, detector in _shown(detectors, "intervals"):
         accepted = float(np.mean(values[name][0] <= detector.threshold_))
@@ -223,14 +237,19 @@ def evaluate_group(group, material, request):
         ]
         if not ood_tests:
             rows.append({"score": name, "ood": NO_OOD, "num_id": len(id_test)} | more)
+    correct_p_values(rows)
     warned += below_chance(rows, id_test, ood_tests)
     by_class = []
     if id_test.bases is not None:
         warned += read_figures.correlations(values, id_test)
         by_class = read_figures.class_rows(values, id_test, ood_tests)
 
-    # Stage 5: what the report is made of.
+    # Stage 5: what the report is made of, beside OOD data ID ones under shift and unit tests.
     drawn = draw_figures(group, values, detectors, id_test, ood_tests, by_class)
+    under_shift, spectrum = _shifts(detectors, values, tests)
+    if under_shift:
+        best = shifted.best_of(spectrum) or names[0]
+        drawn["shifts"] = diagrams.shifts([row for row in under_shift if row["score"] == best])
     of_two = {name: found for name, found in tried.items() if len(found[0][1]) == 2}
     drawn |= {f"tuning_{name}": figures.tuning(name, found) for name, found in of_two.items()}
     return report.GroupReport(
@@ -246,7 +265,46 @@ def evaluate_group(group, material, request):
         test_sets={k: o.meta["fingerprint"] for k, o in {"id": id_test, **ood_tests}.items()},
         baseline=baseline,
         by_class=by_class,
+        near=list(near),
+        costs=costs.rows(detectors, [id_test, *ood_tests.values()]),
+        shifted=under_shift,
+        full_spectrum=spectrum,
+        data=_data(material, tests),
+        unit_tests=unit_tests.rows(_scored(detectors, values, tests.units)),
     )
+
+
+def _data(material, tests):
+    """Name, split, size and fingerprint of every part of the data."""
+    parts = {
+        "training": material.training, "held_out": material.held_out, "id_test": tests.id_test,
+        "validation_ood": material.validation_ood,
+    } | {f"ood:{name}": outputs for name, outputs in tests.ood.items()}  # fmt: skip
+    known = ("dataset", "split", "fingerprint")
+    return {
+        part: {key: outputs.meta[key] for key in known if key in outputs.meta} | {"n": len(outputs)}
+        for part, outputs in parts.items()
+        if outputs is not None
+    }
+
+
+def _shifts(detectors, values, tests):
+    """Rows of the ID test set under shifts, and of OOD sets against all of it: see shifted."""
+    if not tests.shifted:
+        return [], []
+    scored = _scored(detectors, values, tests.shifted)
+    thresholds = {name: detector.threshold_ for name, detector in detectors.items()}
+    of_id = {"clean": tests.id_test, **tests.shifted}
+    others = {name: found for name, (_, found) in scored.items()}
+    return shifted.rows(scored, of_id, thresholds, right), shifted.full_spectrum(values, others)
+
+
+def _scored(detectors, values, parts):
+    """{score: (its values on the ID test set, {part: its values})} of further Outputs."""
+    return {
+        name: (values[name][0], {part: detector.score(o) for part, o in parts.items()})
+        for name, detector in detectors.items()
+    }
 
 
 def _names(material, request):
@@ -281,16 +339,17 @@ def _shown(mapping, title):
     return progress(mapping.items(), desc=title, unit="score", disable=len(mapping) < FEW)
 
 
-def fit(names, parameters, material, strict):
+def fit(names, parameters, material, costs, *, strict):
     """({score: fitted Detector}, notes): a score that cannot be fitted to these data is left out
     with a note, or, if `strict`, a ValueError.
     """
     detectors, notes = {}, []
     for name in progress(names, desc="fitting", unit="score", disable=len(names) < FEW):
         try:
-            detectors[name] = Detector(name, parameters=parameters.get(name)).fit(
-                material.held_out, material.training, material.validation_ood
-            )
+            with costs.of(name, "fit"):
+                detectors[name] = Detector(name, parameters=parameters.get(name)).fit(
+                    material.held_out, material.training, material.validation_ood
+                )
         except ValueError as error:
             if strict:
                 raise
@@ -304,7 +363,7 @@ def result_row(name, ood_name, values, baseline, resamples, correct=None):
 
     Args:
         values: {score: (id_scores, {data set: ood_scores})}.
-        correct: bool (n_id,), whether the classifier is right, for the OSCR.
+        correct: bool (n_id,), whether the classifier is right, for OSCR and risks.
     """
     pair = values[name][0], values[name][1][ood_name]
     row = {"score": name, "ood": ood_name, "num_id": len(pair[0]), "num_ood": len(pair[1])}
@@ -312,13 +371,24 @@ def result_row(name, ood_name, values, baseline, resamples, correct=None):
     bounds = intervals.bootstrap_intervals(*pair, resamples=resamples)
     for metric, (low, high) in bounds.items():
         row |= {f"{metric}_low": low, f"{metric}_high": high}
+    row["autc"] = metrics.autc(metrics.Counts.of(*pair))
     if correct is not None:
-        row["oscr"] = metrics.oscr(*pair, correct)
+        row |= {"oscr": metrics.oscr(*pair, correct)} | selective.evaluate(*pair, correct)
     if baseline in values and name != baseline:
         other = values[baseline][0], values[baseline][1][ood_name]
         difference = intervals.paired_auroc_difference(pair, other)
         row |= {f"versus_{key}": value for key, value in difference.items()}
     return row
+
+
+def correct_p_values(rows):
+    """Adds `versus_p_holm`: the p values of all comparisons with the baseline, over all scores and
+    OOD sets, as one family (Holm).
+    """
+    compared = [row for row in rows if "versus_p_value" in row]
+    found = ranks.holm([row["versus_p_value"] for row in compared])
+    for row, p_value in zip(compared, found, strict=True):
+        row["versus_p_holm"] = float(p_value)
 
 
 def group_means(rows, near):
@@ -336,11 +406,17 @@ def group_means(rows, near):
             continue
         for name in dict.fromkeys(row["score"] for row in rows):
             own = [row for row in rows if row["score"] == name and row["ood"] in members]
-            keys = [key for key in (*metrics.METRICS, "oscr", "accepted") if key in own[0]]
+            known = (*metrics.METRICS, "autc", "oscr", *selective.COLUMNS, "accepted")
+            keys = [key for key in known if key in own[0]]
             means = {key: float(np.mean([row[key] for row in own])) for key in keys}
             label = f"mean of {title} ({', '.join(members)})"
             found.append({"score": name, "ood": label, "repeat": own[0]["repeat"]} | means)
     return found
+
+
+def right(id_test):
+    """bool (n,), whether a classifier is right on labelled examples; None for a density model."""
+    return id_test.logits.argmax(axis=1) == id_test.labels if is_labelled(id_test) else None
 
 
 def classifier_figures(id_test):
@@ -394,6 +470,9 @@ def draw_figures(group, values, detectors, id_outputs, ood_outputs, by_class=())
             drawn[f"images_{name}"] = sheet
         if outputs.log_prob_map is not None and outputs.log_prob_map.ndim == 3:
             drawn[f"heat_maps_{name}"] = figures.heat_maps(name, outputs)
+    if is_labelled(id_outputs) and ood_outputs:
+        shown = {name: values[name] for name in best}
+        drawn["risk_coverage"] = diagrams.risk_coverage(shown, right(id_outputs))
     if id_outputs.bases is not None:
         drawn |= read_figures.figures(values, id_outputs, ood_outputs, by_class)
     if id_outputs.code_length is not None:

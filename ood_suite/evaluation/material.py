@@ -8,12 +8,16 @@ import types
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from ood_suite.data import DATASETS, names
+from ood_suite.data import DATASETS, corruptions, names
 from ood_suite.data.layouts import DataDir, known, root_of
+from ood_suite.data.synthetic import UNIT_TESTS
 from ood_suite.evaluation.request import Request
 from ood_suite.outputs import Outputs
 from ood_suite.runs.extraction import Extractor
 from ood_suite.runs.run import Role, Run
+
+SHIFTED, UNIT = "shifted:", "unit:"  # what roles of these kinds begin with
+UNIT_IMAGES = 400  # of each unit test, as NINCO has
 
 
 class Tests(NamedTuple):
@@ -23,12 +27,15 @@ class Tests(NamedTuple):
         id_test: of the ID test set. ood: {data set: of an OOD test set}.
         near: names of the OOD test sets that are near to the ID set.
         missing: {OOD test set that is not there: what says so}.
+        shifted: {shift: of the ID test set under it}. units: {unit test: of its images}.
     """
 
     id_test: Outputs
     ood: dict[str, Outputs]
     near: tuple[str, ...] = ()
     missing: Mapping[str, str] = types.MappingProxyType({})
+    shifted: Mapping[str, Outputs] = types.MappingProxyType({})
+    units: Mapping[str, Outputs] = types.MappingProxyType({})
 
 
 @dataclasses.dataclass
@@ -62,7 +69,9 @@ class Material:
 
 
 def asked_roles(roles: Mapping[str, Role], request: Request) -> dict[str, Role]:
-    """The roles of a run, with the OOD sets that are asked for in place of its own."""
+    """The roles of a run, with the OOD sets that are asked for in place of its own, its ID test set
+    under shifts, and unit tests.
+    """
     asked = dict(roles)
     if request.ood_near or request.ood_far:
         asked = {name: role for name, role in roles.items() if not name.startswith("ood:")}
@@ -71,6 +80,12 @@ def asked_roles(roles: Mapping[str, Role], request: Request) -> dict[str, Role]:
     if request.ood_validation:
         split = roles["validation_ood"].split if "validation_ood" in roles else "val"
         asked["validation_ood"] = Role(tuple(request.ood_validation), split)
+    for shift in corruptions.expanded(request.ood_shifted):
+        own = roles["id_test"]
+        found = tuple(names.shifted(name, shift) for name in own.names)
+        asked[f"{SHIFTED}{shift}"] = Role(found, own.split)
+    for name in UNIT_TESTS if request.unit_tests else ():
+        asked[f"{UNIT}{name}"] = Role((f"{name}@{UNIT_IMAGES}",), "test")
     return asked
 
 
@@ -91,7 +106,8 @@ def require_typed(extractor: Extractor, run: Run, request: Request, data_dir: Da
 
 
 def test_sets(of: Callable[[str], Outputs], roles: Mapping[str, Role]) -> Tests:
-    """Tests of the roles "id_test" and "ood:<name>"; an OOD set that is not there is left out.
+    """Tests of the roles "id_test", "ood:<name>", "shifted:<shift>" and "unit:<name>"; an OOD set
+    that is not there is left out.
 
     Args:
         of: function(role) -> its Outputs.
@@ -117,7 +133,11 @@ def test_sets(of: Callable[[str], Outputs], roles: Mapping[str, Role]) -> Tests:
         raise ValueError(f"Two test sets have the same name: {', '.join(titles)}. Rename one.")
     if missing and not found:
         raise FileNotFoundError(next(iter(missing.values())))
-    return Tests(id_test, found, tuple(near), missing)
+    shifted, units = (
+        {role.removeprefix(kind): of(role) for role in roles if role.startswith(kind)}
+        for kind in (SHIFTED, UNIT)
+    )
+    return Tests(id_test, found, tuple(near), missing, shifted, units)
 
 
 def strangers(run: Run, training: Outputs | None, held_out: Outputs) -> list[str]:

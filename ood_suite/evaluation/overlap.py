@@ -7,6 +7,8 @@ import numpy as np
 
 from ood_suite import metrics
 from ood_suite.data.likeness import lookalikes
+from ood_suite.evaluation.material import asked_roles, require_typed
+from ood_suite.runs.extraction import extractor_of
 
 SHARED_ID = 0.01  # of an ID set, that another may hold: public data sets have some duplicates
 SHARED_VALIDATION = 0.02  # of the validation OOD set: some images of CIFAR-10 are grey already
@@ -25,6 +27,18 @@ class Shown(NamedTuple):
     training: Any
     selection: Any
     fingerprints: dict
+
+
+def require_separate(run, request, chooses, data_dir=None):
+    """Refuses OOD sets that nobody knows, and data sets that overlap, before anything is extracted
+    or trained; see material.require_typed, refuse_early.
+    """
+    extractor = extractor_of(run)
+    require_typed(extractor, run, request, data_dir)
+    refuse_early(
+        run, extractor, asked_roles(run.roles, request), data_dir=data_dir,
+        chooses=chooses, allowed=request.allow_overlap,
+    )  # fmt: skip
 
 
 def refuse_early(run, extractor, roles, *, data_dir=None, chooses=True, allowed=False):

@@ -49,6 +49,9 @@ class GroupReport:
         figures: {name: matplotlib Figure}. baseline: the score that others are compared with.
         values: {score: (its values on the ID test set, {OOD set: its values})}.
         test_sets: {"id" or OOD set: fingerprint}. by_class: one dict per score and OOD class.
+        near: names of the near OOD sets. costs: see costs.Costs.rows. shifted, full_spectrum: see
+            shifted. unit_tests: see unit_tests.rows. data: {part of the data: its name, split, size
+            and fingerprint}.
     """
 
     repeat_id: int
@@ -63,6 +66,12 @@ class GroupReport:
     values: dict = dataclasses.field(default_factory=dict)
     test_sets: dict = dataclasses.field(default_factory=dict)
     by_class: list = dataclasses.field(default_factory=list)
+    near: list = dataclasses.field(default_factory=list)
+    costs: list = dataclasses.field(default_factory=list)
+    shifted: list = dataclasses.field(default_factory=list)
+    full_spectrum: list = dataclasses.field(default_factory=list)
+    unit_tests: list = dataclasses.field(default_factory=list)
+    data: dict = dataclasses.field(default_factory=dict)
 
 
 def _metrics(report):
@@ -180,20 +189,23 @@ def over_repeats(reports):
 
 
 def write(folder, config, reports):
-    """Writes results.csv, results.json, by_class.csv (where OOD classes have names), values.npz
-    (every score of every test example), report.html and figures/*.png into `folder`, each file
-    atomically.
+    """Writes results.csv, results.json, by_class.csv (where OOD classes have names), costs.csv,
+    values.npz (every score of every test example), report.html and figures/*.png into `folder`,
+    each file atomically.
     """
     folder = pathlib.Path(folder)
     write_csv(folder / "results.csv", [row for group in reports for row in group.rows])
     by_class = [{"repeat": group.repeat_id} | row for group in reports for row in group.by_class]
     if by_class:
         write_csv(folder / "by_class.csv", by_class)
+    costs = [{"repeat": group.repeat_id} | row for group in reports for row in group.costs]
+    if costs:  # apart from the results, which come out the same again
+        write_csv(folder / "costs.csv", costs)
     results = {
         "config": config,
         "versions_of_evaluation": versions(),
         "groups": [
-            {k: v for k, v in vars(group).items() if k not in ("figures", "values")}
+            {k: v for k, v in vars(group).items() if k not in ("costs", "figures", "values")}
             for group in reports
         ],
         "over_repeats": over_repeats(reports),

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+from ood_suite.data.corruptions import SHIFTS
 from ood_suite.runs.settings import setting
 from ood_suite.scores import PRESETS, SCORES, SHAPERS
 
@@ -27,6 +28,11 @@ class Request:
     inner_layers: tuple = setting((), "Layers of a classifier for mahalanobis_layers and gram.")
     ood_near: tuple = setting((), "OOD test sets near to the ID set, in place of the run's.")
     ood_far: tuple = setting((), "OOD test sets far from the ID set, in place of the run's.")
+    ood_shifted: tuple = setting(
+        (), "Shifts of the ID test set, reported apart from OOD: all, or some of "
+        f"{', '.join(SHIFTS)}, at all five severities or, as in gaussian_noise_3, at one.",
+    )  # fmt: skip
+    unit_tests: bool = setting(False, "Test generated images: noise, plain colours, stripes.")
     ood_validation: tuple = setting(
         (), "OOD data to tune by, in place of the run's; the first found."
     )

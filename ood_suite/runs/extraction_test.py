@@ -51,7 +51,7 @@ def assert_same(found, expected):
     assert found.arrays().keys() == expected.arrays().keys()
     for name, array in expected.arrays().items():
         np.testing.assert_array_equal(found.arrays()[name], array)
-    same = {"run": "", "command": ""}  # but for the folder in them
+    same = {"run": "", "command": "", "seconds_per_10000": 0.0}  # but for folder and time
     assert found.meta | same == expected.meta | same
 
 
