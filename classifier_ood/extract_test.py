@@ -327,6 +327,25 @@ def own(tmp_path, rng):
     return tmp_path
 
 
+def test_an_old_file_whose_head_has_a_relu(own):
+    """As the network of PyPI's cifar-10-model: logits are what the activation acts on."""
+    inputs = keras.Input((12, 12, 3))
+    pooled = keras.layers.GlobalAveragePooling2D()(keras.layers.Conv2D(6, 3)(inputs))
+    keras.Model(inputs, keras.layers.Dense(2, activation="relu")(pooled)).save(own / "old.h5")
+    made = command(
+        "classifier_ood.own_model", f"--model={own}/old.h5", f"--id_val={own}/val",
+        f"--id_test={own}/test", f"--ood_far={own}/other", f"--out_dir={own}/run",
+    )  # fmt: skip
+    assert made.returncode == 0, made.stderr
+    assert "The last Dense layer has the activation relu, which is left out" in made.stderr
+    done = evaluate(own / "run", own, "--scores=energy,max_logit")
+    assert done.returncode == 0, done.stderr
+    outputs = Outputs.load(own / "run" / "outputs" / "other_test.npz")
+    expected = outputs.features @ outputs.head_kernel + outputs.head_bias
+    np.testing.assert_allclose(outputs.logits, expected, rtol=1e-4, atol=1e-4)
+    assert outputs.logits.min() < 0.0
+
+
 def test_a_model_and_folders_of_a_user(own):
     arguments = (
         f"--model={own}/mine.keras", f"--id_train={own}/train", f"--id_val={own}/val",

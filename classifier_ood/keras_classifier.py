@@ -30,6 +30,7 @@ class KerasClassifier:
         head: {"head_kernel": (d, c), "head_bias": (c,)} of the last Dense layer, empty where it
             does not make the logits of the features.
         image_shape: (height, width, channels).
+        head_activation: of the last Dense layer, which the logits are without.
 
     Raises:
         ValueError: a model without such a layer; an unknown layer, with the candidates.
@@ -39,7 +40,7 @@ class KerasClassifier:
         self, model, features_layer=None, inner_layers=(), input_range="0..255", image_shape=None
     ):
         self.model, self.image_shape = model, _image_shape(model, image_shape)
-        head, head_input, logits = _head(model)
+        head, head_input, logits, self.head_activation = _head(model)
         outputs = {"logits": logits, "features": head_input}
         if features_layer is not None:
             outputs["features"] = _layer_output(model, features_layer)
@@ -171,7 +172,7 @@ def _under_pooling(features):
 
 
 def _head(model):
-    """(last Dense layer, its input, the logits)."""
+    """(last Dense layer, its input, the logits, its activation, which they are without)."""
     structure = None if isinstance(model, keras.Sequential) else model.output
     if isinstance(structure, dict) and "logits" not in structure:
         raise ValueError(f"The model's outputs must have 'logits'. Received: {sorted(structure)}.")
@@ -181,9 +182,9 @@ def _head(model):
         output = before
         operation, before = _made_by(output)
     if isinstance(operation, keras.Model):
-        inner, inner_before, inner_logits = _head(operation)
+        inner, inner_before, inner_logits, activation = _head(operation)
         through = keras.Model(operation.inputs, [inner_before, inner_logits])
-        return inner, *through(before)
+        return inner, *through(before), activation
     if not isinstance(operation, layers.Dense):
         raise ValueError(
             f"The model must end in a Dense layer, perhaps with a softmax after it. It ends in "
@@ -195,13 +196,13 @@ def _head(model):
             "two-class head of [0, logit] first."
         )
     if operation.activation in (None, keras.activations.linear):
-        return operation, before, output
+        return operation, before, output, "linear"
     # The activation stands between it and the logits: a twin without.
     config = operation.get_config() | {"activation": None, "name": f"{operation.name}_logits"}
     linear = operation.__class__.from_config(config)
     logits = linear(before)
     linear.set_weights(operation.get_weights())
-    return linear, before, logits
+    return linear, before, logits, keras.activations.serialize(operation.activation)
 
 
 def _is_softmax(operation):

@@ -51,12 +51,13 @@ def own_run(model_path, out_dir, settings):
     """A finished run around a model of the user's.
 
     Args:
-        model_path: .keras file. settings: JSON values, see runs.run.roles_from and
-            extract.new_classifier.
+        model_path: .keras file, or one of HDF5, which the run keeps as .keras.
+        settings: JSON values, see runs.run.roles_from and extract.new_classifier.
     """
     model_path = pathlib.Path(model_path)
     if not model_path.exists():
         raise FileNotFoundError(f"There is no model {model_path}.")
+    model = _read(model_path)
     content = model_path.read_bytes()
     with opened(
         out_dir,
@@ -67,19 +68,26 @@ def own_run(model_path, out_dir, settings):
     ) as run:
         if not run.is_finished:
             with atomic_path(run.model_path) as temporary:
-                temporary.write_bytes(content)
+                if model_path.suffix == ".keras":
+                    temporary.write_bytes(content)
+                else:
+                    model.save(temporary)
     return run
+
+
+def _read(model_path):
+    with quietly():  # not at the top: --help need not wait for Keras
+        from ood_suite.training.stored_model import read_keras
+
+    return read_keras(
+        model_path, "Is it whole? If it needs classes of yours, save it as a functional model."
+    )
 
 
 def check(settings, model_path):
     """Opens the model and every data set before a folder is made; errors as of what is opened."""
-    with quietly():  # not at the top: --help need not wait for Keras
-        from classifier_ood.keras_classifier import KerasClassifier
-        from ood_suite.training.stored_model import read_keras
-
-    model = read_keras(
-        model_path, "Is it whole? If it needs classes of yours, save it as a functional model."
-    )
+    model = _read(model_path)
+    from classifier_ood.keras_classifier import KerasClassifier
 
     def of(input_range):
         layer, shape = settings["features_layer"], settings["image_shape"]
@@ -87,6 +95,11 @@ def check(settings, model_path):
 
     classifier = of(settings["input_range"])
     classes = classifier.network.output["logits"].shape[1]
+    if classifier.head_activation not in ("linear", "sigmoid", "softmax"):
+        logging.warning(
+            "The last Dense layer has the activation %s, which is left out: logits are what enters "
+            "it.", classifier.head_activation,
+        )  # fmt: skip
     for name, role in roles_from(settings).items():
         found = data.first_available(role.names, role.split, None, classifier.image_shape)
         labels = found.labels
@@ -168,7 +181,7 @@ def main(_):
 
 
 if __name__ == "__main__":
-    flags.DEFINE_string("model", None, "A .keras file.")
+    flags.DEFINE_string("model", None, "A .keras file, or an HDF5 one.")
     cli.define_settings(OwnModel)
     flags.DEFINE_string("out_dir", None, "Run folder; default: output/classifier_ood/<its name>.")
     flags.mark_flag_as_required("model")
