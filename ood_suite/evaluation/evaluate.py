@@ -246,7 +246,7 @@ def evaluate_group(group, material, request):
 
     # Stage 5: what the report is made of, beside OOD data ID ones under shift and unit tests.
     drawn = draw_figures(group, values, detectors, id_test, ood_tests, by_class)
-    under_shift, spectrum = _shifts(detectors, values, tests)
+    under_shift, spectrum = shifted.evaluated(detectors, values, tests, right)
     if under_shift:
         best = shifted.best_of(spectrum) or names[0]
         drawn["shifts"] = diagrams.shifts([row for row in under_shift if row["score"] == best])
@@ -269,42 +269,9 @@ def evaluate_group(group, material, request):
         costs=costs.rows(detectors, [id_test, *ood_tests.values()]),
         shifted=under_shift,
         full_spectrum=spectrum,
-        data=_data(material, tests),
-        unit_tests=unit_tests.rows(_scored(detectors, values, tests.units)),
+        data=result_card.data_of(material, tests),
+        unit_tests=unit_tests.rows(shifted.values_of(detectors, values, tests.units)),
     )
-
-
-def _data(material, tests):
-    """Name, split, size and fingerprint of every part of the data."""
-    parts = {
-        "training": material.training, "held_out": material.held_out, "id_test": tests.id_test,
-        "validation_ood": material.validation_ood,
-    } | {f"ood:{name}": outputs for name, outputs in tests.ood.items()}  # fmt: skip
-    known = ("dataset", "split", "fingerprint")
-    return {
-        part: {key: outputs.meta[key] for key in known if key in outputs.meta} | {"n": len(outputs)}
-        for part, outputs in parts.items()
-        if outputs is not None
-    }
-
-
-def _shifts(detectors, values, tests):
-    """Rows of the ID test set under shifts, and of OOD sets against all of it: see shifted."""
-    if not tests.shifted:
-        return [], []
-    scored = _scored(detectors, values, tests.shifted)
-    thresholds = {name: detector.threshold_ for name, detector in detectors.items()}
-    of_id = {"clean": tests.id_test, **tests.shifted}
-    others = {name: found for name, (_, found) in scored.items()}
-    return shifted.rows(scored, of_id, thresholds, right), shifted.full_spectrum(values, others)
-
-
-def _scored(detectors, values, parts):
-    """{score: (its values on the ID test set, {part: its values})} of further Outputs."""
-    return {
-        name: (values[name][0], {part: detector.score(o) for part, o in parts.items()})
-        for name, detector in detectors.items()
-    }
 
 
 def _names(material, request):

@@ -137,3 +137,17 @@ def _percent(values):
     found = [100.0 * float(np.mean(value)) for value in values]
     spread = f" ± {np.std(found, ddof=1):.2f}" if len(found) > 1 else ""
     return f"{np.mean(found):.2f}{spread}"
+
+
+def data_of(material, tests):
+    """Name, split, size and fingerprint of every part of the data."""
+    parts = {
+        "training": material.training, "held_out": material.held_out, "id_test": tests.id_test,
+        "validation_ood": material.validation_ood,
+    } | {f"ood:{name}": outputs for name, outputs in tests.ood.items()}  # fmt: skip
+    known = ("dataset", "split", "fingerprint")
+    return {
+        part: {key: outputs.meta[key] for key in known if key in outputs.meta} | {"n": len(outputs)}
+        for part, outputs in parts.items()
+        if outputs is not None
+    }

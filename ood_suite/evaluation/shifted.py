@@ -8,6 +8,30 @@ from ood_suite import intervals, metrics
 from ood_suite.files import write_csv
 
 
+def evaluated(detectors, values, tests, right):
+    """(`rows`, `full_spectrum`) of an evaluation, empty where no shift was asked for.
+
+    Args:
+        detectors: {score: fitted Detector}. values: {score: (id_scores, {OOD set: scores})}.
+        tests: material.Tests. right: as `rows` takes it.
+    """
+    if not tests.shifted:
+        return [], []
+    own_values = values_of(detectors, values, tests.shifted)
+    thresholds = {name: detector.threshold_ for name, detector in detectors.items()}
+    of_id = {"clean": tests.id_test, **tests.shifted}
+    others = {name: own for name, (_, own) in own_values.items()}
+    return rows(own_values, of_id, thresholds, right), full_spectrum(values, others)
+
+
+def values_of(detectors, values, parts):
+    """{score: (its values on the ID test set, {part: its values})} of further Outputs."""
+    return {
+        name: (values[name][0], {part: detector.score(o) for part, o in parts.items()})
+        for name, detector in detectors.items()
+    }
+
+
 def rows(values, shifted, thresholds, right):
     """One dict per score and shift, the ID test set as it is ("clean") first: the classifier's
     accuracy, the share that is flagged as OOD at the threshold, also of those that are classified
