@@ -477,12 +477,12 @@ def test_other_validation_ood_data_are_tuned_by_and_kept_apart_from_the_tests(co
     data_dir, trained = copy
     group, asked = Group(0, trained, []), {"scores": ("energy",), "tune": True}
     same = Request(**asked, ood_far=("mnist",), ood_validation=("mnist",))
-    material = gather(group, same, data_dir)
-    assert material.validation_ood.meta["dataset"] == "mnist"
     with pytest.raises(ValueError, match="are in the validation OOD set too"):
-        evaluate_group(group, material, same)
+        gather(group, same, data_dir)  # before anything is extracted
     other = Request(**asked, ood_far=("mnist",), ood_validation=("uniform",))
-    [row] = evaluate_group(group, gather(group, other, data_dir), other).tuned
+    material = gather(group, other, data_dir)
+    assert material.validation_ood.meta["dataset"] == "uniform"
+    [row] = evaluate_group(group, material, other).tuned
     assert row["score"] == "energy"
     with pytest.raises(ValueError, match="--ood_validation has no effect without --tune"):
         gather(group, Request(scores=("energy",), ood_validation=("notmnist",)), data_dir)
