@@ -6,6 +6,8 @@ from ood_suite.outputs import ON_DEMAND
 from ood_suite.runs.extraction import Parts, extractor_of
 from ood_suite.scores import named
 
+ENOUGH = 1000  # validation OOD examples that recommend a score
+
 
 def classifier(group, request, wanted, data_dir=None) -> Material:
     """The Material of a classifier.
@@ -61,6 +63,18 @@ def classifier(group, request, wanted, data_dir=None) -> Material:
         moves = dict.fromkeys(values["epsilon"] for values in found)
         return test_sets(lambda role: of(role, steps, moves or [0.0]), roles)
 
+    def advice():
+        if validation_ood is not None or "validation_ood" not in roles:
+            return validation_ood
+        names, split = roles["validation_ood"].names, roles["validation_ood"].split
+        for some in ([f"{name}@{ENOUGH}" for name in names], names):
+            try:
+                return extractor.extract(run, some, split, data_dir=data_dir)
+            except FileNotFoundError:
+                return None
+            except ValueError:  # there are fewer
+                continue
+
     training = of("training") if learning else hashes("training")
     held_out = of("held_out", searched, epsilons)
     return Material(
@@ -72,6 +86,7 @@ def classifier(group, request, wanted, data_dir=None) -> Material:
         fingerprints=run.config["fingerprints"],
         baseline="msp",
         scores=extractor.SCORES or scores.names(),
+        advice=advice,
         notes=strangers(run, training, held_out),
     )
 

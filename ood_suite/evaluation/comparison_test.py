@@ -23,7 +23,7 @@ def write(folder, shifts, sets=("mnist", "noise"), seed=0):
             auroc = float(np.mean(values[ood][:, None] > own))
             row = {"score": "energy", "ood": ood, "repeat": repeat, "auroc": auroc}
             row |= {"auroc_low": auroc - 0.1, "auroc_high": auroc + 0.1, "fpr95_id_positive": 0.5}
-            rows.append(row)
+            rows.append(row | {"threshold": 0.0, "accepted": 0.95})
         groups.append(
             report.GroupReport(
                 repeat, rows, [], None, [], {}, "msp", classifier={"accuracy": 0.9},

@@ -58,6 +58,7 @@ def density(group, request=Request(), *, data_dir=None) -> Material:
         fingerprints=run.config["fingerprints"],
         baseline="likelihood",
         scores=extractor.SCORES,
+        advice=lambda: validation_ood,
         choice=choice,
         chosen=chosen,
         notes=strangers(run, training, held_out),

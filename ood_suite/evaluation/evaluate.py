@@ -1,6 +1,7 @@
 """The evaluation of a run, or of a folder of runs: scores, intervals, figures, report."""
 
 import dataclasses
+import json
 import pathlib
 
 import numpy as np
@@ -16,6 +17,7 @@ from ood_suite.evaluation import (
     report,
     result_card,
     shifted,
+    terminal,
     unit_tests,
 )
 from ood_suite.evaluation.below_chance import below_chance
@@ -32,6 +34,7 @@ from ood_suite.evaluation.overlap import (
 )
 from ood_suite.evaluation.request import ALL, Request
 from ood_suite.evaluation.tuning import tune
+from ood_suite.evaluation.verdict import recommended
 from ood_suite.files import read_csv
 from ood_suite.outputs import ON_DEMAND
 from ood_suite.progress import progress
@@ -44,12 +47,13 @@ FEW = 10  # scores that need no progress bar
 NO_OOD = "no OOD data"  # in place of an OOD set's name
 
 
-def evaluate(folder, request=Request(), *, data_dir=None, out=None):
+def evaluate(folder, request=Request(), *, data_dir=None, out=None, beside=None):
     """Evaluates a run or a folder of runs, prints the table and writes the report.
 
     Args:
         folder: of a run, or of the runs of an experiment.
         data_dir: folder of the data sets. out: of the report; default: the folder's report/.
+        beside: function(reports) -> a table of published numbers for the page, see page.render.
 
     Returns:
         list of report.GroupReport, one per repeat.
@@ -72,12 +76,20 @@ def evaluate(folder, request=Request(), *, data_dir=None, out=None):
         found.figures |= {"gallery": drawn} if drawn else {}
     suffix = "" if request.checkpoint == "last" else f"_{request.checkpoint}"
     target = pathlib.Path(out or folder / f"report{suffix}")
-    report.write(target, groups[0].foreground.config, reports)
+    report.write(target, groups[0].foreground.config, reports, beside and beside(reports))
     shifted.write(target, reports)
     unit_tests.write(target, reports)
     result_card.write(target, groups, reports)
-    print(report.terminal_table(reports))
-    print("\n".join(shifted.table(reports[0]) + unit_tests.table(reports[0])))
+    if request.json:
+        found = report.as_json(groups[0].foreground.config, reports) | {"report": str(target)}
+        print(json.dumps(found, default=str))
+    else:
+        print(terminal.text(reports, target, everything=request.all))
+        print("\n".join(shifted.table(reports[0]) + unit_tests.table(reports[0])))
+        if groups[0].foreground.kind == "classifier":
+            score = reports[0].verdict.get("score", "auto")
+            run = groups[0].foreground.folder
+            print(f"Detector: python -m ood_suite.calibrate --run={run} --score={score}")
     logging.info("Wrote results.csv, results.json and report.html to %s.", target)
     return reports
 
@@ -270,6 +282,7 @@ def evaluate_group(group, material, request):
         shifted=under_shift,
         full_spectrum=spectrum,
         data=result_card.data_of(material, tests),
+        verdict=recommended(detectors, material.advice(), ood_tests),
         unit_tests=unit_tests.rows(shifted.values_of(detectors, values, tests.units)),
     )
 

@@ -86,10 +86,11 @@ def overview(aurocs):
     size = (2.2 + 1.1 * len(columns), 0.8 + 0.24 * len(names))
     figure = Figure(figsize=size, dpi=110, layout="constrained")
     axes = figure.subplots()
-    drawn = axes.imshow(numbers, cmap="RdYlGn", vmin=0.0, vmax=1.0, aspect="auto")
+    # Blue and orange, which all eyes tell apart; chance is the white in the middle.
+    drawn = axes.imshow(numbers, cmap="PuOr", vmin=0.0, vmax=1.0, aspect="auto")
     for line, row in enumerate(numbers):
         for column, value in enumerate(row):
-            colour = "white" if abs(value - 0.5) > 0.43 else "black"
+            colour = "white" if abs(value - 0.5) > 0.35 else "black"
             axes.text(
                 column, line, f"{value:.3f}", ha="center", va="center", fontsize=7, color=colour
             )

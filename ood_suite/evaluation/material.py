@@ -51,6 +51,7 @@ class Material:
         fingerprints: {data set: fingerprint} of what the run was made with.
         baseline: the score that the others are compared with.
         scores: names of the scores that make sense for such a run.
+        advice: function() -> validation OOD examples that a score is recommended by, or None.
         choice: one dict per background model, with its validation AUROC. chosen: that Run.
         notes: what a reader must know of the data.
     """
@@ -66,6 +67,7 @@ class Material:
     choice: list[dict[str, Any]] = dataclasses.field(default_factory=list)
     chosen: Run | None = None
     notes: list[str] = dataclasses.field(default_factory=list)
+    advice: Callable[[], Outputs | None] = lambda: None
 
 
 def asked_roles(roles: Mapping[str, Role], request: Request) -> dict[str, Role]:

@@ -42,5 +42,7 @@ class Request:
     repeats: bool = setting(False, "Evaluate all repeats; adds their mean and standard deviation.")
     allow_overlap: bool = setting(False, "Accept OOD sets that share examples with ID data.")
     resamples: int = setting(1000, "Bootstrap resamples behind the intervals.", at_least=10)
+    all: bool = setting(False, "Show every score in the terminal, not only the best.")
+    json: bool = setting(False, "Print one JSON object to stdout in place of the tables.")
     # Not a flag: whether scores that the run does not have are notes, as a protocol wants it.
     optional: bool = False

@@ -42,7 +42,12 @@ def judge(
     """
     target = pathlib.Path(out or pathlib.Path(folder) / f"protocol_{name}")
     notes = [*protocol.notes, *_strangers(protocol, folder, request)]
-    reports = evaluate(folder, request, data_dir=data_dir, out=target)
+
+    def on_page(reports):
+        rows, _ = compare(protocol, reports)
+        return {"title": protocol.title, "rows": [_in_per_cent(row) for row in rows]}
+
+    reports = evaluate(folder, request, data_dir=data_dir, out=target, beside=on_page)
     rows, absent = compare(protocol, reports)
     if absent and len(_sets(protocol)) > 1:
         notes.append(f"no mean over the protocol's sets is taken without {', '.join(absent)}")
@@ -167,6 +172,13 @@ def table(protocol: Protocol, rows: list, notes: list) -> str:
         lines.append(f"{start}{cells[0]:>9}{cells[1]:>11}{_per_cent(row['difference'], '+'):>12}")
     sources = dict.fromkeys(f"Published: {row['source']}" for row in rows if row["source"])
     return "\n".join([*lines, *sources, *(f"Note: {note}." for note in notes)])
+
+
+def _in_per_cent(row):
+    """A row for the page, whose columns are those of the table."""
+    found = {key: row[key] or "-" for key in ("score", "method", "ood", "metric")}
+    found |= {key: _per_cent(row[key]) for key in ("ours", "published")}
+    return found | {"difference": _per_cent(row["difference"], "+"), "source": row["source"]}
 
 
 def _per_cent(value, sign=""):

@@ -1,0 +1,167 @@
+"""report.html: the verdict first, then one sorted table, the details, the figures. One file, which
+needs no network and is read on paper, on a phone and at night.
+"""
+
+import base64
+import datetime
+import io
+import sys
+
+import jinja2
+import numpy as np
+
+from ood_suite.evaluation import verdict
+
+# Column titles; the positive class stands beside every number that depends on it.
+TITLES = {
+    "auroc": "AUROC", "aupr_in": "AUPR in", "aupr_out": "AUPR out", "detection_error": "det. error",
+    "fpr95_id_positive": "FPR95 ID+", "fpr95_ood_positive": "FPR95 OOD+", "autc": "AUTC",
+    "oscr": "OSCR", "augrc": "AUGRC", "scod_augrc": "SCOD AUGRC", "accepted": "ID accepted",
+}  # fmt: skip
+LEGEND = (
+    "Scores are higher = more OOD. AUPR in / out: ID / OOD is the positive class (step sum). "
+    "FPR95 ID+: share of OOD accepted at the threshold that accepts 95% of ID. "
+    "FPR95 OOD+: share of ID rejected at the threshold that catches 95% of OOD. "
+    "In brackets 95% intervals: DeLong on the logit scale for AUROC, stratified bootstrap for the "
+    "others (docs/intervals.md); they speak of the test examples, not of the training. "
+    "OSCR: area under the rate of accepted and correctly classified ID "
+    "against the rate of accepted OOD. AUTC, AUGRC, SCOD: docs/evaluation.md. ID accepted: share "
+    "of ID test examples within the threshold, which accepts 95% of the held-out ones."
+)
+CAPTIONS = {
+    "complexity": "Log-likelihood against the PNG code length of each image.",
+    "curves": "ROC and precision-recall curves of the best scores.",
+    "gallery": "The most OOD of the ID and the least OOD of the OOD images, by the best score.",
+    "heat_maps": "Log-probability and its ratio, pixel by pixel.",
+    "histogram": "Scores of ID and OOD examples, with the threshold.",
+    "histograms": "Scores of ID and OOD examples, with the thresholds.",
+    "images": "The least and the most OOD images of a set.",
+    "overview": "AUROC of every score on every OOD set; 0.5 is chance.",
+    "risk_coverage": "Share of mistakes among what is accepted, against the share accepted.",
+    "training": "Loss and metrics over the training.",
+    "tuning": "Validation AUROC over the grid of parameters.",
+}
+
+
+def render(config, reports, pictures, *, protocol=None):
+    """The page as text.
+
+    Args:
+        config: of the run. reports: GroupReports of the repeats. pictures: {name: PNG bytes}.
+        protocol: {"title", "rows"} of a paper's protocol, see side_by_side.
+    """
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("ood_suite.evaluation"), autoescape=True,
+        trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined,
+    )  # fmt: skip
+    settings, first = config["settings"], reports[0]
+    sets = list(dict.fromkeys(row["ood"] for row in first.rows if row["ood"] in first.test_sets))
+    against = f" against {', '.join(sets)}" if sets else ", no OOD data"
+    return environment.get_template("report.html").render(
+        title=f"{settings.get('exp', 'evaluation')}: {settings['id_dataset'] or 'ID'}{against}",
+        verdict=verdict.in_words(reports),
+        is_recommended=bool(first.verdict),
+        facts=_facts(config, reports),
+        notes=list(dict.fromkeys(f"{n.rstrip('.')}." for r in reports for n in r.notes)),
+        overview=_overview(reports, sets),
+        tables=[_table(reports, ood) for ood in dict.fromkeys(r["ood"] for r in first.rows)],
+        legend=LEGEND,
+        choices=[(report.repeat_id, report.chosen, report.choice) for report in reports],
+        tuned=[row for report in reports for row in report.tuned],
+        protocol=protocol,
+        figures=[(name, caption(name), encoded(data)) for name, data in pictures.items()],
+        record=settings | config["versions"] | {"git commit": config["git_commit"]},
+    )
+
+
+def _facts(config, reports):
+    """[(title, text)] of what was done, when, with what."""
+    first = reports[0]
+    data = first.data
+    sizes = {part: f"{found.get('dataset', '')}: {found['n']}" for part, found in data.items()}
+    oods = [text for part, text in sizes.items() if part.startswith("ood:")]
+    facts = [
+        ("date", datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC")),
+        ("command", " ".join(["python -m ood_suite.eval", *sys.argv[1:]])),
+        ("ID test examples", sizes.get("id_test", "")),
+        ("held-out examples", sizes.get("held_out", "")),
+        ("OOD test examples", ", ".join(oods) or "none"),
+        ("repeats", str(len(reports))),
+    ]
+    names = {"accuracy": "ID accuracy", "expected_calibration_error": "calibration error"}
+    for key in first.classifier:
+        value = np.mean([report.classifier[key] for report in reports])
+        facts.append((names.get(key, key), f"{value:.4f}"))
+    return [(title, text) for title, text in facts if text]
+
+
+def _overview(reports, sets):
+    """{"columns", "rows"} of one sorted table: means first, then AUROC by set, threshold."""
+    names, chosen = verdict.ranked(reports), reports[0].verdict.get("score")
+    columns = ["AUROC, mean", "FPR95 ID+, mean"] if sets else []
+    columns += [f"AUROC, {ood}" for ood in sets] + ["threshold", "ID accepted"]
+    rows = []
+    for name in names:
+        own = [row for row in reports[0].rows if row["score"] == name and "threshold" in row]
+        cells = [verdict.mean(reports, name, m) for m in ("auroc", "fpr95_id_positive")]
+        cells = [f"{value:.4f}" for value in cells if value is not None]
+        cells += [cell(reports, name, ood, "auroc") for ood in sets]
+        cells += [f"{own[0]['threshold']:.5g}", f"{own[0]['accepted']:.4f}"]
+        rows.append({"name": name, "cells": cells, "is_best": name == chosen})
+    return {"columns": columns, "rows": rows}
+
+
+def _table(reports, ood):
+    """{"title", "columns", "rows"} of one OOD set, or of a mean over sets."""
+    first = reports[0]
+    found = next(row for row in first.rows if row["ood"] == ood)
+    metrics = [metric for metric in TITLES if metric in found]
+    rows = []
+    for name in verdict.ranked(reports):
+        row = next(r for r in first.rows if (r["score"], r["ood"]) == (name, ood))
+        cells = [cell(reports, name, ood, metric) for metric in metrics]
+        rows.append({"name": name, "cells": [*cells, _difference(row, first.baseline)]})
+    counts = f" ({found['num_ood']} examples)" if "num_ood" in found else ""
+    last = "AUROC minus baseline's" + (" (first repeat)" if len(reports) > 1 else "")
+    columns = [*(TITLES[metric] for metric in metrics), last]
+    return {"title": f"ID against {ood}{counts}", "columns": columns, "rows": rows}
+
+
+def _difference(row, baseline):
+    if "versus_difference" not in row:
+        return "baseline" if row["score"] == baseline else ""
+    return (
+        f"{row['versus_difference']:+.3f} [{row['versus_low']:+.3f}, {row['versus_high']:+.3f}] "
+        f"p={row.get('versus_p_holm', row['versus_p_value']):.1g}"
+    )
+
+
+def cell(reports, score, ood, metric):
+    """A number with its interval, or its standard deviation over repeats."""
+    rows = [r for group in reports for r in group.rows if (r["score"], r["ood"]) == (score, ood)]
+    values = [row[metric] for row in rows]
+    if len(values) > 1:
+        return f"{np.mean(values):.4f} ({np.std(values, ddof=1):.4f})"
+    if f"{metric}_low" not in rows[0]:
+        return f"{values[0]:.4f}"
+    return f"{values[0]:.4f} [{rows[0][f'{metric}_low']:.3f}, {rows[0][f'{metric}_high']:.3f}]"
+
+
+def caption(name):
+    """What a figure of that name shows, which is its text for those who cannot see it."""
+    for start, text in CAPTIONS.items():
+        if name == start or name.startswith(f"{start}_") or f"_{start}" in name:
+            return f"{text} ({name.replace('_', ' ')})"
+    return name.replace("_", " ")
+
+
+def png(figure):
+    """A figure as bytes."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", bbox_inches="tight")
+    return buffer.getvalue()
+
+
+def encoded(data):
+    """Bytes of a PNG as an address that holds them."""
+    return f"data:image/png;base64,{base64.b64encode(data).decode()}"

@@ -1,0 +1,141 @@
+"""The page is one file, says the verdict first, escapes what it is told, and is looked at in
+Chromium (where there is one): at three widths, by day and by night.
+"""
+
+import html
+import json
+import re
+import shutil
+import subprocess
+
+import numpy as np
+import pytest
+
+from ood_suite.evaluation import figures, page, terminal
+from ood_suite.evaluation.evaluate import group_means, result_row
+from ood_suite.evaluation.report import GroupReport
+
+BROWSER = next(
+    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
+)
+SCORES = (
+    "msp",
+    "energy",
+    "react(threshold=1.6)+energy",
+    "energy&vim&knn&mahalanobis",
+    "<b>bold</b>",
+)
+SETS = ("mnist", "letters", "natural_images_of_a_long_name", "noise")
+CONFIG = {
+    "settings": {"exp": "fashion", "id_dataset": "<script>alert(1)</script>"},
+    "versions": {"keras": "3"}, "git_commit": "abc",
+}  # fmt: skip
+# Tells the window around it what a reader could not read, or would have to scroll to.
+LOOK = """<script>
+function channels(text) { return text.match(/[\\d.]+/g).map(Number); }
+function light([r, g, b]) {
+  const linear = v => v <= .03928 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4;
+  const [x, y, z] = [r, g, b].map(v => linear(v / 255));
+  return .2126 * x + .7152 * y + .0722 * z;
+}
+function behind(element) {
+  for (let e = element; e; e = e.parentElement) {
+    const found = channels(getComputedStyle(e).backgroundColor);
+    if (found.length === 3 || found[3] > 0) return found;
+  }
+  return [255, 255, 255];
+}
+let least = 99, where = "";
+document.querySelectorAll("details").forEach(d => d.open = true);
+for (const e of document.querySelectorAll("body *")) {
+  if (![...e.childNodes].some(n => n.nodeType === 3 && n.data.trim())) continue;
+  if (["SCRIPT", "STYLE"].includes(e.tagName)) continue;
+  const pair = [light(channels(getComputedStyle(e).color)), light(behind(e))].sort((a, b) => b - a);
+  const ratio = (pair[0] + .05) / (pair[1] + .05);
+  if (ratio < least) { least = ratio; where = e.tagName + ": " + e.textContent.slice(0, 40); }
+}
+parent.postMessage(JSON.stringify({
+  least, where, width: innerWidth, scrolled: document.documentElement.scrollWidth,
+  dark: matchMedia("(prefers-color-scheme: dark)").matches,
+  unnamed: [...document.images].filter(i => !i.alt || !i.naturalWidth).length,
+  unscoped: document.querySelectorAll("th:not([scope])").length,
+  headings: [...document.querySelectorAll("h1,h2,h3")].map(h => +h.tagName[1]),
+}), "*");
+</script>"""
+
+
+def group(repeat_id=0, seed=0):
+    rng = np.random.default_rng(seed)
+    values = {
+        name: (rng.normal(size=60), {ood: rng.normal(1 + i / 2, 1, 50) for ood in SETS})
+        for i, name in enumerate(SCORES)
+    }
+    more = {"repeat": repeat_id, "threshold": 1.5, "accepted": 0.95}
+    rows = [result_row(n, ood, values, "msp", 20) | more for n in SCORES for ood in SETS]
+    aurocs = {n: {ood: r["auroc"] for ood in SETS for r in rows if r["ood"] == ood} for n in SCORES}
+    return GroupReport(
+        repeat_id=repeat_id, rows=rows + group_means(rows, ()), choice=[], chosen=None,
+        notes=["a note & more"], figures={"overview": figures.overview(aurocs)}, baseline="msp",
+        classifier={"accuracy": 0.9}, test_sets=dict.fromkeys(("id", *SETS), "mark"),
+        data={"id_test": {"dataset": "fashion", "n": 60}, "ood:mnist": {"n": 50}},
+        verdict={
+            "score": "energy", "validation_ood": "uniform", "auroc": 0.9, "low": 0.85, "high": 0.95,
+            "threshold": 1.5, "promise": "60 held-out examples promise 5%", "compared": 5,
+        },
+    )  # fmt: skip
+
+
+def rendered(reports):
+    pictures = {name: page.png(figure) for name, figure in reports[0].figures.items()}
+    rows = [{"score": "energy", "ours": "91.0", "published": "94.6", "difference": "-3.6"}]
+    return page.render(CONFIG, reports, pictures, protocol={"title": "A paper", "rows": rows})
+
+
+def test_the_verdict_stands_first_and_nothing_is_taken_as_markup():
+    text = rendered([group()])
+    assert "<script" not in text and "<b>bold" not in text
+    assert html.escape("<script>alert(1)</script>") in text
+    assert text.index("energy is recommended") < text.index("All scores, the best mean first")
+    order = [text.index(f'title="{html.escape(name)}"') for name in (SCORES[-1], "msp")]
+    assert order == sorted(order)  # the best mean first
+    assert "http" not in re.sub(r"data:[^\"]*", "", text)  # one file, nothing from elsewhere
+    group_of_none = group()
+    group_of_none.verdict = {}
+    assert "No score is recommended" in rendered([group_of_none])
+
+
+def test_a_terminal_of_100_columns_holds_it():
+    for reports in ([group()], [group(0, 0), group(1, 1)]):
+        for everything in (False, True):
+            text = terminal.text(reports, "report", everything=everything)
+            assert max(map(len, text.splitlines())) <= 100, text
+            assert text.splitlines()[1].startswith("VERDICT  energy is recommended")
+            assert ("OOD: mnist (50 examples)" in text) == everything
+
+
+@pytest.mark.skipif(BROWSER is None, reason="there is no Chromium to look with")
+@pytest.mark.parametrize("width", [390, 1280, 1920])
+@pytest.mark.parametrize("dark", [False, True])
+def test_it_can_be_read_at_any_width_by_day_and_by_night(tmp_path, width, dark):
+    text = rendered([group()]).replace("</body>", f"{LOOK}</body>")
+    (tmp_path / "report.html").write_text(text, encoding="utf-8")
+    path = tmp_path / "window.html"  # a phone is narrower than a window of Chromium can be
+    path.write_text(
+        "<!doctype html><title></title><script>onmessage = e => document.title = e.data</script>"
+        f'<iframe src="report.html" width="{width}" height="900" style="border: 0"></iframe>'
+    )
+    done = subprocess.run(
+        [BROWSER, "--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars",
+         f"--user-data-dir={tmp_path}/profile", "--window-size=2000,1000",
+         f"--blink-settings=preferredColorScheme={0 if dark else 1}",
+         "--virtual-time-budget=5000", "--dump-dom", path.as_uri()],
+        capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    title = re.search(r"<title>(.*?)</title>", done.stdout, re.S)
+    assert title, done.stderr
+    found = json.loads(html.unescape(title[1]))
+    assert found["dark"] == dark and found["scrolled"] <= found["width"] == width
+    assert found["least"] >= 4.5, found["where"]  # WCAG 2, level AA
+    assert found["unnamed"] == found["unscoped"] == 0
+    levels = found["headings"]
+    assert levels[0] == 1 and all(b - a <= 1 for a, b in zip(levels, levels[1:], strict=False))
