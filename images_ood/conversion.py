@@ -5,7 +5,6 @@ Their kernels are full squares whose cells outside the upper left are masked wit
 the valid cells alone, turned by 180 degrees (see images_ood.pixelcnn).
 """
 
-import dataclasses
 import pathlib
 import re
 
@@ -107,8 +106,8 @@ def fingerprints(experiment, model, data_dir):
         source = data.load(experiment.id_dataset, split, data_dir)
         if source.images.shape[1:] != model.options["image_shape"]:
             raise ValueError(
-                f"The images of {source.name} ({split}) have shape {source.images.shape[1:]}, those "
-                f"of the checkpoint {model.options['image_shape']}: give its --data_dir."
+                f"The images of {source.name} ({split}) have shape {source.images.shape[1:]}, "
+                f"those of the checkpoint {model.options['image_shape']}: give its --data_dir."
             )
         found[f"{source.name}_{split}"] = source.fingerprint
     return found

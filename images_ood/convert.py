@@ -3,10 +3,10 @@ in our network, ready for ood_suite.eval.
 
     python -m images_ood.convert --model_dir=testmodels/expfashion/rescaleFalse --ckpt_step=50000
 
-Each reg<weight>_mr<rate> folder of MODEL_DIR becomes a run in OUT_DIR/<exp>_converted_step<n>; sizes
-and settings come from its params.json. Every variable must find its place and every layer its
-variables. --data_dir puts the data that they were trained on, whose fingerprints are compared when
-the runs are evaluated, on record.
+Each reg<weight>_mr<rate> folder of MODEL_DIR becomes a run in OUT_DIR/<exp>_converted_step<n>.
+Sizes and settings come from its params.json; every variable must find its place and every layer its
+variables. With --data_dir the fingerprints of the data that they were trained on go on record, and
+an evaluation on other data says so.
 """
 
 from absl import flags
