@@ -194,7 +194,7 @@ def read_weights(path):
         reader = tf.train.load_checkpoint(str(path))
         names = sorted(reader.get_variable_to_shape_map())
         arrays = {name: reader.get_tensor(name) for name in names if not _of_training(name)}
-    except (tf.errors.OpError, RuntimeError, ValueError, MemoryError) as error:
+    except Exception as error:  # of TensorFlow, or whatever its C++ makes of damage
         raise RunError(
             f"The checkpoint {path} cannot be read ({str(error).strip():.300}). Fetch its .index "
             "and .data files again."

@@ -122,24 +122,26 @@ def fill(model, weights):
             not 0 where they are masked, by name.
     """
     wanted = _shapes(model.network)
-    problems = {"missing": sorted(set(wanted) - set(weights), key=_creation)}
-    problems["left over"] = sorted(set(weights) - set(wanted), key=_creation)
-    problems |= {"of another shape or type": [], "not finite": []}
-    problems["not 0 where they must not look (so not causal)"] = masked = []
+    missing = [name for name in wanted if name not in weights]
+    left_over = [name for name in weights if name not in wanted]
+    misshaped, not_finite, masked = [], [], []
     for name in (name for name in wanted if name in weights):
         array, (layer, shape) = weights[name], wanted[name]
         if array.shape != shape or array.dtype != np.float32:
             found = f"{array.dtype}{list(array.shape)}, not float32{list(shape)}"
-            problems["of another shape or type"].append(f"{name} ({found})")
+            misshaped.append(f"{name} ({found})")
         elif not np.isfinite(array).all():
-            problems["not finite"].append(name)
+            not_finite.append(name)
         elif array.ndim == 4 and _hidden(array, layer.kernel_size).any():
             masked.append(name)
     said = [
         f"{title}: {', '.join(names[:SHOWN])}{', ...' if len(names) > SHOWN else ''} ({len(names)})"
-        for title, names in problems.items()
+        for title, names in (
+            ("missing", missing), ("left over", left_over), ("of another shape or type", misshaped),
+            ("not finite", not_finite), ("not 0 where masked, so not causal", masked),
+        )
         if names
-    ]
+    ]  # fmt: skip
     if said:
         raise ValueError(f"Weights {'; '.join(said)}.")
     for name, (layer, _) in wanted.items():
@@ -174,8 +176,8 @@ def _shapes(network):
 
 
 def _creation(name):
-    """3 of conv2d_3 and conv2d_3/kernel, 0 of conv2d: layers are numbered as they are made."""
-    match = re.search(r"_(\d+)(/|$)", name)
+    """3 of conv2d_3, 0 of conv2d: layers are numbered as they are made."""
+    match = re.search(r"_(\d+)$", name)
     return int(match[1]) if match else 0
 
 
