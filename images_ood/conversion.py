@@ -122,6 +122,20 @@ def fill(model, weights):
             not 0 where they are masked, by name.
     """
     wanted = _shapes(model.network)
+    if problems := _problems(wanted, weights):
+        raise ValueError(f"Weights {problems}.")
+    for name, (layer, _) in wanted.items():
+        if name.endswith("/bias"):
+            layer.bias.assign(weights[name])
+        else:
+            layer.kernel.assign(_valid(weights[name], layer.kernel_size))
+    if model.options["rescale_pixel_value"]:
+        head = [layer for name, (layer, _) in wanted.items() if name.startswith("dense")][-1]
+        head.set_weights([rescaled_coefficients(w, model.options) for w in head.get_weights()])
+
+
+def _problems(wanted, weights):
+    """What does not fit, in words; "" if all does."""
     missing = [name for name in wanted if name not in weights]
     left_over = [name for name in weights if name not in wanted]
     misshaped, not_finite, masked = [], [], []
@@ -134,24 +148,14 @@ def fill(model, weights):
             not_finite.append(name)
         elif array.ndim == 4 and _hidden(array, layer.kernel_size).any():
             masked.append(name)
-    said = [
+    return "; ".join(
         f"{title}: {', '.join(names[:SHOWN])}{', ...' if len(names) > SHOWN else ''} ({len(names)})"
         for title, names in (
             ("missing", missing), ("left over", left_over), ("of another shape or type", misshaped),
             ("not finite", not_finite), ("not 0 where masked, so not causal", masked),
         )
         if names
-    ]  # fmt: skip
-    if said:
-        raise ValueError(f"Weights {'; '.join(said)}.")
-    for name, (layer, _) in wanted.items():
-        if name.endswith("/bias"):
-            layer.bias.assign(weights[name])
-        else:
-            layer.kernel.assign(_valid(weights[name], layer.kernel_size))
-    if model.options["rescale_pixel_value"]:
-        head = layer  # the last that is made
-        head.set_weights([rescaled_coefficients(w, model.options) for w in head.get_weights()])
+    )  # fmt: skip
 
 
 def _shapes(network):
