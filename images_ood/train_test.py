@@ -13,6 +13,7 @@ import images_ood.pixelcnn  # noqa: F401 - Keras finds our classes only once the
 from ood_suite.data.npz import write_images
 from ood_suite.files import RunError, load_npz, read_csv
 from ood_suite.runs.extraction import Parts
+from ood_suite.runs.run import Run
 from ood_suite.training.backend import has_bfloat16
 from tests.support import ROOT, assert_same_run, command, final_state
 
@@ -29,7 +30,10 @@ def train(data_dir, out_dir, *arguments, **options):
 
 @pytest.mark.jax
 def test_killed_runs_end_bit_identical(small_data, tmp_path):
-    arguments = ("--mutation_rate=0.3", "--reg_weight=0.1", "--dropout_p=0.2", "--total_steps=40")
+    arguments = (
+        "--mutation_rate=0.3", "--reg_weight=0.1", "--dropout_p=0.2", "--total_steps=40",
+        "--save_every=8",
+    )  # fmt: skip
     plain = train(small_data, tmp_path / "plain", *arguments)
     assert plain.returncode == 0, plain.stderr
     name = "fashion_small/reg0.1_mr0.3"
@@ -57,6 +61,8 @@ def test_killed_runs_end_bit_identical(small_data, tmp_path):
     continued = train(small_data, tmp_path / "cut", *arguments)
     assert continued.returncode == 0 and "Continuing from" in continued.stderr
     assert_same_run(folder, tmp_path / "plain" / name)
+    kept = [f"step_{step}" for step in (8, 16, 24, 32, 40)]
+    assert Run.load(folder).checkpoints() == ["last", *kept]
     assert not list(folder.rglob(".partial*"))
     again = train(small_data, tmp_path / "cut", *arguments)
     assert "is finished: nothing to do" in again.stderr

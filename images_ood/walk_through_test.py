@@ -4,12 +4,14 @@ import json
 import shutil
 import signal
 
+import keras
 import numpy as np
 import pytest
 
+import images_ood.pixelcnn  # noqa: F401 - Keras finds our classes only once they are registered
 from images_ood.train_test import TINY
 from ood_suite.data.npz import write_images
-from ood_suite.files import read_csv
+from ood_suite.files import load_npz, read_csv
 from ood_suite.outputs import Outputs
 from ood_suite.runs.run import Run
 from tests.support import command
@@ -22,7 +24,8 @@ def sweep(tmp_path_factory, write_small_data):
     data_dir = write_small_data(tmp_path / "data")
     result = command(
         "images_ood.sweep", *TINY, "--total_steps=8", "--mutation_rates=0.1,0.3",
-        "--reg_weights=0.5", "--repeats=2", f"--data_dir={data_dir}", f"--out_dir={tmp_path}",
+        "--reg_weights=0.5", "--repeats=2", "--save_every=4",
+        f"--data_dir={data_dir}", f"--out_dir={tmp_path}",
     )  # fmt: skip
     assert result.returncode == 0, result.stderr
     return tmp_path, data_dir
@@ -41,7 +44,8 @@ def test_the_sweep_trains_the_grid_once(sweep):
     assert names == grid | {f"{name}_repeat1" for name in grid}
     again = command(
         "images_ood.sweep", *TINY, "--total_steps=8", "--mutation_rates=0.1,0.3",
-        "--reg_weights=0.5", "--repeats=2", f"--data_dir={data_dir}", f"--out_dir={out_dir}",
+        "--reg_weights=0.5", "--repeats=2", "--save_every=4",
+        f"--data_dir={data_dir}", f"--out_dir={out_dir}",
     )  # fmt: skip
     assert again.stderr.count("is finished: nothing to do") == 6
     seeds = [
@@ -49,6 +53,28 @@ def test_the_sweep_trains_the_grid_once(sweep):
         for name in ("reg0_mr0", "reg0_mr0_repeat1")
     ]
     assert seeds == [0, 1]
+
+
+def test_a_kept_step_is_evaluated(sweep, tmp_path):
+    """Of foreground and backgrounds; the last step is kept too."""
+    out_dir, data_dir = sweep
+    folder, flags = out_dir / "fashion_small", (f"--out={tmp_path}", "--scores=likelihood_ratio")
+    result = evaluate(folder, data_dir, "--ckpt_step=4", *flags)
+    assert result.returncode == 0, result.stderr
+    for name in ("reg0_mr0", "reg0.5_mr0.1", "reg0.5_mr0.3"):
+        run = Run.load(folder / name, "step_4")
+        early = Outputs.load(run.outputs_path("fashion_mnist", "val"))
+        network = keras.saving.load_model(folder / name / "checkpoints/step_4.keras", compile=False)
+        images = load_npz(data_dir / "fashion_mnist_val.npz")["images"]
+        expected = network.predict(images, verbose=0).sum(axis=(1, 2))
+        np.testing.assert_allclose(early.log_prob, expected, rtol=1e-5)
+        final = keras.saving.load_model(folder / name / "model.keras", compile=False)
+        assert np.abs(final.predict(images, verbose=0).sum(axis=(1, 2)) / expected - 1).min() > 1e-4
+    refused = evaluate(folder, data_dir, "--ckpt_step=6", *flags)
+    assert refused.returncode == 1
+    assert "has no checkpoint 'step_6'. It has: last (= step_8), step_4." in refused.stderr
+    twice = evaluate(folder, data_dir, "--ckpt_step=4", "--checkpoint=last", *flags)
+    assert "--checkpoint and --ckpt_step both choose a model" in twice.stderr
 
 
 def test_evaluation_of_a_sweep(sweep):

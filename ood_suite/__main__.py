@@ -37,6 +37,7 @@ COMMANDS = {
     "genomics sweep": "genomics_ood.sweep",
     "genomics train": "genomics_ood.train",
     "genomics train_classifier": "genomics_ood.train_classifier",
+    "images convert": "images_ood.convert",
     "images notmnist_to_np": "images_ood.notmnist_to_np",
     "images sample": "images_ood.sample",
     "images sweep": "images_ood.sweep",

@@ -25,12 +25,14 @@ FLAGS = flags.FLAGS
 def main(_):
     from ood_suite.evaluation.evaluate import evaluate  # loads matplotlib, which --help need not
 
-    request = dataclasses.replace(Request(), **cli.overrides(Request))
+    asked = cli.overrides(Request) | {"checkpoint": cli.checkpoint()}
+    request = dataclasses.replace(Request(), **asked)
     evaluate(cli.run_folder(), request, data_dir=cli.data_dir(), out=FLAGS.out)
 
 
 if __name__ == "__main__":
     cli.define_run("A run folder, or a folder of runs (an experiment's).", checkpoint=False)
+    cli.define_ckpt_step()
     cli.define_data_dir("image_data or genomics_data")
     flags.DEFINE_string("out", None, "Folder of the report; default: RUN/report.")
     cli.define_settings(Request)

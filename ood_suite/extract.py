@@ -36,7 +36,7 @@ def wanted_parts(run, extractor):
 
 
 def main(_):
-    run = Run.load(cli.run_folder(), FLAGS.checkpoint)
+    run = Run.load(cli.run_folder(), cli.checkpoint())
     engine = cli.engine()
     roles = run.roles
     if run.kind == "density":  # nothing is learned from what it says of its training data
@@ -73,6 +73,7 @@ def main(_):
 
 if __name__ == "__main__":
     cli.define_run("Run folder of a finished training, conversion, or model of your own.")
+    cli.define_ckpt_step()
     flags.DEFINE_list("dataset", [], "Only this data set (several: in order of preference).")
     flags.DEFINE_enum("split", "test", ["train", "val", "test"], "Split of --dataset.")
     cli.define_data_dir("image_data or genomics_data")

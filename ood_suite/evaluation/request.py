@@ -24,7 +24,7 @@ class Request:
     preset: str | None = setting(
         None, "Parameters that papers use on a benchmark, in place of defaults.", choices=PRESETS
     )
-    checkpoint: str = setting("last", "Model of the run: last, best, first, epoch_<n>.")
+    checkpoint: str = setting("last", "Model of the run: last, best, first, epoch_<n>, step_<n>.")
     inner_layers: tuple = setting((), "Layers of a classifier for mahalanobis_layers and gram.")
     ood_near: tuple = setting((), "OOD test sets near to the ID set, in place of the run's.")
     ood_far: tuple = setting((), "OOD test sets far from the ID set, in place of the run's.")

@@ -72,7 +72,25 @@ def define_run(help, checkpoint=True):
     flags.DEFINE_string("run", None, help)
     flags.mark_flag_as_required("run")
     if checkpoint:
-        flags.DEFINE_string("checkpoint", "last", "Its model: last, best, first, epoch_<n>.")
+        known = "last, best, first, epoch_<n>, step_<n>"
+        flags.DEFINE_string("checkpoint", "last", f"Its model: {known}.")
+
+
+def define_ckpt_step():
+    """--ckpt_step, the reference's word for one --checkpoint of a density."""
+    flags.DEFINE_integer(
+        "ckpt_step", None, "Step of its model, of a density: short for --checkpoint=step_<n>.",
+        lower_bound=1,
+    )  # fmt: skip
+
+
+def checkpoint():
+    """The model of a run that --checkpoint or --ckpt_step names."""
+    if FLAGS.ckpt_step is None:
+        return FLAGS.checkpoint or "last"
+    if FLAGS["checkpoint"].present:
+        raise ValueError("--checkpoint and --ckpt_step both choose a model: leave one out.")
+    return f"step_{FLAGS.ckpt_step}"
 
 
 def define_data_dir(default):

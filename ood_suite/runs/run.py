@@ -16,6 +16,7 @@ import json
 import os
 import pathlib
 import platform
+import re
 import shlex
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
@@ -103,6 +104,11 @@ def _has_begun(folder: pathlib.Path) -> bool:
 def is_plain(name: Any) -> bool:
     """Whether a name is that of something within the folder, not a path that leads out of it."""
     return isinstance(name, str) and name not in ("", ".", "..") and "/" not in name
+
+
+def _by_number(name: str) -> str:
+    """A key that sorts epoch_2 before epoch_10."""
+    return re.sub(r"\d+", lambda match: match[0].zfill(12), name)
 
 
 def _roles_of(config: Mapping[str, Any]) -> dict[str, Role]:
@@ -269,7 +275,8 @@ class Run:
 
         Args:
             checkpoint: "last" for the finished model, or the name of a model that the training kept
-                on the way: "first", "best", "epoch_10".
+                on the way: "first", "best", "epoch_10", "step_200"; the step at which the training
+                ended is the finished model too.
         """
         folder = pathlib.Path(folder)
         path = folder / "config.json"
@@ -277,8 +284,15 @@ class Run:
             raise RunError(f"{folder} is not a run folder: it has no config.json.")
         run = cls(folder, _completed(read_json(path), path), checkpoint)
         kept = run.checkpoints()
+        ends = [f"step_{run.settings['total_steps']}"] if "total_steps" in run.settings else []
+        if checkpoint not in kept + ends:
+            known = [f"last (= {end})" for end in ends] or ["last"]
+            known += [name for name in kept[1:] if name not in ends]
+            raise RunError(
+                f"{folder} has no checkpoint {checkpoint!r}. It has: {', '.join(known)}."
+            )
         if checkpoint not in kept:
-            raise RunError(f"{folder} has no checkpoint {checkpoint!r}. It has: {', '.join(kept)}.")
+            run.checkpoint = "last"
         return run
 
     @property
@@ -313,7 +327,7 @@ class Run:
             {path.stem for path in (folder / "checkpoints").glob("*.keras")}
             for folder in self.parts or [self.folder]
         ]
-        return ["last", *sorted(set.intersection(*kept))]
+        return ["last", *sorted(set.intersection(*kept), key=_by_number)]
 
     @property
     def model_path(self) -> pathlib.Path:

@@ -114,6 +114,23 @@ def test_the_next_command_can_be_pasted():
     assert found == expected
 
 
+def test_the_step_at_which_a_training_ended_is_its_finished_model(tmp_path):
+    Run.open(tmp_path, **opening({"total_steps": 120}))
+    (tmp_path / "checkpoints").mkdir()
+    for step in (60, 100, 120, 20):
+        (tmp_path / f"checkpoints/step_{step}.keras").touch()
+    assert Run.load(tmp_path).checkpoints()[1:] == ["step_20", "step_60", "step_100", "step_120"]
+    assert Run.load(tmp_path, "step_120").model_path.name == "step_120.keras"
+    (tmp_path / "checkpoints/step_120.keras").unlink()
+    assert Run.load(tmp_path, "step_120").model_path == tmp_path / "model.keras"
+    known = r"It has: last \(= step_120\), step_20, step_60, step_100\."
+    with pytest.raises(RunError, match=f"no checkpoint 'step_80'. {known}"):
+        Run.load(tmp_path, "step_80")
+    with pytest.raises(RunError, match="no checkpoint 'step_None'. It has: last.$"):
+        Run.open(tmp_path / "other", **opening({}))
+        Run.load(tmp_path / "other", "step_None")
+
+
 def test_a_wrong_call_is_not_in_the_way_of_the_right_one(tmp_path):
     """A rate that diverged at its first steps left a folder that refused the corrected command."""
     Run.open(tmp_path, **opening({"learning_rate": 1e9}))
