@@ -145,15 +145,21 @@ def _ours(protocol, reports):
 
 def _sets(protocol):
     """Names of its OOD sets as a report has them."""
-    found = [names.parse(name) for name in (*protocol.near, *protocol.far)]
-    bare = [short_name(pathlib.Path(n.bare)) if os.path.exists(n.bare) else n.bare for n in found]
-    return [f"{name}@{n.count}" if n.count else name for name, n in zip(bare, found, strict=True)]
+    return [_untransformed(name) for name in (*protocol.near, *protocol.far)]
+
+
+def _untransformed(name):
+    """imagenet of imagenet:imagenet, dtd@100 of dtd:shorter_side@100, test_tin of its list."""
+    found = names.parse(name)
+    bare = short_name(pathlib.Path(found.bare)) if os.path.exists(found.bare) else found.bare
+    return f"{bare}@{found.count}" if found.count else bare
 
 
 def _strangers(protocol, folder, request):
     """A note on a run of another ID set than the protocol's."""
     role = find_groups(pathlib.Path(folder), request.checkpoint)[0].foreground.roles.get("id_test")
-    if role is None or not protocol.id_dataset or protocol.id_dataset in role.names:
+    own = map(_untransformed, role.names) if role else ()
+    if role is None or not protocol.id_dataset or protocol.id_dataset in own:
         return []
     return [
         f"the protocol's ID set is {protocol.id_dataset}, the run's is {' or '.join(role.names)}: "

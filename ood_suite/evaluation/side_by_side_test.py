@@ -8,7 +8,10 @@ from ood_suite import data, metrics, scores
 from ood_suite.data import layouts, names
 from ood_suite.evaluation import side_by_side
 from ood_suite.evaluation.report import GroupReport
+from ood_suite.evaluation.request import Request
 from ood_suite.protocols import ID, MEAN, PROTOCOLS, Protocol, Published
+from ood_suite.runs.run import Run
+from tests.support import opening
 
 SOURCE = "Table 1 of a paper"
 
@@ -96,3 +99,14 @@ def test_no_mean_is_taken_of_fewer_sets():
     assert absent == ["b@9"]
     [mean] = [row for row in rows if row["ood"] == MEAN]
     assert (mean["ours"], mean["difference"], mean["published"]) == (None, None, 0.9)
+
+
+@pytest.mark.parametrize(
+    "own, is_other",
+    [("cifar10", False), ("cifar10:squash", False), ("cifar10@9", True), ("b", True)],
+)
+def test_a_run_of_another_id_set_is_noted(own, is_other, tmp_path):
+    Run.open(tmp_path / "run", **opening({"id_dataset": own}))
+    notes = side_by_side._strangers(protocol(), tmp_path / "run", Request())
+    assert len(notes) == is_other
+    assert all(f"the run's is {own}: published numbers are of other data" in n for n in notes)
