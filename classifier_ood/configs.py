@@ -9,7 +9,8 @@ from ood_suite.runs.settings import DTYPE_HELP, DTYPES, STRATEGY_HELP, declared,
 
 # Of CIFAR, in pixels 0..255, as all CIFAR papers here have them.
 CIFAR_MEAN, CIFAR_STD = (125.3, 123.0, 113.9), (63.0, 62.1, 66.7)
-
+# Of ImageNet, torchvision's .485, .456, .406 and .229, .224, .225 in pixels.
+IMAGENET_MEAN, IMAGENET_STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 
 AUGMENTATIONS = ("none", "crop", "flip", "crop_flip")
 # --temperature of a --normalization: the authors' for CIFAR-10, and OpenOOD's for all data sets.
@@ -120,6 +121,14 @@ EXPERIMENTS = {
         learning_rate=0.1,
         nesterov=True,
         weight_decay=5e-4,
+    ),
+    # python -m classifier_ood.convert --checkpoint=r.pth --backbone=resnet_imagenet --exp=imagenet
+    # OpenOOD's sets for torchvision's networks, whose training is not repeated here. Not run by us.
+    "imagenet": Experiment(
+        id_dataset="imagenet:imagenet",
+        ood_near=("ssb_hard:imagenet", "ninco:imagenet"),
+        ood_far=("inaturalist:imagenet", "dtd:imagenet", "openimage_o:imagenet"),
+        backbone="resnet_imagenet",
     ),
 }
 

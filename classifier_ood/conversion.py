@@ -3,6 +3,7 @@
 import re
 
 import numpy as np
+from keras import layers as keras_layers
 
 from classifier_ood import models
 
@@ -41,6 +42,14 @@ NAME_MAPS = {
         (r"^(linear|classifier)\.", "fc."),
     ],
 }  # fmt: skip
+NAME_MAPS |= {
+    # conv0 is conv1 here, and norm5 bn1; only the stem's BatchNorm is another layer.
+    "densenet_imagenet": [*NAME_MAPS["densenet"], (r"^norm0\.", "bn0.")],
+    "mobilenet_v2": [(r"^classifier\.1\.", "fc.")],
+    "resnet_imagenet": NAME_MAPS["resnet_cifar"],
+}
+# The first convolution, of the backbones that call it otherwise than conv1.
+FIRST = {"mobilenet_v2": "features.0.0"}
 # Parameter in the file -> variable of the layer; None for what is not needed.
 PARAMETERS = {
     "weight": "weight",
@@ -90,21 +99,29 @@ def infer(backbone, state):
     def count(pattern):
         return len({match[0] for name in state if (match := re.match(pattern, name))})
 
-    channels, num_classes = shape("conv1.weight")[1], shape("fc.weight")[0]
+    first = FIRST.get(backbone, "conv1")
+    channels, num_classes = shape(f"{first}.weight")[1], shape("fc.weight")[0]
+    if backbone == "mobilenet_v2":
+        return {}, num_classes, channels
     options = {"affine": any(re.search(r"(^|\.)bn1\.weight$", name) for name in state)}
     if backbone == "densenet":
         options["depth"] = 6 * count(r"block1\.layer\.\d+\.") + 4
         options["growth"] = shape("block1.layer.0.conv2.weight")[0]
         options["reduction"] = _reduction([shape(f"trans{i}.conv1.weight")[:2] for i in (1, 2)])
+    elif backbone == "densenet_imagenet":
+        counts = [count(rf"block{block}\.layer\.\d+\.") for block in (1, 2, 3, 4)]
+        if counts != [6, 12, 24, 16]:
+            raise ValueError(f"No DenseNet-121: its blocks have {counts} bottlenecks.")
+        options["growth"] = shape("block1.layer.0.conv2.weight")[0]
     elif backbone == "wide_resnet":
         options["depth"] = 6 * count(r"block1\.layer\.\d+\.") + 4
         options["width"] = shape("block1.layer.0.conv1.weight")[0] // 16
     else:
         layers = tuple(count(rf"layer{group}\.\d+\.") for group in (1, 2, 3, 4))
         bottleneck = "layer1.0.conv3.weight" in state
-        depths = {(2, 2, 2, 2): 18, (3, 4, 6, 3): 50 if bottleneck else 34}
+        depths = {(2, 2, 2, 2): 18, (3, 4, 6, 3): 50 if bottleneck else 34, (3, 4, 23, 3): 101}
         if layers not in depths:
-            raise ValueError(f"No ResNet-18, -34 or -50: it has {layers} blocks.")
+            raise ValueError(f"No ResNet-18, -34, -50 or -101: it has {layers} blocks.")
         options |= {"depth": depths[layers], "width": shape("conv1.weight")[0]}
     return options, num_classes, channels
 
@@ -125,8 +142,9 @@ def _reduction(transitions):
 def fill(model, state):
     """Puts a canonical state into a model; every entry and every variable must find its partner.
 
-    Kernels turn from PyTorch's (out, in, height, width) to Keras's (height, width, in, out), dense
-    ones from (out, in) to (in, out).
+    Kernels turn from PyTorch's (out, in, height, width) to Keras's (height, width, in, out), those
+    that take each channel by itself from (channels, 1, height, width) to (height, width, channels,
+    1), dense ones from (out, in) to (in, out).
 
     Raises:
         ValueError: missing, unexpected or mis-shaped entries, by name.
@@ -152,7 +170,8 @@ def fill(model, state):
         if key not in wanted:
             unexpected.append(name)
             continue
-        axes = {4: (2, 3, 1, 0), 2: (1, 0)}.get(array.ndim)
+        by_channel = isinstance(layer, keras_layers.DepthwiseConv2D)
+        axes = {4: (2, 3, 0, 1) if by_channel else (2, 3, 1, 0), 2: (1, 0)}.get(array.ndim)
         array = np.asarray(array, np.float32)
         values[key] = array.transpose(axes) if axes else array
         if values[key].shape != tuple(wanted[key].shape):

@@ -1,6 +1,7 @@
 """Makes a run of a PyTorch checkpoint, without PyTorch: its weights in our network, ready to use.
 
     python -m classifier_ood.convert --checkpoint=densenet.pth.tar --backbone=densenet --exp=cifar10
+    python -m classifier_ood.convert --checkpoint=r50.pth --backbone=resnet_imagenet --exp=imagenet
 
 The architecture (depth, width, growth, classes, BatchNorm with or without gamma and beta) is read
 from the shapes in the file. Every entry must find its place and every weight its entry.
@@ -20,7 +21,17 @@ from ood_suite.runs.run import opened
 from ood_suite.runs.settings import known_name
 
 FLAGS = flags.FLAGS
-BACKBONES = ("densenet", "resnet_cifar", "wide_resnet")
+CIFAR = ((32, 32), configs.CIFAR_MEAN, configs.CIFAR_STD)
+IMAGENET = ((224, 224), configs.IMAGENET_MEAN, configs.IMAGENET_STD)
+# Backbone -> height and width, mean and standard deviation, where no flags say otherwise.
+BACKBONES = {
+    "densenet": CIFAR,
+    "densenet_imagenet": IMAGENET,
+    "mobilenet_v2": IMAGENET,
+    "resnet_cifar": CIFAR,
+    "resnet_imagenet": IMAGENET,
+    "wide_resnet": CIFAR,
+}
 
 
 def main(_):
@@ -31,11 +42,12 @@ def main(_):
         from classifier_ood.torch_files import read_state
 
     state = read_state(FLAGS.checkpoint)
+    default_size, *defaults = BACKBONES[FLAGS.backbone]
     normalisation = {
         name: [float(v) for v in FLAGS[name].value] if FLAGS[name].value else default
-        for name, default in (("mean", configs.CIFAR_MEAN), ("std", configs.CIFAR_STD))
+        for name, default in zip(("mean", "std"), defaults, strict=True)
     }
-    size = tuple(int(value) for value in FLAGS.image_size)
+    size = tuple(int(value) for value in FLAGS.image_size or default_size)
     model, options = conversion.convert(state, FLAGS.backbone, size, normalisation)
     experiment = dataclasses.replace(experiment, backbone=FLAGS.backbone, options=options)
     content = fingerprint(np.frombuffer(pathlib.Path(FLAGS.checkpoint).read_bytes(), np.uint8))
@@ -60,11 +72,13 @@ def main(_):
 
 if __name__ == "__main__":
     flags.DEFINE_string("checkpoint", None, "File: .pth, .pth.tar, .pt or .safetensors.")
-    flags.DEFINE_enum("backbone", "densenet", BACKBONES, "Architecture of the checkpoint.")
+    flags.DEFINE_enum("backbone", "densenet", list(BACKBONES), "Architecture of the checkpoint.")
     flags.DEFINE_string("exp", "cifar10", f"Data sets of: {', '.join(configs.EXPERIMENTS)}.")
-    flags.DEFINE_list("mean", None, "Mean per channel in pixels 0..255; default: CIFAR's.")
+    flags.DEFINE_list(
+        "mean", None, "Mean per channel in pixels 0..255; default: CIFAR's or ImageNet's."
+    )
     flags.DEFINE_list("std", None, "Standard deviation per channel in pixels 0..255.")
-    flags.DEFINE_list("image_size", ["32", "32"], "Height and width.")
+    flags.DEFINE_list("image_size", None, "Height and width; default: 32,32 or 224,224.")
     cli.define_name(None, "Name of the run; default: converted_<network>.")
     flags.DEFINE_string("out_dir", "output/classifier_ood", "Where the experiments' folders go.")
     flags.mark_flag_as_required("checkpoint")

@@ -10,7 +10,16 @@ Layers carry the names of the PyTorch modules that a checkpoint can fill ("." wr
 import inspect
 import math
 
-from classifier_ood.models import applications, convnet, densenet, resnet_cifar, wide_resnet
+from classifier_ood.models import (
+    applications,
+    convnet,
+    densenet,
+    densenet_imagenet,
+    mobilenet_v2,
+    resnet_cifar,
+    resnet_imagenet,
+    wide_resnet,
+)
 from ood_suite.plugins import added, installed
 
 GROUP = "ood_suite.backbones"  # of entry points
@@ -18,7 +27,10 @@ BACKBONES = {
     "applications": applications.build,
     "convnet": convnet.build,
     "densenet": densenet.build,
+    "densenet_imagenet": densenet_imagenet.build,
+    "mobilenet_v2": mobilenet_v2.build,
     "resnet_cifar": resnet_cifar.build,
+    "resnet_imagenet": resnet_imagenet.build,
     "wide_resnet": wide_resnet.build,
 }
 

@@ -62,6 +62,13 @@ def norm_relu(x, name, affine=True):
     return layers.ReLU(name=f"{name}_relu")(batch_norm(x, name, affine))
 
 
+def halved(maps, name):
+    """The largest of 3x3 at every second place; `maps` are not negative, so that zeros around them
+    are PyTorch's padding.
+    """
+    return layers.MaxPooling2D(3, 2, name=name)(layers.ZeroPadding2D(1, name=f"{name}_pad")(maps))
+
+
 def classifier(inputs, maps, num_classes, name):
     """The model that pools `maps` (batch, height, width, d) to features and adds the head."""
     features = layers.GlobalAveragePooling2D(name="features", dtype="float32")(maps)

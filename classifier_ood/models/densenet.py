@@ -35,18 +35,23 @@ def build(
         raise ValueError(f"`depth` must be 6 n + 4, n >= 1. Received: {depth}.")
     inputs, x = blocks.image_input(input_shape, mean, std)
     x = blocks.convolution(x, 2 * growth, 3, "conv1")
-    for block in (1, 2, 3):
-        for i in range((depth - 4) // 6):
+    x = dense_blocks(x, [(depth - 4) // 6] * 3, growth, reduction, dropout, affine)
+    return blocks.classifier(inputs, x, num_classes, f"densenet_bc_{depth}_{growth}")
+
+
+def dense_blocks(x, counts, growth, reduction, dropout, affine):
+    """Dense blocks of so many bottlenecks each, a transition between two, BatchNorm and ReLU."""
+    for block, count in enumerate(counts, 1):
+        for i in range(count):
             new = _bottleneck(x, growth, dropout, affine, f"block{block}_layer_{i}")
             x = layers.Concatenate(name=f"block{block}_layer_{i}")([x, new])
-        if block < 3:
+        if block < len(counts):
             name = f"trans{block}"
             kept = int(x.shape[-1] * reduction)
             x = blocks.norm_relu(x, f"{name}_bn1", affine)
             x = _dropped(blocks.convolution(x, kept, 1, f"{name}_conv1"), dropout, f"{name}_drop")
             x = layers.AveragePooling2D(2, name=name)(x)
-    x = blocks.norm_relu(x, "bn1", affine)
-    return blocks.classifier(inputs, x, num_classes, f"densenet_bc_{depth}_{growth}")
+    return blocks.norm_relu(x, "bn1", affine)
 
 
 def _bottleneck(x, growth, dropout, affine, name):

@@ -10,7 +10,9 @@ SMALL = {
     "applications": {"application": "MobileNetV2"},
     "convnet": {"width": 4},
     "densenet": {"depth": 10, "growth": 4},
+    "densenet_imagenet": {"bottlenecks": (1, 2), "growth": 4},
     "resnet_cifar": {"width": 4},
+    "resnet_imagenet": {"width": 4},
     "wide_resnet": {"depth": 10, "width": 1},
 }
 
@@ -24,6 +26,11 @@ SMALL = {
         ("wide_resnet", {"depth": 40, "width": 4, "affine": False}, 10, 8_938_426),
         ("resnet_cifar", {}, 10, 11_173_962),
         ("resnet_cifar", {"depth": 50}, 10, 23_520_842),
+        ("densenet_imagenet", {}, 1000, 7_978_856),
+        ("mobilenet_v2", {}, 1000, 3_504_872),
+        ("resnet_imagenet", {"depth": 18}, 1000, 11_689_512),
+        ("resnet_imagenet", {}, 1000, 25_557_032),
+        ("resnet_imagenet", {"depth": 101}, 1000, 44_549_160),
     ],
 )
 def test_parameters(name, options, classes, count):
@@ -73,7 +80,7 @@ def test_options_reach_the_network():
         ("convnet", {"depth": 3}, "Unknown option 'depth' of the backbone convnet. Known: width"),
         ("densenet", {"depth": 99}, "must be 6 n"),
         ("wide_resnet", {"depth": 41}, "must be 6 n"),
-        ("resnet_cifar", {"depth": 20}, r"one of \[18, 34, 50\]"),
+        ("resnet_cifar", {"depth": 20}, r"one of \[18, 34, 50, 101\]"),
         ("convnet", {"std": 0.0}, "`std` must be positive"),
         ("convnet", {"mean": (1.0, 2.0)}, "one per channel"),
         ("applications", {"application": "ResNet5"}, "Unknown application 'ResNet5'"),

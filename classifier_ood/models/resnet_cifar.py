@@ -9,7 +9,7 @@ from keras import layers
 from classifier_ood.configs import CIFAR_MEAN, CIFAR_STD
 from classifier_ood.models import blocks
 
-BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3)}
+BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
 
 
 def build(
@@ -22,7 +22,7 @@ def build(
     mean=CIFAR_MEAN,
     std=CIFAR_STD,
 ):
-    """ResNet-18, -34 (basic blocks) or -50 (bottlenecks, four times as many features).
+    """ResNet-18, -34 (basic blocks), -50 or -101 (bottlenecks, four times as many features).
 
     Args:
         input_shape: (height, width, channels).
@@ -30,16 +30,27 @@ def build(
         affine: whether BatchNorm has gamma and beta.
         mean, std: of the normalisation, in pixels 0..255; the default is CIFAR's.
     """
-    if depth not in BLOCKS:
-        raise ValueError(f"`depth` must be one of {list(BLOCKS)}. Received: {depth}.")
+    check_depth(depth)
     inputs, x = blocks.image_input(input_shape, mean, std)
     x = blocks.norm_relu(blocks.convolution(x, width, 3, "conv1"), "bn1", affine)
+    x = groups(x, depth, width, affine)
+    return blocks.classifier(inputs, x, num_classes, f"resnet{depth}_cifar")
+
+
+def check_depth(depth):
+    """Refuses depths that are not in BLOCKS (ValueError)."""
+    if depth not in BLOCKS:
+        raise ValueError(f"`depth` must be one of {list(BLOCKS)}. Received: {depth}.")
+
+
+def groups(x, depth, width, affine):
+    """The four groups of residual blocks behind a stem; all but the first halve the size."""
     for group, count in enumerate(BLOCKS[depth], 1):
         for i in range(count):
             stride = 2 if group > 1 and i == 0 else 1
             filters = width * 2 ** (group - 1)
             x = _block(x, filters, stride, depth >= 50, affine, f"layer{group}_{i}")
-    return blocks.classifier(inputs, x, num_classes, f"resnet{depth}_cifar")
+    return x
 
 
 def _block(x, filters, stride, bottleneck, affine, name):
