@@ -47,9 +47,14 @@ NAME_MAPS |= {
     "densenet_imagenet": [*NAME_MAPS["densenet"], (r"^norm0\.", "bn0.")],
     "mobilenet_v2": [(r"^classifier\.1\.", "fc.")],
     "resnet_imagenet": NAME_MAPS["resnet_cifar"],
+    "vit": [
+        (r"\.in_proj_(weight|bias)$", r".in_proj.\1"),
+        (r"^heads\.head\.", "fc."),
+    ],
 }
 # The first convolution, of the backbones that call it otherwise than conv1.
-FIRST = {"mobilenet_v2": "features.0.0"}
+FIRST = {"mobilenet_v2": "features.0.0", "vit": "conv_proj"}
+NORMALISATIONS = (keras_layers.BatchNormalization, keras_layers.LayerNormalization)
 # Parameter in the file -> variable of the layer; None for what is not needed.
 PARAMETERS = {
     "weight": "weight",
@@ -101,7 +106,7 @@ def infer(backbone, state):
 
     first = FIRST.get(backbone, "conv1")
     channels, num_classes = shape(f"{first}.weight")[1], shape("fc.weight")[0]
-    if backbone == "mobilenet_v2":
+    if backbone in FIRST:  # of which there is one size
         return {}, num_classes, channels
     options = {"affine": any(re.search(r"(^|\.)bn1\.weight$", name) for name in state)}
     if backbone == "densenet":
@@ -163,15 +168,14 @@ def fill(model, state):
         if variable is None:
             continue
         if layer is not None and variable in ("weight", "bias"):
-            normalises = hasattr(layer, "moving_mean")
+            normalises = isinstance(layer, NORMALISATIONS)
             names = {"weight": "gamma", "bias": "beta"} if normalises else {"weight": "kernel"}
             variable = names.get(variable, variable)
         key = (layer.name if layer is not None else None, variable)
         if key not in wanted:
             unexpected.append(name)
             continue
-        by_channel = isinstance(layer, keras_layers.DepthwiseConv2D)
-        axes = {4: (2, 3, 0, 1) if by_channel else (2, 3, 1, 0), 2: (1, 0)}.get(array.ndim)
+        axes = _axes(layer, array.ndim)
         array = np.asarray(array, np.float32)
         values[key] = array.transpose(axes) if axes else array
         if values[key].shape != tuple(wanted[key].shape):
@@ -190,6 +194,32 @@ def fill(model, state):
         wanted[key].assign(value)
 
 
+def _axes(layer, ndim):
+    """The order of a PyTorch array's axes in Keras; None where it is the same."""
+    if isinstance(layer, keras_layers.Embedding):
+        return None
+    if isinstance(layer, keras_layers.DepthwiseConv2D) and ndim == 4:
+        return 2, 3, 0, 1
+    return {4: (2, 3, 1, 0), 2: (1, 0)}.get(ndim)
+
+
+def _with_positions(state):
+    """The state with tokens.embeddings in place of the class token and the positions, of which
+    the first is the class token's.
+    """
+    names = ("class_token", "encoder.pos_embedding")
+    token, positions = (state.get(name, np.empty(0)) for name in names)
+    if positions.ndim != 3 or token.shape != positions[:, :1].shape:
+        raise ValueError(
+            "The checkpoint is no vit: class_token must have shape (1, 1, width), "
+            "encoder.pos_embedding (1, 1 + patches, width). Received: "
+            f"{token.shape}, {positions.shape}."
+        )
+    first = token + positions[:, :1]
+    others = {name: array for name, array in state.items() if name not in names}
+    return others | {"tokens.embeddings": np.concatenate([first, positions[:, 1:]], axis=1)[0]}
+
+
 def convert(state, backbone, image_size, normalisation):
     """The Keras model of a state dict, and its options.
 
@@ -201,6 +231,8 @@ def convert(state, backbone, image_size, normalisation):
     state = canonical(backbone, state)
     options, num_classes, channels = infer(backbone, state)
     options |= normalisation
+    if backbone == "vit":
+        state = _with_positions(state)
     model = models.build(backbone, (*image_size, channels), num_classes, options)
     fill(model, state)
     return model, options

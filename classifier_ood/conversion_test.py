@@ -24,6 +24,7 @@ NETWORKS = {
     "resnet34": "resnet_imagenet",
     "resnet50": "resnet_imagenet",
     "resnet101": "resnet_imagenet",
+    "vit_b_16": "vit",
 }
 
 
@@ -40,7 +41,7 @@ def state_of(frozen, network):
 def test_equal_to_torchvision(network, backbone, frozen):
     state = state_of(frozen, network)
     model, _ = conversion.convert(state, backbone, (224, 224), IMAGENET)
-    assert model.name == network
+    assert model.name == {"vit_b_16": "vit_12_768_16"}.get(network, network)
     found = model.predict(seeded_images(2).astype(np.float32), verbose=0)
     for name in ("features", "logits"):
         expected = frozen[f"{network}/{name}"]
@@ -74,6 +75,12 @@ def test_other_networks_are_refused(frozen):
     ):  # fmt: skip
         with pytest.raises(ValueError, match=message):
             conversion.convert(state, backbone, (224, 224), IMAGENET)
+    vit = state_of(frozen, "vit_b_16")
+    with pytest.raises(ValueError, match=r"of another shape: tokens.embeddings \(197, 768\)"):
+        conversion.convert(vit, "vit", (240, 224), IMAGENET)
+    del vit["class_token"]
+    with pytest.raises(ValueError, match=r"no vit: class_token must have.* \(0,\), \(1, 197, 768"):
+        conversion.convert(vit, "vit", (224, 224), IMAGENET)
     wide = resnet | {"layer1.0.conv1.weight": np.zeros((128, 64, 3, 3), np.float32)}
     with pytest.raises(ValueError, match="does not fit resnet18. of another shape: layer1.0.conv1"):
         conversion.convert(wide, "resnet_imagenet", (224, 224), IMAGENET)

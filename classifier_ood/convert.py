@@ -30,6 +30,7 @@ BACKBONES = {
     "mobilenet_v2": IMAGENET,
     "resnet_cifar": CIFAR,
     "resnet_imagenet": IMAGENET,
+    "vit": IMAGENET,
     "wide_resnet": CIFAR,
 }
 

@@ -14,7 +14,15 @@ import torchvision
 from seeded_weights import seeded_images, seeded_state
 
 PATH = pathlib.Path(__file__).parent / "references" / "torchvision_networks.npz"
-NETWORKS = ("densenet121", "mobilenet_v2", "resnet18", "resnet34", "resnet50", "resnet101")
+NETWORKS = (
+    "densenet121",
+    "mobilenet_v2",
+    "resnet18",
+    "resnet34",
+    "resnet50",
+    "resnet101",
+    "vit_b_16",
+)
 CLASSES = 10
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 

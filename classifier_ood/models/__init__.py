@@ -18,6 +18,7 @@ from classifier_ood.models import (
     mobilenet_v2,
     resnet_cifar,
     resnet_imagenet,
+    vit,
     wide_resnet,
 )
 from ood_suite.plugins import added, installed
@@ -31,6 +32,7 @@ BACKBONES = {
     "mobilenet_v2": mobilenet_v2.build,
     "resnet_cifar": resnet_cifar.build,
     "resnet_imagenet": resnet_imagenet.build,
+    "vit": vit.build,
     "wide_resnet": wide_resnet.build,
 }
 

@@ -13,6 +13,7 @@ SMALL = {
     "densenet_imagenet": {"bottlenecks": (1, 2), "growth": 4},
     "resnet_cifar": {"width": 4},
     "resnet_imagenet": {"width": 4},
+    "vit": {"depth": 2, "width": 12, "heads": 3, "hidden": 16, "patch": 4},
     "wide_resnet": {"depth": 10, "width": 1},
 }
 
@@ -28,13 +29,15 @@ SMALL = {
         ("resnet_cifar", {"depth": 50}, 10, 23_520_842),
         ("densenet_imagenet", {}, 1000, 7_978_856),
         ("mobilenet_v2", {}, 1000, 3_504_872),
+        ("vit", {}, 1000, 86_566_888),
         ("resnet_imagenet", {"depth": 18}, 1000, 11_689_512),
         ("resnet_imagenet", {}, 1000, 25_557_032),
         ("resnet_imagenet", {"depth": 101}, 1000, 44_549_160),
     ],
 )
 def test_parameters(name, options, classes, count):
-    model = models.build(name, (32, 32, 3), classes, options)
+    size = 224 if name == "vit" else 32  # its positions are parameters
+    model = models.build(name, (size, size, 3), classes, options)
     assert models.count_parameters(model) == count
 
 
@@ -81,6 +84,8 @@ def test_options_reach_the_network():
         ("densenet", {"depth": 99}, "must be 6 n"),
         ("wide_resnet", {"depth": 41}, "must be 6 n"),
         ("resnet_cifar", {"depth": 20}, r"one of \[18, 34, 50, 101\]"),
+        ("vit", {"patch": 5}, r"divisible by `patch` \(5\)"),
+        ("vit", {"heads": 5}, "`width` must be a multiple of `heads`. Received: 768, 5"),
         ("convnet", {"std": 0.0}, "`std` must be positive"),
         ("convnet", {"mean": (1.0, 2.0)}, "one per channel"),
         ("applications", {"application": "ResNet5"}, "Unknown application 'ResNet5'"),
