@@ -11,6 +11,13 @@ from ood_suite.runs.settings import DTYPE_HELP, DTYPES, STRATEGY_HELP, declared,
 CIFAR_MEAN, CIFAR_STD = (125.3, 123.0, 113.9), (63.0, 62.1, 66.7)
 # Of ImageNet, torchvision's .485, .456, .406 and .229, .224, .225 in pixels.
 IMAGENET_MEAN, IMAGENET_STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
+# Means and standard deviations of code bases. cifar: DICE, ODIN, Unleashing Mask and most others;
+# himplos: .4914, .4822, .4465 and .2023, .1994, .2010 in 0..1.
+NORMALISATIONS = {
+    "cifar": (CIFAR_MEAN, CIFAR_STD),
+    "himplos": ((125.307, 122.961, 113.8575), (51.5865, 50.847, 51.255)),
+    "imagenet": (IMAGENET_MEAN, IMAGENET_STD),
+}
 
 AUGMENTATIONS = ("none", "crop", "flip", "crop_flip")
 # --temperature of a --normalization: the authors' for CIFAR-10, and OpenOOD's for all data sets.

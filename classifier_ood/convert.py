@@ -44,6 +44,7 @@ def main(_):
 
     state = read_state(FLAGS.checkpoint)
     default_size, *defaults = BACKBONES[FLAGS.backbone]
+    defaults = configs.NORMALISATIONS.get(FLAGS.normalised, defaults)
     normalisation = {
         name: [float(v) for v in FLAGS[name].value] if FLAGS[name].value else default
         for name, default in zip(("mean", "std"), defaults, strict=True)
@@ -75,6 +76,10 @@ if __name__ == "__main__":
     flags.DEFINE_string("checkpoint", None, "File: .pth, .pth.tar, .pt or .safetensors.")
     flags.DEFINE_enum("backbone", "densenet", list(BACKBONES), "Architecture of the checkpoint.")
     flags.DEFINE_string("exp", "cifar10", f"Data sets of: {', '.join(configs.EXPERIMENTS)}.")
+    flags.DEFINE_enum(
+        "normalised", None, list(configs.NORMALISATIONS),
+        "Whose mean and deviation it was trained with; default: cifar, or imagenet.",
+    )  # fmt: skip
     flags.DEFINE_list(
         "mean", None, "Mean per channel in pixels 0..255; default: CIFAR's or ImageNet's."
     )

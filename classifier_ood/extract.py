@@ -5,6 +5,8 @@ One npz a data set and part in the run's outputs/ (see ood_suite.outputs). `pyth
 ood_suite.extract` and `python -m ood_suite.eval` call this.
 """
 
+import dataclasses
+
 import numpy as np
 
 from classifier_ood.keras_classifier import KerasClassifier
@@ -29,6 +31,7 @@ from ood_suite.training.stored_model import read_model
 
 SCORES: tuple[str, ...] = ()
 PERTURBED: dict[str, str] = {"odin": "cross_entropy"}
+USUAL = ("usual",)  # --inner_layers: the ends of the stages
 ADVICE = "If it needs classes of yours, save it as a plain functional model."
 
 
@@ -45,6 +48,8 @@ def extract(
             f"--fields must be of {', '.join(ON_DEMAND)}; gram_sums need --inner_layers, the "
             f"layers that they are of. Received: {', '.join(parts.fields)}."
         )
+    if parts.inner_layers == USUAL:
+        parts = dataclasses.replace(parts, inner_layers=load_classifier(run).usual_layers())
     classifier = load_classifier(run, parts.inner_layers)
     source = data.first_available(names, split, data_dir, classifier.image_shape)
     layer = run.settings.get("features_layer") or "input of the last layer"

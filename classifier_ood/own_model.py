@@ -87,7 +87,10 @@ def _read(model_path):
 def check(settings, model_path):
     """Opens the model and every data set before a folder is made; errors as of what is opened."""
     model = _read(model_path)
+    from classifier_ood.bare_applications import refuse_bare
     from classifier_ood.keras_classifier import KerasClassifier
+
+    refuse_bare(model, settings["input_range"])
 
     def of(input_range):
         layer, shape = settings["features_layer"], settings["image_shape"]

@@ -23,6 +23,12 @@ def image_input(input_shape, mean, std):
             )
     if min(stds) <= 0.0:
         raise ValueError(f"`std` must be positive. Received: {stds}.")
+    if 0.0 < max(means) <= 1.0 or max(stds) < 1.0:
+        pixels = [[round(255.0 * value, 4) for value in values] for values in (means, stds)]
+        raise ValueError(
+            f"`mean` and `std` must be in pixels, 0..255. Received: {means} and {stds}, which look "
+            f"like 0..1: mean={pixels[0]}, std={pixels[1]} are the same in pixels."
+        )
     scale = [1.0 / s for s in stds]
     offset = [-m / s for m, s in zip(means, stds, strict=True)]
     return inputs, layers.Rescaling(scale, offset, name="normalisation")(inputs)

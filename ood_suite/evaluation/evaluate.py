@@ -146,15 +146,21 @@ def gather(group, request, data_dir=None):
         wanted = (*wanted, request.baseline)
     if request.optional and own:
         wanted = tuple(name for name in wanted if named.bare(name) in own)
-    bare = {named.bare(name) for name in wanted}
     for name in wanted:
         if own and named.bare(name) not in own:
             raise ValueError(f"{run.folder} has the scores {', '.join(own)}. Received: {name}.")
+    if of_layers(request.scores) and not request.inner_layers:
+        request = dataclasses.replace(request, inner_layers=("usual",))
     if request.ood_validation and not (request.tune or request.inner_layers):
         raise ValueError("--ood_validation has no effect without --tune or --inner_layers.")
-    if request.inner_layers and not {"mahalanobis_layers", "gram"} & bare:
+    if request.inner_layers and not of_layers(wanted):
         raise ValueError("--inner_layers has no effect without mahalanobis_layers or gram.")
     return classifier(group, request, wanted, data_dir)
+
+
+def of_layers(names):
+    """Those of these scores that look at inner layers."""
+    return {"mahalanobis_layers", "gram"} & {named.bare(name) for name in names}
 
 
 def applicable_scores(material, wanted):

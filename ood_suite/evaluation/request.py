@@ -25,7 +25,10 @@ class Request:
         None, "Parameters that papers use on a benchmark, in place of defaults.", choices=PRESETS
     )
     checkpoint: str = setting("last", "Model of the run: last, best, first, epoch_<n>, step_<n>.")
-    inner_layers: tuple = setting((), "Layers of a classifier for mahalanobis_layers and gram.")
+    inner_layers: tuple = setting(
+        (), "Layers of a classifier for mahalanobis_layers and gram; usual, which is the default: "
+        "the ends of its stages.",
+    )  # fmt: skip
     ood_near: tuple = setting((), "OOD test sets near to the ID set, in place of the run's.")
     ood_far: tuple = setting((), "OOD test sets far from the ID set, in place of the run's.")
     ood_shifted: tuple = setting(
