@@ -5,7 +5,7 @@ RUN := $(VENV)/bin/python
 INSTALL := pip install --quiet --disable-pip-version-check --require-hashes -r
 TEST_PARTS := test-classifiers test-densities test-whole test-jax test-wheel
 
-.PHONY: demo demo-genomics check test $(TEST_PARTS) style clean
+.PHONY: demo demo-genomics check test $(TEST_PARTS) style site clean
 
 # Train small density models and a classifier on the embedded data, evaluate both, write the reports.
 demo: $(VENV)/installed
@@ -31,7 +31,7 @@ demo-genomics: $(VENV)/installed
 check: style
 	$(RUN) -m pytest -x ood_suite --ignore=ood_suite/training --ignore=ood_suite/serving --ignore=ood_suite/scores/literal_test.py \
 		--deselect=ood_suite/intervals_test.py::test_ten_million_scores_stay_within_a_gibibyte \
-		tests/layering_test.py tests/docs_test.py
+		tests/layering_test.py tests/docs_test.py tests/site_test.py
 
 # Before landing: everything, two parts at a time.
 test: style $(JAX_VENV)/installed
@@ -41,6 +41,10 @@ style: $(VENV)/installed
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
 	$(RUN) -m mypy
+
+# The pages as a site: open output/site/index.html.
+site: $(VENV)/installed
+	$(RUN) -m mkdocs build --strict --quiet
 
 test-classifiers: $(VENV)/installed
 	$(RUN) -m pytest classifier_ood tests/ray_test.py tests/recipes_test.py

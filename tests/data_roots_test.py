@@ -2,6 +2,8 @@
 their own formats and folders, and the numbers are those of the same images as npz.
 """
 
+import json
+
 import numpy as np
 import pytest
 
@@ -132,6 +134,12 @@ def test_a_protocol_beside_its_published_numbers(root, run, tmp_path):
     difference = float(accuracy["ours"]) - 0.9401
     assert float(accuracy["difference"]) == pytest.approx(difference)
     assert (tmp_path / "protocol.json").exists() and (tmp_path / "report.html").exists()
+    as_json = command(
+        "ood_suite.benchmark", "--protocol=UM_cifar10", f"--run={run}", f"--data_root={root}",
+        "--resamples=10", "--allow_overlap", f"--out={tmp_path}", "--json",
+    )  # fmt: skip
+    said = json.loads(as_json.stdout)  # one object, and nothing else
+    assert said["protocol"] == "um_cifar10" and len(said["rows"]) == len(rows)
     of_densities = command(
         "ood_suite.benchmark", "--protocol=lr_cifar", f"--run={run}", f"--data_root={root}"
     )

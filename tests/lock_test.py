@@ -15,7 +15,7 @@ from tests.support import ROOT
 LOCKS = {
     "requirements.lock": (
         "requirements.txt",
-        ("all", "eval", "genomics", "onnx", "ray", "serve", "tensorflow", "tfds"),
+        ("all", "docs", "eval", "genomics", "onnx", "ray", "serve", "tensorflow", "tfds"),
     ),
     "requirements-jax.lock": ("requirements-jax.txt", ("eval", "genomics", "jax")),
 }  # fmt: skip

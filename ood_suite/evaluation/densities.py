@@ -49,6 +49,14 @@ def density(group, request=Request(), *, data_dir=None) -> Material:
     def tests(parameters):
         return test_sets(lambda role: of(role, chosen, maps=has_maps(role)), roles)
 
+    def advice():
+        if validation_ood is not None or "validation_ood" not in roles:
+            return validation_ood
+        try:
+            return of("validation_ood", chosen)
+        except FileNotFoundError:
+            return None
+
     return Material(
         held_out=held_out,
         training=training,
@@ -58,7 +66,7 @@ def density(group, request=Request(), *, data_dir=None) -> Material:
         fingerprints=run.config["fingerprints"],
         baseline="likelihood",
         scores=extractor.SCORES,
-        advice=lambda: validation_ood,
+        advice=advice,
         choice=choice,
         chosen=chosen,
         notes=strangers(run, training, held_out),

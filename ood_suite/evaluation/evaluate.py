@@ -34,7 +34,7 @@ from ood_suite.evaluation.overlap import (
 )
 from ood_suite.evaluation.request import ALL, Request
 from ood_suite.evaluation.tuning import tune
-from ood_suite.evaluation.verdict import recommended
+from ood_suite.evaluation.verdict import next_command, recommended
 from ood_suite.files import read_csv
 from ood_suite.outputs import ON_DEMAND
 from ood_suite.progress import progress
@@ -72,6 +72,8 @@ def evaluate(folder, request=Request(), *, data_dir=None, out=None, beside=None)
         groups = groups[:1]
     reports = [evaluate_group(g, gather(g, request, data_dir), request) for g in groups]
     for group, found in zip(groups, reports, strict=True):
+        if hasattr(extractor_of(group.foreground), "load_classifier"):
+            found.next_command = next_command(group.foreground, found.verdict, data_dir)
         drawn = gallery(group, found, request, data_dir)
         found.figures |= {"gallery": drawn} if drawn else {}
     suffix = "" if request.checkpoint == "last" else f"_{request.checkpoint}"
@@ -85,11 +87,6 @@ def evaluate(folder, request=Request(), *, data_dir=None, out=None, beside=None)
         print(json.dumps(found, default=str))
     else:
         print(terminal.text(reports, target, everything=request.all))
-        print("\n".join(shifted.table(reports[0]) + unit_tests.table(reports[0])))
-        if groups[0].foreground.kind == "classifier":
-            score = reports[0].verdict.get("score", "auto")
-            run = groups[0].foreground.folder
-            print(f"Detector: python -m ood_suite.calibrate --run={run} --score={score}")
     logging.info("Wrote results.csv, results.json and report.html to %s.", target)
     return reports
 
@@ -288,7 +285,9 @@ def evaluate_group(group, material, request):
         shifted=under_shift,
         full_spectrum=spectrum,
         data=result_card.data_of(material, tests),
-        verdict=recommended(detectors, material.advice(), ood_tests),
+        verdict=recommended(
+            detectors, material.advice(), ood_tests, has_chosen=bool(tuned or material.choice)
+        ),
         unit_tests=unit_tests.rows(shifted.values_of(detectors, values, tests.units)),
     )
 

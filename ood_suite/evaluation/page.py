@@ -5,6 +5,7 @@ needs no network and is read on paper, on a phone and at night.
 import base64
 import datetime
 import io
+import re
 import sys
 
 import jinja2
@@ -28,6 +29,7 @@ LEGEND = (
     "against the rate of accepted OOD. AUTC, AUGRC, SCOD: docs/evaluation.md. ID accepted: share "
     "of ID test examples within the threshold, which accepts 95% of the held-out ones."
 )
+SHOWN = ("auroc", "fpr95_id_positive")  # in the table of all scores
 CAPTIONS = {
     "complexity": "Log-likelihood against the PNG code length of each image.",
     "curves": "ROC and precision-recall curves of the best scores.",
@@ -38,6 +40,10 @@ CAPTIONS = {
     "images": "The least and the most OOD images of a set.",
     "overview": "AUROC of every score on every OOD set; 0.5 is chance.",
     "risk_coverage": "Share of mistakes among what is accepted, against the share accepted.",
+    "distance": "AUROC of each OOD class against its taxonomic distance from the ID classes.",
+    "gc_content": "Scores against the GC content of the reads.",
+    "shifts": "What becomes of the ID images under shifts, by severity.",
+    "tracks": "Log-probability, or its ratio, along a few reads of each set.",
     "training": "Loss and metrics over the training.",
     "tuning": "Validation AUROC over the grid of parameters.",
 }
@@ -59,6 +65,7 @@ def render(config, reports, pictures, *, protocol=None):
     against = f" against {', '.join(sets)}" if sets else ", no OOD data"
     return environment.get_template("report.html").render(
         title=f"{settings.get('exp', 'evaluation')}: {settings['id_dataset'] or 'ID'}{against}",
+        command=["python", "-m", "ood_suite.eval", *sys.argv[1:]],
         verdict=verdict.in_words(reports),
         is_recommended=bool(first.verdict),
         facts=_facts(config, reports),
@@ -68,6 +75,10 @@ def render(config, reports, pictures, *, protocol=None):
         legend=LEGEND,
         choices=[(report.repeat_id, report.chosen, report.choice) for report in reports],
         tuned=[row for report in reports for row in report.tuned],
+        shifted=first.shifted,
+        full_spectrum=first.full_spectrum,
+        unit_tests=first.unit_tests,
+        next_command=first.next_command,
         protocol=protocol,
         figures=[(name, caption(name), encoded(data)) for name, data in pictures.items()],
         record=settings | config["versions"] | {"git commit": config["git_commit"]},
@@ -82,7 +93,6 @@ def _facts(config, reports):
     oods = [text for part, text in sizes.items() if part.startswith("ood:")]
     facts = [
         ("date", datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC")),
-        ("command", " ".join(["python -m ood_suite.eval", *sys.argv[1:]])),
         ("ID test examples", sizes.get("id_test", "")),
         ("held-out examples", sizes.get("held_out", "")),
         ("OOD test examples", ", ".join(oods) or "none"),
@@ -98,14 +108,16 @@ def _facts(config, reports):
 def _overview(reports, sets):
     """{"columns", "rows"} of one sorted table: means first, then AUROC by set, threshold."""
     names, chosen = verdict.ranked(reports), reports[0].verdict.get("score")
-    columns = ["AUROC, mean", "FPR95 ID+, mean"] if sets else []
-    columns += [f"AUROC, {ood}" for ood in sets] + ["threshold", "ID accepted"]
+    means = list(dict.fromkeys(r["ood"] for r in reports[0].rows if r["ood"] not in sets and sets))
+    means.sort(key=lambda title: not title.startswith("mean of all"))
+    shown = [(metric, ood) for ood in means for metric in SHOWN]
+    shown += [(metric, ood) for ood in sets for metric in SHOWN[: 1 if means else 2]]
+    columns = [f"{TITLES[metric]}, {ood.split(' (')[0]}" for metric, ood in shown]
+    columns += ["threshold", "ID accepted"]
     rows = []
     for name in names:
         own = [row for row in reports[0].rows if row["score"] == name and "threshold" in row]
-        cells = [verdict.mean(reports, name, m) for m in ("auroc", "fpr95_id_positive")]
-        cells = [f"{value:.4f}" for value in cells if value is not None]
-        cells += [cell(reports, name, ood, "auroc") for ood in sets]
+        cells = [cell(reports, name, ood, metric) for metric, ood in shown]
         cells += [f"{own[0]['threshold']:.5g}", f"{own[0]['accepted']:.4f}"]
         rows.append({"name": name, "cells": cells, "is_best": name == chosen})
     return {"columns": columns, "rows": rows}
@@ -120,10 +132,11 @@ def _table(reports, ood):
     for name in verdict.ranked(reports):
         row = next(r for r in first.rows if (r["score"], r["ood"]) == (name, ood))
         cells = [cell(reports, name, ood, metric) for metric in metrics]
-        rows.append({"name": name, "cells": [*cells, _difference(row, first.baseline)]})
+        cells.insert(1, _difference(row, first.baseline))  # beside the AUROC, which it is about
+        rows.append({"name": name, "cells": cells})
     counts = f" ({found['num_ood']} examples)" if "num_ood" in found else ""
-    last = "AUROC minus baseline's" + (" (first repeat)" if len(reports) > 1 else "")
-    columns = [*(TITLES[metric] for metric in metrics), last]
+    columns = [TITLES[metric] for metric in metrics]
+    columns.insert(1, "minus baseline's" + (" (first repeat)" if len(reports) > 1 else ""))
     return {"title": f"ID against {ood}{counts}", "columns": columns, "rows": rows}
 
 
@@ -149,10 +162,13 @@ def cell(reports, score, ood, metric):
 
 def caption(name):
     """What a figure of that name shows, which is its text for those who cannot see it."""
-    for start, text in CAPTIONS.items():
-        if name == start or name.startswith(f"{start}_") or f"_{start}" in name:
-            return f"{text} ({name.replace('_', ' ')})"
-    return name.replace("_", " ")
+    bare = re.sub(r"^repeat\d+_", "", name)
+    repeat = name.removesuffix(bare).strip("_").replace("repeat", "repeat ")
+    kinds = [kind for kind in CAPTIONS if f"{bare}_".startswith(f"{kind}_")]
+    kind = max(kinds, key=len, default="")
+    about = ", ".join(filter(None, [bare[len(kind) :].strip("_"), repeat]))
+    text = CAPTIONS.get(kind, "Figure.")
+    return f"{text.rstrip('.')}: {about}." if about else text
 
 
 def png(figure):

@@ -81,7 +81,15 @@ def group(repeat_id=0, seed=0):
         verdict={
             "score": "energy", "validation_ood": "uniform", "auroc": 0.9, "low": 0.85, "high": 0.95,
             "threshold": 1.5, "promise": "60 held-out examples promise 5%", "compared": 5,
+            "with_parameters": "energy", "has_chosen": True,
         },
+        next_command=f"python -m ood_suite.calibrate --run={'a_long_folder/' * 9} '--score=a&b'",
+        shifted=[{"score": "energy", "shift": "gaussian_noise_3", "accuracy": 0.5, "flagged": 0.4}],
+        full_spectrum=[{"score": "energy", "ood": "mnist", "auroc": 0.75}],
+        unit_tests=[
+            {"score": n, "unit_test": f"{u}_of_a_name", "fpr95_id_positive": 0.5, "failed": True}
+            for n in SCORES for u in "abcdefgh"
+        ],
     )  # fmt: skip
 
 
@@ -108,9 +116,25 @@ def test_a_terminal_of_100_columns_holds_it():
     for reports in ([group()], [group(0, 0), group(1, 1)]):
         for everything in (False, True):
             text = terminal.text(reports, "report", everything=everything)
-            assert max(map(len, text.splitlines())) <= 100, text
+            *lines, last = text.splitlines()
+            assert max(map(len, lines)) <= 100, text
+            assert last == f"Detector: {reports[0].next_command}"  # whole, to be pasted
+            assert "gaussian_noise_3" in text and "Unit tests failed of 8" in text
             assert text.splitlines()[1].startswith("VERDICT  energy is recommended")
             assert ("OOD: mnist (50 examples)" in text) == everything
+
+
+@pytest.mark.parametrize(
+    "name, said",
+    [
+        ("histogram_energy", "Scores of ID and OOD examples, with the threshold: energy."),
+        ("repeat1_curves_mnist", "curves of the best scores: mnist, repeat 1."),
+        ("overview", "AUROC of every score on every OOD set; 0.5 is chance."),
+        ("heat_maps_a_b", "pixel by pixel: a_b."),
+    ],
+)
+def test_captions_say_what_of(name, said):
+    assert page.caption(name).endswith(said)
 
 
 @pytest.mark.skipif(BROWSER is None, reason="there is no Chromium to look with")

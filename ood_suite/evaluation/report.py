@@ -25,7 +25,7 @@ class GroupReport:
         near: names of the near OOD sets. costs: see costs.Costs.rows. shifted, full_spectrum: see
             shifted. unit_tests: see unit_tests.rows. data: {part of the data: its name, split, size
             and fingerprint}.
-        verdict: see verdict.recommended.
+        verdict: see verdict.recommended. next_command: what makes a detector of the run.
     """
 
     repeat_id: int
@@ -47,6 +47,7 @@ class GroupReport:
     unit_tests: list = dataclasses.field(default_factory=list)
     data: dict = dataclasses.field(default_factory=dict)
     verdict: dict = dataclasses.field(default_factory=dict)
+    next_command: str = ""
 
 
 def over_repeats(reports):

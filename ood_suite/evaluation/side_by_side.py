@@ -1,8 +1,11 @@
 """A run under a protocol of a paper: our numbers, the published ones, and the differences."""
 
+import contextlib
 import dataclasses
+import json
 import os
 import pathlib
+import sys
 
 import numpy as np
 from absl import logging
@@ -47,18 +50,24 @@ def judge(
         rows, _ = compare(protocol, reports)
         return {"title": protocol.title, "rows": [_in_per_cent(row) for row in rows]}
 
-    reports = evaluate(folder, request, data_dir=data_dir, out=target, beside=on_page)
+    own = dataclasses.replace(request, json=False)  # its JSON is not what is asked for here
+    with contextlib.redirect_stdout(sys.stderr if request.json else sys.stdout):
+        reports = evaluate(folder, own, data_dir=data_dir, out=target, beside=on_page)
     rows, absent = compare(protocol, reports)
     if absent and len(_sets(protocol)) > 1:
         notes.append(f"no mean over the protocol's sets is taken without {', '.join(absent)}")
     found = list(dict.fromkeys(note for report in reports for note in report.notes))
     write_csv(target / "protocol.csv", rows)
-    write_json(
-        target / "protocol.json",
-        {"protocol": name, "title": protocol.title, "fpr95": protocol.fpr95, "rows": rows,
-         "absent": absent, "notes": notes + found},
-    )  # fmt: skip
-    print(table(protocol, rows, notes))
+    judged = {
+        "protocol": name, "title": protocol.title, "fpr95": protocol.fpr95, "rows": rows,
+        "absent": absent, "notes": notes + found,
+    }  # fmt: skip
+    write_json(target / "protocol.json", judged)
+    print(
+        json.dumps(judged | {"report": str(target)})
+        if request.json
+        else table(protocol, rows, notes)
+    )
     logging.info("Wrote protocol.csv and protocol.json to %s.", target)
     return rows
 

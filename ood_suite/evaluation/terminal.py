@@ -4,7 +4,7 @@ import textwrap
 
 import numpy as np
 
-from ood_suite.evaluation import verdict
+from ood_suite.evaluation import shifted, unit_tests, verdict
 
 WIDTH = 100
 MANY = 8  # scores that are shown unless all are asked for
@@ -41,7 +41,10 @@ def text(reports, folder, *, everything=False):
     lines += _choices(reports)
     for note in dict.fromkeys(note for report in reports for note in report.notes):
         lines += _wrapped(f"Note: {note.rstrip('.')}.")
-    lines += ["", *_wrapped(_cells(reports)), f"Report: {folder}/report.html"]
+    for line in shifted.table(first) + unit_tests.table(first):
+        lines += _wrapped(line) or [""]
+    lines += ["", *_wrapped(_cells(reports)), "", f"Report:   {folder}/report.html"]
+    lines += [f"Detector: {first.next_command}"] if first.next_command else []  # to be pasted
     return "\n".join([*lines, ""])
 
 

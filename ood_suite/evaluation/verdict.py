@@ -1,14 +1,35 @@
 """Which score a report recommends, by validation data alone, with its threshold and its promise."""
 
+import shlex
+
 import numpy as np
 
-from ood_suite import intervals, metrics
+from ood_suite import conformal, intervals, metrics
+from ood_suite.data import layouts
+from ood_suite.scores import named
+
+SEED = 20  # of the parting of held-out examples
 
 
-def recommended(detectors, validation_ood, ood_tests):
-    """The score with the best AUROC of held-out ID against validation OOD examples, as a dict:
-    score, validation_ood, auroc, low, high (a 95% interval), threshold, promise, compared (how many
-    scores were). {} without validation data, or if these are tested on as well.
+def halves(count):
+    """Rows of two halves of held-out examples, in ascending order: one to choose a score by, one to
+    set its threshold.
+
+    What chose among scores must not set the threshold: the best of several on these examples has
+    fewer false alarms among them than among new ones.
+    """
+    order = np.random.default_rng(SEED).permutation(count)
+    return np.sort(order[: count // 2]), np.sort(order[count // 2 :])
+
+
+def recommended(detectors, validation_ood, ood_tests, has_chosen=False):
+    """The score with the best AUROC of one half of the held-out ID against validation OOD examples,
+    as a dict: score, and its name with_parameters that are no defaults; validation_ood, auroc, low,
+    high (a 95% interval); threshold and promise, of the other half; compared (how many scores
+    were). {} without validation data, or if these are tested on as well.
+
+    Args:
+        has_chosen: whether all held-out examples had a part in an earlier choice, which is kept.
 
     Scores that learned from the validation data, or need more of them than was extracted, are not
     compared.
@@ -23,7 +44,8 @@ def recommended(detectors, validation_ood, ood_tests):
         if hasattr(detector.entry.fn, "fit_validation"):
             continue
         try:
-            found[name] = detector.calibration_, detector.score(validation_ood)
+            own = detector.calibration_
+            found[name] = own[halves(len(own))[0]], detector.score(validation_ood)
         except ValueError:  # such as perturbed logits, which nobody asked for of these data
             continue
     if not found:
@@ -31,16 +53,33 @@ def recommended(detectors, validation_ood, ood_tests):
     aurocs = {name: metrics.auroc(metrics.Counts.of(*pair)) for name, pair in found.items()}
     best = max(aurocs, key=lambda name: aurocs[name])
     low, high = intervals.auroc_interval(*found[best])
+    detector = detectors[best]
+    own = detector.calibration_[halves(len(detector.calibration_))[1]]
+    threshold = conformal.accepting(own, detector.acceptance)
     return {
         "score": best,
+        "with_parameters": named.composed(best, detector.parameters),
         "validation_ood": validation_ood.meta["dataset"],
         "auroc": aurocs[best],
         "low": float(low),
         "high": float(high),
-        "threshold": float(detectors[best].threshold_),
-        "promise": str(detectors[best].promise),
+        "threshold": threshold,
+        "promise": str(conformal.Promise.of(len(own), int(np.sum(own <= threshold)))),
         "compared": len(found),
+        "has_chosen": has_chosen,
     }
+
+
+def next_command(run, found, data_dir=None):
+    """The command that makes a detector of a run of a classifier of images, as a shell takes it.
+
+    Args:
+        found: as `recommended` gives it; without any, the command itself chooses.
+    """
+    words = ["python", "-m", "ood_suite.calibrate", f"--run={run.folder}"]
+    words += [f"--checkpoint={run.checkpoint}"] if run.checkpoint != "last" else []
+    words += layouts.flags(data_dir)
+    return shlex.join([*words, f"--score={found.get('with_parameters', 'auto')}"])
 
 
 def in_words(reports):
@@ -54,11 +93,14 @@ def in_words(reports):
     verdict = first.verdict
     others = len(reports) - 1
     text = (
-        f"{verdict['score']} is recommended: of {verdict['compared']} scores it tells validation "
-        f"data best apart ({verdict['validation_ood']}, AUROC {verdict['auroc']:.3f} "
+        f"{verdict['with_parameters']} is recommended: of {verdict['compared']} scores it tells "
+        f"validation data best apart ({verdict['validation_ood']}, AUROC {verdict['auroc']:.3f} "
         f"[{verdict['low']:.3f}, {verdict['high']:.3f}]). An example is OOD where it is above "
-        f"{verdict['threshold']:.6g}: {verdict['promise']}."
+        f"{verdict['threshold']:.6g}: {verdict['promise']}. The other half of the held-out "
+        "examples chose the score."
     )
+    if verdict["has_chosen"]:
+        text += " All of them had a part in an earlier choice, of parameters or of a background."
     if others:
         same = sum(report.verdict.get("score") == verdict["score"] for report in reports[1:])
         text += f" {same} of {others} further repeats recommend the same."

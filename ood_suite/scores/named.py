@@ -91,6 +91,25 @@ def written(name: str, parameters: Mapping[str, Any]) -> str:
     return f"{name}({inner})" if inner else name
 
 
+def composed(name: str, parameters: Mapping[str, Any]) -> str:
+    """A name of one score with the parameters of a detector, which are "part.parameter" of a
+    composition; one of several scores, or that has parameters, as it is.
+
+    >>> composed("react+energy", {"react.threshold": 1.6})
+    'react(threshold=1.6)+energy'
+    """
+    if "(" in name or "&" in name:
+        return name
+    parts = name.split("+")
+    if len(parts) == 1:
+        return written(name, parameters)
+    own = [
+        {k.removeprefix(f"{part}."): v for k, v in parameters.items() if k.startswith(f"{part}.")}
+        for part in parts
+    ]
+    return "+".join(map(written, parts, own))
+
+
 def read(texts: Iterable[str], known: Iterable[str]) -> tuple[str, ...]:
     """Names of scores, each once: commas within brackets do not part them, and those of `known` are
     meant whatever their case.

@@ -13,6 +13,7 @@ from ood_suite.data import synthetic
 from ood_suite.data.transforms import to_shape
 from ood_suite.detector import AT_CHANCE, Detector
 from ood_suite.evaluation.groups import find_groups
+from ood_suite.evaluation.verdict import halves
 from ood_suite.files import RunError
 from ood_suite.progress import progress
 from ood_suite.runs.extraction import extractor_of
@@ -116,16 +117,10 @@ def _require_enough(count, is_chosen, wanted):
 
 
 def _parted(outputs):
-    """The same with half of the held-out examples each: one to choose a score by, one to calibrate.
-
-    What chose among scores must not set the threshold: the best of several on these examples has
-    fewer false alarms among them than among new ones.
-    """
-    order = np.random.default_rng(SEED).permutation(len(outputs.held_out))
-    halves = order[: len(order) // 2], order[len(order) // 2 :]
+    """The same with half of the held-out examples each: to choose a score by, and to calibrate."""
     return (
-        dataclasses.replace(outputs, held_out=outputs.held_out.take(np.sort(rows)))
-        for rows in halves
+        dataclasses.replace(outputs, held_out=outputs.held_out.take(rows))
+        for rows in halves(len(outputs.held_out))
     )
 
 
