@@ -29,6 +29,8 @@ LEGEND = (
     "against the rate of accepted OOD. AUTC, AUGRC, SCOD: docs/evaluation.md. ID accepted: share "
     "of ID test examples within the threshold, which accepts 95% of the held-out ones."
 )
+WIDE = 800  # pixels beyond which a figure has a line to itself
+LEAST = 0.0001  # p value that is shown
 SHOWN = ("auroc", "fpr95_id_positive")  # in the table of all scores
 CAPTIONS = {
     "complexity": "Log-likelihood against the PNG code length of each image.",
@@ -69,7 +71,7 @@ def render(config, reports, pictures, *, protocol=None):
         verdict=verdict.in_words(reports),
         is_recommended=bool(first.verdict),
         facts=_facts(config, reports),
-        notes=list(dict.fromkeys(f"{n.rstrip('.')}." for r in reports for n in r.notes)),
+        notes=list(dict.fromkeys(verdict.sentence(n) for r in reports for n in r.notes)),
         overview=_overview(reports, sets),
         tables=[_table(reports, ood) for ood in dict.fromkeys(r["ood"] for r in first.rows)],
         legend=LEGEND,
@@ -80,7 +82,10 @@ def render(config, reports, pictures, *, protocol=None):
         unit_tests=first.unit_tests,
         next_command=first.next_command,
         protocol=protocol,
-        figures=[(name, caption(name), encoded(data)) for name, data in pictures.items()],
+        figures=[
+            (caption(name), encoded(pictures[name]), width(pictures[name]) > WIDE)
+            for name in sorted(pictures, key=lambda name: "overview" not in name)
+        ],
         record=settings | config["versions"] | {"git commit": config["git_commit"]},
     )
 
@@ -143,9 +148,10 @@ def _table(reports, ood):
 def _difference(row, baseline):
     if "versus_difference" not in row:
         return "baseline" if row["score"] == baseline else ""
+    p_value = row.get("versus_p_holm", row["versus_p_value"])
     return (
         f"{row['versus_difference']:+.3f} [{row['versus_low']:+.3f}, {row['versus_high']:+.3f}] "
-        f"p={row.get('versus_p_holm', row['versus_p_value']):.1g}"
+        f"{f'p={p_value:.1g}' if p_value >= LEAST else f'p<{LEAST:.1g}'}"
     )
 
 
@@ -176,6 +182,11 @@ def png(figure):
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", bbox_inches="tight")
     return buffer.getvalue()
+
+
+def width(data):
+    """Of a PNG, in pixels: it stands in its first chunk."""
+    return int.from_bytes(data[16:20])
 
 
 def encoded(data):

@@ -3,6 +3,7 @@ Chromium (where there is one): at three widths, by day and by night.
 """
 
 import html
+import io
 import json
 import re
 import shutil
@@ -10,6 +11,7 @@ import subprocess
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from ood_suite.evaluation import figures, page, terminal
 from ood_suite.evaluation.evaluate import group_means, result_row
@@ -75,13 +77,14 @@ def group(repeat_id=0, seed=0):
     aurocs = {n: {ood: r["auroc"] for ood in SETS for r in rows if r["ood"] == ood} for n in SCORES}
     return GroupReport(
         repeat_id=repeat_id, rows=rows + group_means(rows, ()), choice=[], chosen=None,
-        notes=["a note & more"], figures={"overview": figures.overview(aurocs)}, baseline="msp",
+        notes=["a note & more", "some rows: 3, 4, ..."], baseline="msp",
+        figures={"overview": figures.overview(aurocs)},
         classifier={"accuracy": 0.9}, test_sets=dict.fromkeys(("id", *SETS), "mark"),
         data={"id_test": {"dataset": "fashion", "n": 60}, "ood:mnist": {"n": 50}},
         verdict={
             "score": "energy", "validation_ood": "uniform", "auroc": 0.9, "low": 0.85, "high": 0.95,
             "threshold": 1.5, "promise": "60 held-out examples promise 5%", "compared": 5,
-            "with_parameters": "energy", "has_chosen": True,
+            "with_parameters": "energy", "alike": 2, "has_chosen": True,
         },
         next_command=f"python -m ood_suite.calibrate --run={'a_long_folder/' * 9} '--score=a&b'",
         shifted=[{"score": "energy", "shift": "gaussian_noise_3", "accuracy": 0.5, "flagged": 0.4}],
@@ -107,6 +110,7 @@ def test_the_verdict_stands_first_and_nothing_is_taken_as_markup():
     order = [text.index(f'title="{html.escape(name)}"') for name in (SCORES[-1], "msp")]
     assert order == sorted(order)  # the best mean first
     assert "http" not in re.sub(r"data:[^\"]*", "", text)  # one file, nothing from elsewhere
+    assert "<li>a note &amp; more.</li>" in text and "<li>some rows: 3, 4, ...</li>" in text
     group_of_none = group()
     group_of_none.verdict = {}
     assert "No score is recommended" in rendered([group_of_none])
@@ -135,6 +139,11 @@ def test_a_terminal_of_100_columns_holds_it():
 )
 def test_captions_say_what_of(name, said):
     assert page.caption(name).endswith(said)
+
+
+def test_the_width_of_a_picture_is_that_of_its_file():
+    data = page.png(figures.overview({"msp": {"mnist": 0.5}}))
+    assert page.width(data) == Image.open(io.BytesIO(data)).width
 
 
 @pytest.mark.skipif(BROWSER is None, reason="there is no Chromium to look with")

@@ -25,7 +25,8 @@ def text(reports, folder, *, everything=False):
     first = reports[0]
     names = verdict.ranked(reports)
     shown = names if everything else names[:MANY]
-    lines = ["", *_wrapped(f"VERDICT  {verdict.in_words(reports)}"), ""]
+    lines = ["", *_wrapped(f"VERDICT  {verdict.in_words(reports)}")]
+    lines += [""] if first.classifier else []
     lines += [f"ID {key.replace('_', ' ')}: {value:.4f}" for key, value in first.classifier.items()]
     sets = list(dict.fromkeys(row["ood"] for row in first.rows))
     tested = [ood for ood in sets if ood in first.test_sets]
@@ -40,7 +41,7 @@ def text(reports, folder, *, everything=False):
         lines.append(f"  ... and {len(names) - len(shown)} more scores: --all shows them.")
     lines += _choices(reports)
     for note in dict.fromkeys(note for report in reports for note in report.notes):
-        lines += _wrapped(f"Note: {note.rstrip('.')}.")
+        lines += _wrapped(f"Note: {verdict.sentence(note)}")
     for line in shifted.table(first) + unit_tests.table(first):
         lines += _wrapped(line) or [""]
     lines += ["", *_wrapped(_cells(reports)), "", f"Report:   {folder}/report.html"]

@@ -26,7 +26,8 @@ def recommended(detectors, validation_ood, ood_tests, has_chosen=False):
     """The score with the best AUROC of one half of the held-out ID against validation OOD examples,
     as a dict: score, and its name with_parameters that are no defaults; validation_ood, auroc, low,
     high (a 95% interval); threshold and promise, of the other half; compared (how many scores
-    were). {} without validation data, or if these are tested on as well.
+    were) and alike (how many of the others are not below it by a 95% interval). {} without
+    validation data, or if these are tested on as well.
 
     Args:
         has_chosen: whether all held-out examples had a part in an earlier choice, which is kept.
@@ -55,6 +56,8 @@ def recommended(detectors, validation_ood, ood_tests, has_chosen=False):
     low, high = intervals.auroc_interval(*found[best])
     detector = detectors[best]
     own = detector.calibration_[halves(len(detector.calibration_))[1]]
+    others = [pair for name, pair in found.items() if name != best]
+    leads = [intervals.paired_auroc_difference(found[best], pair)["low"] for pair in others]
     threshold = conformal.accepting(own, detector.acceptance)
     return {
         "score": best,
@@ -66,6 +69,7 @@ def recommended(detectors, validation_ood, ood_tests, has_chosen=False):
         "threshold": threshold,
         "promise": str(conformal.Promise.of(len(own), int(np.sum(own <= threshold)))),
         "compared": len(found),
+        "alike": sum(low <= 0.0 for low in leads),
         "has_chosen": has_chosen,
     }
 
@@ -95,7 +99,8 @@ def in_words(reports):
     text = (
         f"{verdict['with_parameters']} is recommended: of {verdict['compared']} scores it tells "
         f"validation data best apart ({verdict['validation_ood']}, AUROC {verdict['auroc']:.3f} "
-        f"[{verdict['low']:.3f}, {verdict['high']:.3f}]). An example is OOD where it is above "
+        f"[{verdict['low']:.3f}, {verdict['high']:.3f}]{_alike(verdict['alike'])}). An example is "
+        "OOD where it is above "
         f"{verdict['threshold']:.6g}: {verdict['promise']}. The other half of the held-out "
         "examples chose the score."
     )
@@ -105,6 +110,18 @@ def in_words(reports):
         same = sum(report.verdict.get("score") == verdict["score"] for report in reports[1:])
         text += f" {same} of {others} further repeats recommend the same."
     return text
+
+
+def _alike(count):
+    """Words on the scores that the validation data do not tell from the best."""
+    if not count:
+        return ""
+    return f"; {count} others are as good there" if count > 1 else "; another is as good there"
+
+
+def sentence(note):
+    """A note with one full stop at its end, or the dots that it has."""
+    return note if note.endswith("...") else f"{note.rstrip('.')}."
 
 
 def ranked(reports):

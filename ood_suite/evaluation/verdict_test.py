@@ -57,6 +57,17 @@ def test_one_half_chooses_and_the_other_promises(material):
     assert found["threshold"] != detectors[best].threshold_
 
 
+def test_scores_that_rank_alike_are_counted(rng):
+    held_out, validation = outputs(rng, 300, "held_out", scale=3.0), outputs(rng, 150, "letters")
+    same = {"energy": {}, "energy(temperature=1.0)": {}}  # one score by two names
+    detectors = {name: Detector(name).fit(held_out) for name in same}
+    coin = Outputs(logits=rng.normal(size=(300, 5)), meta=held_out.meta)
+    assert verdict.recommended(detectors, validation, {})["alike"] == 1
+    other = Detector("energy").fit(held_out)
+    other.calibration_ = other.score(coin)  # as if it told nothing apart
+    assert verdict.recommended(detectors | {"other": other}, validation, {})["alike"] == 1
+
+
 def test_what_is_tested_on_recommends_nothing(material):
     detectors, _, validation = material
     assert verdict.recommended(detectors, validation, {"letters": validation}) == {}
