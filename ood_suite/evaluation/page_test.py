@@ -125,7 +125,7 @@ def test_a_terminal_of_100_columns_holds_it():
             assert last == f"Detector: {reports[0].next_command}"  # whole, to be pasted
             assert "gaussian_noise_3" in text and "Unit tests failed of 8" in text
             assert text.splitlines()[1].startswith("VERDICT  energy is recommended")
-            assert ("OOD: mnist (50 examples)" in text) == everything
+            assert ("OOD: mnist (50 examples) against" in text) == everything
 
 
 @pytest.mark.parametrize(

@@ -31,6 +31,9 @@ def text(reports, folder, *, everything=False):
     sets = list(dict.fromkeys(row["ood"] for row in first.rows))
     tested = [ood for ood in sets if ood in first.test_sets]
     if len(tested) > 1:
+        sizes = {r["ood"]: r for r in first.rows if r["ood"] in tested}
+        listed = ", ".join(f"{ood} ({sizes[ood]['num_ood']} examples)" for ood in tested)
+        lines += _wrapped(f"OOD: {listed}; ID: {sizes[tested[0]]['num_id']} examples")
         for metric in ("auroc", "fpr95_id_positive"):
             lines += ["", f"{TITLES[metric]}, means first", *_overview(reports, shown, metric)]
     for ood in tested if len(tested) <= 2 or everything else ():
