@@ -134,6 +134,20 @@ def test_repeats(sweep):
     assert "(standard deviation over repeats)" in " ".join(result.stdout.split())
 
 
+def test_json_is_all_that_stands_on_standard_output(sweep, tmp_path):
+    out_dir, data_dir = sweep
+    result = evaluate(out_dir / "fashion_small", data_dir, "--json", f"--out={tmp_path}")
+    assert result.returncode == 0, result.stderr
+    said, written = json.loads(result.stdout), json.loads((tmp_path / "results.json").read_text())
+    assert said.pop("report") == str(tmp_path) and said == written
+    [group] = said["groups"]
+    verdict = group["verdict"]
+    assert verdict["validation_ood"] == "notmnist" and verdict["compared"] == 6
+    assert verdict["has_chosen"] and group["next_command"] == ""  # densities are not calibrated
+    row = next(row for row in group["rows"] if row["score"] == verdict["score"])
+    assert isinstance(row["auroc"], float) and row["num_id"] == 24
+
+
 def test_a_single_run_has_no_ratio_and_asking_for_it_says_why(sweep):
     out_dir, data_dir = sweep
     run = out_dir / "fashion_small" / "reg0_mr0"

@@ -11,7 +11,7 @@ import sys
 import jinja2
 import numpy as np
 
-from ood_suite.evaluation import verdict
+from ood_suite.evaluation import shifted, unit_tests, verdict
 
 # Column titles; the positive class stands beside every number that depends on it.
 TITLES = {
@@ -77,9 +77,8 @@ def render(config, reports, pictures, *, protocol=None):
         legend=LEGEND,
         choices=[(report.repeat_id, report.chosen, report.choice) for report in reports],
         tuned=[row for report in reports for row in report.tuned],
-        shifted=first.shifted,
-        full_spectrum=first.full_spectrum,
-        unit_tests=first.unit_tests,
+        shifted=shifted.of_best(first),
+        unit_tests=unit_tests.failures(first),
         next_command=first.next_command,
         protocol=protocol,
         figures=[

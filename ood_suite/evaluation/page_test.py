@@ -87,7 +87,11 @@ def group(repeat_id=0, seed=0):
             "with_parameters": "energy", "alike": 2, "has_chosen": True,
         },
         next_command=f"python -m ood_suite.calibrate --run={'a_long_folder/' * 9} '--score=a&b'",
-        shifted=[{"score": "energy", "shift": "gaussian_noise_3", "accuracy": 0.5, "flagged": 0.4}],
+        shifted=[
+            {"score": "energy", "shift": "clean", "accuracy": 0.9, "flagged": 0.05},
+            {"score": "energy", "shift": "gaussian_noise_3", "accuracy": 0.5, "flagged": 0.4}
+            | {"auroc": 0.8125},
+        ],
         full_spectrum=[{"score": "energy", "ood": "mnist", "auroc": 0.75}],
         unit_tests=[
             {"score": n, "unit_test": f"{u}_of_a_name", "fpr95_id_positive": 0.5, "failed": True}
@@ -111,6 +115,8 @@ def test_the_verdict_stands_first_and_nothing_is_taken_as_markup():
     assert order == sorted(order)  # the best mean first
     assert "http" not in re.sub(r"data:[^\"]*", "", text)  # one file, nothing from elsewhere
     assert "<li>a note &amp; more.</li>" in text and "<li>some rows: 3, 4, ...</li>" in text
+    assert '<th scope="col">auroc</th>' in text and "<td>0.8125</td>" in text  # of the second alone
+    assert text.count("a_of_a_name (50%), b_of_a_name (50%)") == len(SCORES)
     group_of_none = group()
     group_of_none.verdict = {}
     assert "No score is recommended" in rendered([group_of_none])

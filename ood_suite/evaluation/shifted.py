@@ -88,17 +88,28 @@ def write(folder, reports):
 
 def table(report):
     """Lines for a terminal: of each shift what the first, or the best, score makes of it."""
-    if not report.shifted:
+    best, own, spectrum = of_best(report)
+    if not best:
         return []
-    best = best_of(report.full_spectrum) or report.shifted[0]["score"]
     lines = ["", f"ID data under shift, by {best} (no OOD data; all scores: shifted.csv)"]
     lines.append(f"  {'shift':<20}{'accuracy':>10}{'flagged':>10}{'AUROC':>8}")
-    for row in (row for row in report.shifted if row["score"] == best):
+    for row in own:
         cells = (f"{row[k]:.3f}" if k in row else "-" for k in ("accuracy", "flagged", "auroc"))
         lines.append("  {:<20}{:>10}{:>10}{:>8}".format(row["shift"], *cells))
-    for row in (row for row in report.full_spectrum if row["score"] == best):
+    for row in spectrum:
         lines.append(f"  Full-spectrum AUROC against {row['ood']}: {row['auroc']:.4f}")
     return lines
+
+
+def of_best(report):
+    """(the best score of the full spectrum, or the first, rows of `shifted`, of `full_spectrum`) of
+    a report; ("", [], []) if there is nothing under shift.
+    """
+    if not report.shifted:
+        return "", [], []
+    best = best_of(report.full_spectrum) or report.shifted[0]["score"]
+    parts = report.shifted, report.full_spectrum
+    return best, *([row for row in part if row["score"] == best] for part in parts)
 
 
 def best_of(lines):

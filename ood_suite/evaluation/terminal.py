@@ -45,7 +45,7 @@ def text(reports, folder, *, everything=False):
     lines += _choices(reports)
     for note in dict.fromkeys(note for report in reports for note in report.notes):
         lines += _wrapped(f"Note: {verdict.sentence(note)}")
-    for line in shifted.table(first) + unit_tests.table(first):
+    for line in shifted.table(first) + unit_tests.table(first, None if everything else MANY):
         lines += _wrapped(line) or [""]
     lines += ["", *_wrapped(_cells(reports)), "", f"Report:   {folder}/report.html"]
     lines += [f"Detector: {first.next_command}"] if first.next_command else []  # to be pasted

@@ -36,17 +36,30 @@ def write(folder, reports):
         write_csv(folder / "unit_tests.csv", lines)
 
 
-def table(report):
-    """Lines for a terminal: how many each score fails, fewest first, and which."""
-    failures: dict[str, list[str]] = {}
+def failures(report):
+    """One dict per score, the fewest failures first: how many of the tests it fails, and which."""
+    found: dict[str, list[str]] = {}
     total = len({row["unit_test"] for row in report.unit_tests})
     for row in report.unit_tests:
-        failed = failures.setdefault(row["score"], [])
+        failed = found.setdefault(row["score"], [])
         failed += [f"{row['unit_test']} ({row['fpr95_id_positive']:.0%})"] if row["failed"] else []
-    if not failures:
+    return [
+        {"score": score, "failed": len(failed), "of": total, "which": ", ".join(failed)}
+        for score, failed in sorted(found.items(), key=lambda pair: len(pair[1]))
+    ]
+
+
+def table(report, most=None):
+    """Lines for a terminal: the first `most` of `failures`, all if it is None."""
+    found = failures(report)
+    if not found:
         return []
-    width = max(map(len, failures)) + 2
-    lines = ["", f"Unit tests failed of {total}: more than {MOST:.0%} accepted where 95% of ID are"]
-    for score, failed in sorted(failures.items(), key=lambda pair: len(pair[1])):
-        lines.append(f"  {score:<{width}}{len(failed):>3}  {', '.join(failed)}".rstrip())
-    return lines
+    width = max(len(row["score"]) for row in found) + 2
+    lines = [
+        "",
+        f"Unit tests failed of {found[0]['of']}: more than {MOST:.0%} accepted where 95% of ID are",
+    ]
+    for row in found[:most]:
+        lines.append(f"  {row['score']:<{width}}{row['failed']:>3}  {row['which']}".rstrip())
+    left = len(found[most:]) if most else 0
+    return lines + ([f"  ... and {left} more scores: unit_tests.csv."] if left else [])
