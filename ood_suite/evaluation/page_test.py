@@ -84,7 +84,7 @@ def group(repeat_id=0, seed=0):
         verdict={
             "score": "energy", "validation_ood": "uniform", "auroc": 0.9, "low": 0.85, "high": 0.95,
             "threshold": 1.5, "promise": "60 held-out examples promise 5%", "compared": 5,
-            "with_parameters": "energy", "alike": 2, "has_chosen": True,
+            "with_parameters": "energy", "alike": 2, "is_generated": True, "has_chosen": True,
         },
         next_command=f"python -m ood_suite.calibrate --run={'a_long_folder/' * 9} '--score=a&b'",
         shifted=[

@@ -5,7 +5,7 @@ import shlex
 import numpy as np
 
 from ood_suite import conformal, intervals, metrics
-from ood_suite.data import layouts
+from ood_suite.data import DATASETS, layouts, names
 from ood_suite.scores import named
 
 SEED = 20  # of the parting of held-out examples
@@ -26,8 +26,9 @@ def recommended(detectors, validation_ood, ood_tests, has_chosen=False):
     """The score with the best AUROC of one half of the held-out ID against validation OOD examples,
     as a dict: score, and its name with_parameters that are no defaults; validation_ood, auroc, low,
     high (a 95% interval); threshold and promise, of the other half; compared (how many scores
-    were) and alike (how many of the others are not below it by a 95% interval). {} without
-    validation data, or if these are tested on as well.
+    were) and alike (how many of the others are not below it by a 95% interval); is_generated,
+    whether the validation data are noise of ours. {} without validation data, or if these are
+    tested on as well.
 
     Args:
         has_chosen: whether all held-out examples had a part in an earlier choice, which is kept.
@@ -71,6 +72,7 @@ def recommended(detectors, validation_ood, ood_tests, has_chosen=False):
         "compared": len(found),
         "alike": sum(low <= 0.0 for low in leads),
         "has_chosen": has_chosen,
+        "is_generated": _is_generated(validation_ood.meta["dataset"]),
     }
 
 
@@ -104,12 +106,20 @@ def in_words(reports):
         f"{verdict['threshold']:.6g}: {verdict['promise']}. The other half of the held-out "
         "examples chose the score."
     )
+    if verdict["is_generated"]:
+        text += " The validation OOD data are generated: others may rank the scores otherwise."
     if verdict["has_chosen"]:
         text += " All of them had a part in an earlier choice, of parameters or of a background."
     if others:
         same = sum(report.verdict.get("score") == verdict["score"] for report in reports[1:])
         text += f" {same} of {others} further repeats recommend the same."
     return text
+
+
+def _is_generated(title):
+    """Whether a data set of that title is noise of ours."""
+    bare = names.parse(title).bare
+    return bare in DATASETS and DATASETS[bare].generator is not None
 
 
 def _alike(count):

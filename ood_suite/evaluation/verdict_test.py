@@ -76,6 +76,16 @@ def test_what_is_tested_on_recommends_nothing(material):
     assert "No score is recommended" in said
 
 
+@pytest.mark.parametrize(
+    "title, is_generated", [("uniform@1000", True), ("letters", False), ("mnist", False)]
+)
+def test_generated_noise_is_said_to_be_that(material, rng, title, is_generated):
+    detectors, _, _ = material
+    found = verdict.recommended(detectors, outputs(rng, 50, title), {})
+    said = verdict.in_words([types.SimpleNamespace(verdict=found)])
+    assert found["is_generated"] == ("are generated" in said) == is_generated
+
+
 def test_an_earlier_choice_is_said(material):
     detectors, _, validation = material
     for has_chosen in (False, True):
