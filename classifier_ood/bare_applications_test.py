@@ -4,7 +4,6 @@ import keras
 import pytest
 
 from classifier_ood.bare_applications import refuse_bare
-from classifier_ood.keras_classifier import KerasClassifier
 from classifier_ood.models import build
 
 SHAPE = {"input_shape": (32, 32, 3), "weights": None, "classes": 5}
@@ -41,12 +40,6 @@ def test_with_preprocessing_they_are_taken(made):
         refuse_bare(keras.Model(inputs, made[family](treated)))
     refuse_bare(applications.EfficientNetB0(**SHAPE))
     refuse_bare(build("resnet_cifar", (32, 32, 3), 5))
-
-
-def test_the_usual_layers_are_the_ends_of_the_stages():
-    network = build("resnet_cifar", (32, 32, 3), 5, {"width": 4})
-    found = KerasClassifier(network).usual_layers()
-    assert found == tuple(f"layer{group}_1_relu" for group in (1, 2, 3, 4))
 
 
 def test_means_in_0_to_1_are_not_taken_for_pixels():

@@ -200,6 +200,9 @@ def test_what_is_extracted_on_demand(copy):
     expected = model.predict(moved, verbose=0)["features"]
     assert np.abs(expected - outputs.features).max() > 1e-3
     np.testing.assert_allclose(outputs.features_perturbed, expected, rtol=1e-4, atol=1e-5)
+    usual = Parts(inner_layers=("usual",))
+    found = extract(trained, ("glyphs",), "test", parts=usual, **options).layer_features
+    assert list(found) == [f"stage{i}_bn2_relu" for i in (1, 2, 3)]
     for wrong in (("rank_on",), ("gram_sums",)):
         with pytest.raises(ValueError, match="--fields must be of features_perturbed, gram_sums"):
             extract(trained, ("glyphs",), "test", parts=Parts(fields=wrong), **options)

@@ -82,19 +82,6 @@ class KerasClassifier:
             meta=self._source | {"dataset": "images in memory"},
         )
 
-    def usual_layers(self):
-        """Names of the layers at the ends of the stages: the last one of each size of maps,
-        as Lee et al. (NeurIPS 2018) take the ends of the blocks.
-        """
-        last = {}
-        for layer in self.model.layers:
-            shape = getattr(getattr(layer, "output", None), "shape", ())
-            if len(shape) == 4 and not isinstance(layer, (layers.InputLayer, layers.ZeroPadding2D)):
-                last[tuple(shape[1:3])] = layer.name
-        if not last:
-            raise ValueError(f"{self.model.name} shows no maps: name layers with --inner_layers.")
-        return tuple(last.values())
-
     def maps(self, names):
         """keras.Model: pixels -> {layer: float32 (n, ..., channels)}, nothing pooled."""
         return self._of_pixels({name: _layer_output(self.model, name) for name in names})
