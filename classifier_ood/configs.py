@@ -19,6 +19,10 @@ NORMALISATIONS = {
     "imagenet": (IMAGENET_MEAN, IMAGENET_STD),
 }
 
+# Pixels that a network of somebody else was trained on; caffe and torch as
+# keras.applications.imagenet_utils.preprocess_input makes them of RGB ones.
+INPUT_RANGES = ("0..255", "0..1", "-1..1", "caffe", "torch")
+
 AUGMENTATIONS = ("none", "crop", "flip", "crop_flip")
 # --temperature of a --normalization: the authors' for CIFAR-10, and OpenOOD's for all data sets.
 TEMPERATURES = {"feature": 0.1, "logit": 0.04}

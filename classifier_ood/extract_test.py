@@ -334,7 +334,9 @@ def test_an_old_file_whose_head_has_a_relu(own):
     """As the network of PyPI's cifar-10-model: logits are what the activation acts on."""
     inputs = keras.Input((12, 12, 3))
     pooled = keras.layers.GlobalAveragePooling2D()(keras.layers.Conv2D(6, 3)(inputs))
-    keras.Model(inputs, keras.layers.Dense(2, activation="relu")(pooled)).save(own / "old.h5")
+    below = keras.initializers.Constant(-1e4)  # whatever the other weights: negative logits
+    head = keras.layers.Dense(2, activation="relu", bias_initializer=below)
+    keras.Model(inputs, head(pooled)).save(own / "old.h5")
     made = command(
         "classifier_ood.own_model", f"--model={own}/old.h5", f"--id_val={own}/val",
         f"--id_test={own}/test", f"--ood_far={own}/other", f"--out_dir={own}/run",
