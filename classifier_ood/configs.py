@@ -99,6 +99,21 @@ _WRN = {
     "weight_decay": 5e-4,
 }
 
+
+def _imagenet(transform):
+    """OpenOOD's sets for networks of ImageNet, all brought to their size by one transform."""
+
+    def framed(*names):
+        return tuple(f"{name}:{transform}" for name in names)
+
+    return Experiment(
+        *framed("imagenet"),
+        ood_near=framed("ssb_hard", "ninco"),
+        ood_far=framed("inaturalist", "dtd", "openimage_o"),
+        backbone="resnet_imagenet",
+    )
+
+
 EXPERIMENTS = {
     # python -m classifier_ood.train --exp=cifar10
     # DenseNet-BC-100-12, 100 epochs of batch 64, as the OOD papers train it: for a GPU. Not run by
@@ -135,12 +150,10 @@ EXPERIMENTS = {
     ),
     # python -m classifier_ood.convert --checkpoint=r.pth --backbone=resnet_imagenet --exp=imagenet
     # OpenOOD's sets for torchvision's networks, whose training is not repeated here. Not run by us.
-    "imagenet": Experiment(
-        id_dataset="imagenet:imagenet",
-        ood_near=("ssb_hard:imagenet", "ninco:imagenet"),
-        ood_far=("inaturalist:imagenet", "dtd:imagenet", "openimage_o:imagenet"),
-        backbone="resnet_imagenet",
-    ),
+    "imagenet": _imagenet("imagenet"),
+    # python -m classifier_ood.convert --checkpoint=r.pth --backbone=resnet50 --exp=imagenet_v2
+    # The same for the second version of torchvision's weights, of images scaled to 232.
+    "imagenet_v2": _imagenet("imagenet_232"),
 }
 
 
