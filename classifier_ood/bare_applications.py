@@ -10,62 +10,80 @@ from keras import layers
 # Family -> (how preprocess_input treats pixels, a layer that it alone has). In order: of two that
 # fit the first counts.
 FAMILIES = {
-    "resnet_v2": ("tf", "post_bn"),
-    "xception": ("tf", "block1_conv1_bn"),
+    "resnet_v2": ("tf", "conv2_block1_preact_bn"),
+    "xception": ("tf", "block2_sepconv1"),
     "inception_resnet_v2": ("tf", "conv_7b"),
     "inception_v3": ("tf", "mixed10"),
-    "nasnet": ("tf", "stem_bn1"),
+    "nasnet": ("tf", "reduction_conv_1_stem_1"),
     "mobilenet_v2": ("tf", "expanded_conv_depthwise"),
     "mobilenet": ("tf", "conv_dw_1"),
     "densenet": ("torch", "pool2_conv"),
-    "resnet": ("caffe", "conv1_bn"),
-    "vgg": ("caffe", "block1_pool"),
+    "resnet": ("caffe", "conv2_block1_1_bn"),
+    "vgg": ("caffe", "block3_conv3"),
 }
 WANTED = {
     "tf": "pixels in -1..1",
     "torch": "pixels in 0..1, normalised with ImageNet's mean and deviation",
     "caffe": "BGR pixels without ImageNet's mean",
 }
+RANGES = {"tf": "-1..1", "torch": "torch", "caffe": "caffe"}
 RAW = (layers.Conv2D, layers.ZeroPadding2D)  # what first meets the image of such a network
+# What leaves values of pixels as they are, as augmentation within a model does.
+PASSING = (
+    layers.CenterCrop, layers.Identity, layers.InputLayer, layers.RandomCrop, layers.RandomFlip,
+    layers.RandomRotation, layers.RandomTranslation, layers.RandomZoom, layers.Resizing,
+)  # fmt: skip
 
 
-def refuse_bare(model, input_range="0..255"):
-    """Refuses (ValueError) a model that begins with such a network, without preprocessing before
-    it, unless pixels in `input_range` are what it wants.
+def refuse_bare(model):
+    """Refuses (ValueError) a model that begins with such a network where nothing treats the pixels
+    before it, and says which `input_range` it wants.
+
+    It is recognised by a layer that its family alone has and by what first meets the image: a
+    convolution or its padding, behind layers that leave values alone, in the model or in models
+    within it. So it is not where a Rescaling, a Normalization or preprocess_input stands before.
     """
     family = _family(model)
     if family is None:
         return
     mode = FAMILIES[family][0]
-    if mode == "tf" and input_range == "-1..1":
-        return
-    advice = "Say --input_range=-1..1." if mode == "tf" else (
-        "Put that in front of it: x = keras.applications.NAME.preprocess_input(inputs), "
-        "keras.Model(inputs, model(x))."
-    )  # fmt: skip
     raise ValueError(
-        f"{model.name} looks like keras.applications' {family}, which wants {WANTED[mode]} and has "
-        f"no preprocessing inside. Received: pixels in {input_range}. {advice}"
+        f"{model.name} looks like keras.applications' {family}, which was published for "
+        f"{WANTED[mode]} and has no preprocessing inside. Expected: the pixels that it was trained "
+        f"on. Say --input_range={RANGES[mode]} (input_range={RANGES[mode]!r} of KerasClassifier) "
+        "for the published weights, or 0..255, 0..1 or another one if it was trained so."
     )
 
 
 def _family(model):
     """A key of FAMILIES if the input goes into such a network as it is, else None."""
-    if not hasattr(model, "_flatten_layers") or not model.inputs:
-        return None
-    first = [
-        layer for layer in model.layers
-        if not isinstance(layer, layers.InputLayer) and _reads(layer, model.inputs[0])
-    ]  # fmt: skip
-    if len(first) == 1 and isinstance(first[0], keras.Model):
-        return _family(first[0])
-    if not first or not all(isinstance(layer, RAW) for layer in first):
+    tensor = model.inputs[0]
+    while True:
+        readers = _readers(model, tensor)
+        if len(readers) != 1 or not _passes(readers[0][0]):
+            break
+        tensor = readers[0][1]
+    if len(readers) == 1 and isinstance(readers[0][0], keras.Model):
+        return _family(readers[0][0])
+    if not readers or not all(isinstance(layer, RAW) for layer, _ in readers):
         return None
     names = {layer.name for layer in model.layers}
     return next((family for family, (_, own) in FAMILIES.items() if own in names), None)
 
 
-def _reads(layer, tensor):
-    """Whether a layer takes this tensor in one of its calls."""
-    nodes = getattr(layer, "_inbound_nodes", ())
-    return any(tensor is given for node in nodes for given in node.input_tensors)
+def _passes(layer):
+    """Whether a layer, or each one of a model, leaves the values of pixels as they are."""
+    if isinstance(layer, keras.Model):
+        return all(_passes(inner) for inner in layer.layers)
+    return isinstance(layer, PASSING)
+
+
+def _readers(model, tensor):
+    """[(operation, its output)] of what takes this tensor in the model."""
+    graph = getattr(model, "_functional", None) or model  # a Sequential holds one
+    return [
+        (node.operation, node.output_tensors[0])
+        for nodes in graph._nodes_by_depth.values()
+        for node in nodes
+        if any(tensor is given for given in node.input_tensors)
+    ]

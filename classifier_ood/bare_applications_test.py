@@ -1,11 +1,16 @@
 """Networks of keras.applications are known when nothing treats the pixels before them."""
 
 import keras
+import numpy as np
 import pytest
+from keras import layers
 
 from classifier_ood.bare_applications import refuse_bare
 from classifier_ood.keras_classifier import KerasClassifier
 from classifier_ood.models import build
+from ood_suite.data.npz import write_images
+from ood_suite.runs.run import Run
+from tests.support import command
 
 SHAPE = {"input_shape": (32, 32, 3), "weights": None, "classes": 5}
 applications = keras.applications
@@ -23,15 +28,19 @@ def made():
 
 
 def test_bare_networks_are_refused_by_their_family(made):
+    ranges = {"mobilenet_v2": "-1..1", "densenet": "torch", "resnet": "caffe", "vgg": "caffe"}
+    flips = keras.Sequential([layers.RandomFlip(), layers.RandomRotation(0.1)])
     for family, model in made.items():
-        with pytest.raises(ValueError, match=f"looks like keras.applications' {family}, which"):
+        message = f"looks like keras.applications' {family}, .* --input_range={ranges[family]} "
+        with pytest.raises(ValueError, match=message):
             refuse_bare(model)
         inputs = keras.Input((32, 32, 3))
-        with pytest.raises(ValueError, match=family):  # as a layer of another model
-            refuse_bare(keras.Model(inputs, model(inputs)))
-    refuse_bare(made["mobilenet_v2"], "-1..1")
-    with pytest.raises(ValueError, match="BGR pixels without ImageNet's mean"):
-        refuse_bare(made["resnet"], "-1..1")
+        for within in (model(inputs), model(flips(inputs))):
+            with pytest.raises(ValueError, match=message):
+                refuse_bare(keras.Model(inputs, within))
+        top = keras.Sequential([keras.Input((32, 32, 3)), layers.RandomFlip(), model])
+        with pytest.raises(ValueError, match=message):
+            KerasClassifier(top)
 
 
 def test_with_preprocessing_they_are_taken(made):
@@ -39,14 +48,53 @@ def test_with_preprocessing_they_are_taken(made):
     for family, module in (("densenet", applications.densenet), ("resnet", applications.resnet)):
         treated = module.preprocess_input(inputs)
         refuse_bare(keras.Model(inputs, made[family](treated)))
+    refuse_bare(keras.Sequential([inputs, layers.Rescaling(1 / 255), made["vgg"]]))
     refuse_bare(applications.EfficientNetB0(**SHAPE))
+    refuse_bare(applications.MobileNetV3Small(**SHAPE))
     refuse_bare(build("resnet_cifar", (32, 32, 3), 5))
+    own = [layers.Conv2D(4, 3, name="conv1_conv"), layers.BatchNormalization(name="conv1_bn")]
+    refuse_bare(keras.Sequential([inputs, *own, layers.Flatten(), layers.Dense(2)]))
 
 
-def test_the_usual_layers_are_the_ends_of_the_stages():
-    network = build("resnet_cifar", (32, 32, 3), 5, {"width": 4})
-    found = KerasClassifier(network).usual_layers()
-    assert found == tuple(f"layer{group}_1_relu" for group in (1, 2, 3, 4))
+@pytest.mark.parametrize("family", ("densenet", "mobilenet_v2", "resnet", "vgg"))
+def test_a_named_range_is_what_preprocess_input_makes(family, made, rng, tmp_path):
+    module = getattr(applications, {"vgg": "vgg16"}.get(family, family))
+    input_range = {"densenet": "torch", "mobilenet_v2": "-1..1"}.get(family, "caffe")
+    images = rng.integers(0, 256, (3, 32, 32, 3)).astype(np.float32)
+    classifier = KerasClassifier(made[family], input_range=input_range)
+    found = classifier.outputs(images).logits
+    raw = KerasClassifier(made[family], input_range="0..255")  # what is said is taken at its word
+    treated = module.preprocess_input(images.copy())
+    expected = raw.network.predict(treated, verbose=0)["logits"]
+    scale = np.abs(expected).max()
+    np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-4 * scale)
+    assert np.abs(raw.outputs(images).logits - expected).max() > 0.01 * scale
+    classifier.network.save(tmp_path / "network.keras")
+    again = keras.saving.load_model(tmp_path / "network.keras", compile=False)
+    np.testing.assert_allclose(again.predict(images, verbose=0)["logits"], found, rtol=1e-5)
+
+
+def test_ranges_that_there_are_not(made):
+    with pytest.raises(ValueError, match="Unknown input_range 'cafe'. Did you mean caffe"):
+        KerasClassifier(made["vgg"], input_range="cafe")
+    grey = keras.Sequential([keras.Input((8, 8, 1)), layers.Flatten(), layers.Dense(2)])
+    with pytest.raises(ValueError, match="input_range='caffe' is of RGB"):
+        KerasClassifier(grey, input_range="caffe")
+
+
+def test_the_binary(made, rng, tmp_path):
+    made["mobilenet_v2"].save(tmp_path / "m.keras")
+    for name in ("val", "test"):
+        images = rng.integers(0, 256, (10, 32, 32, 3)).astype(np.uint8)
+        write_images(tmp_path / f"{name}.npz", images, np.arange(10) % 5)
+    arguments = [f"--model={tmp_path}/m.keras", f"--out_dir={tmp_path}/run"]
+    arguments += [f"--id_{name}={tmp_path}/{name}.npz" for name in ("val", "test")]
+    refused = command("classifier_ood.own_model", *arguments)
+    assert refused.returncode == 1 and "keras.applications' mobilenet_v2" in refused.stderr
+    assert not (tmp_path / "run").exists()
+    taken = command("classifier_ood.own_model", *arguments, "--input_range=-1..1")
+    assert taken.returncode == 0, taken.stderr
+    assert Run.load(tmp_path / "run").settings["input_range"] == "-1..1"
 
 
 def test_means_in_0_to_1_are_not_taken_for_pixels():

@@ -19,6 +19,10 @@ NORMALISATIONS = {
     "imagenet": (IMAGENET_MEAN, IMAGENET_STD),
 }
 
+# Pixels that a network of somebody else was trained on; caffe and torch as
+# keras.applications.imagenet_utils.preprocess_input makes them of RGB ones.
+INPUT_RANGES = ("0..255", "0..1", "-1..1", "caffe", "torch")
+
 AUGMENTATIONS = ("none", "crop", "flip", "crop_flip")
 # --temperature of a --normalization: the authors' for CIFAR-10, and OpenOOD's for all data sets.
 TEMPERATURES = {"feature": 0.1, "logit": 0.04}
@@ -95,6 +99,21 @@ _WRN = {
     "weight_decay": 5e-4,
 }
 
+
+def _imagenet(transform):
+    """OpenOOD's sets for networks of ImageNet, all brought to their size by one transform."""
+
+    def framed(*names):
+        return tuple(f"{name}:{transform}" for name in names)
+
+    return Experiment(
+        *framed("imagenet"),
+        ood_near=framed("ssb_hard", "ninco"),
+        ood_far=framed("inaturalist", "dtd", "openimage_o"),
+        backbone="resnet_imagenet",
+    )
+
+
 EXPERIMENTS = {
     # python -m classifier_ood.train --exp=cifar10
     # DenseNet-BC-100-12, 100 epochs of batch 64, as the OOD papers train it: for a GPU. Not run by
@@ -131,12 +150,10 @@ EXPERIMENTS = {
     ),
     # python -m classifier_ood.convert --checkpoint=r.pth --backbone=resnet_imagenet --exp=imagenet
     # OpenOOD's sets for torchvision's networks, whose training is not repeated here. Not run by us.
-    "imagenet": Experiment(
-        id_dataset="imagenet:imagenet",
-        ood_near=("ssb_hard:imagenet", "ninco:imagenet"),
-        ood_far=("inaturalist:imagenet", "dtd:imagenet", "openimage_o:imagenet"),
-        backbone="resnet_imagenet",
-    ),
+    "imagenet": _imagenet("imagenet"),
+    # python -m classifier_ood.convert --checkpoint=r.pth --backbone=resnet50 --exp=imagenet_v2
+    # The same for the second version of torchvision's weights, of images scaled to 232.
+    "imagenet_v2": _imagenet("imagenet_232"),
 }
 
 

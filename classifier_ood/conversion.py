@@ -5,7 +5,7 @@ import re
 import numpy as np
 from keras import layers as keras_layers
 
-from classifier_ood import models
+from classifier_ood import models, pruning
 
 # Backbone -> [(pattern, replacement)], applied in order to the names found in the wild; the result
 # is the name of our layer with dots, and the parameter.
@@ -52,6 +52,17 @@ NAME_MAPS |= {
         (r"^heads\.head\.", "fc."),
     ],
 }
+# A network's name in torchvision -> our backbone, and what its shapes must say.
+TORCHVISION = {
+    "densenet121": ("densenet_imagenet", {"growth": 32}),
+    "resnet18": ("resnet_imagenet", {"depth": 18}),
+    "resnet34": ("resnet_imagenet", {"depth": 34}),
+    "resnet50": ("resnet_imagenet", {"depth": 50}),
+    "resnet101": ("resnet_imagenet", {"depth": 101}),
+    "vit_b_16": ("vit", {}),
+}
+# First digits of the SHA-256 of torchvision's files of IMAGENET1K_V2, which are in their names.
+SECOND_VERSION = {"11ad3fa6": "resnet50", "cd907fc2": "resnet101", "7ebf99e0": "mobilenet_v2"}
 # The first convolution, of the backbones that call it otherwise than conv1.
 FIRST = {"mobilenet_v2": "features.0.0", "vit": "conv_proj"}
 NORMALISATIONS = (keras_layers.BatchNormalization, keras_layers.LayerNormalization)
@@ -220,16 +231,60 @@ def _with_positions(state):
     return others | {"tokens.embeddings": np.concatenate([first, positions[:, 1:]], axis=1)[0]}
 
 
+def experiment_of(default, digest):
+    """The experiment whose transform torchvision has for a file, "imagenet" or "imagenet_v2".
+
+    Args:
+        default: experiment of the backbone. digest: SHA-256 of the file, in hexadecimal digits.
+    """
+    is_second = default == "imagenet" and digest[:8] in SECOND_VERSION
+    return "imagenet_v2" if is_second else default
+
+
+def masked(state, kept=None):
+    """The weights that act in a network of Unleashing Mask's subnet layers: of each kernel with
+    scores ("conv1.weight", "conv1.scores") the `kept` share of the largest |scores|, 0 elsewhere.
+
+    Args:
+        kept: --prune_rate there, which the file does not hold; None for a state without scores.
+
+    Raises:
+        ValueError: scores without `kept`, `kept` without scores, or scores of another shape.
+    """
+    scores = [name for name in state if name.endswith(".scores")]
+    if bool(scores) != (kept is not None):
+        found = f"{len(scores)} entries such as {scores[0]}" if scores else "no such entry"
+        raise ValueError(
+            "--prune_rate, the share that their masks keep (1: all), is for checkpoints with "
+            f"scores of masks, and needed there. Received: {found}, --prune_rate={kept}."
+        )
+    changed = {name: array for name, array in state.items() if name not in scores}
+    for name in scores:
+        own, kernel = name.removesuffix("scores") + "weight", np.shape(state[name])
+        if np.shape(changed.get(own)) != kernel:
+            raise ValueError(f"{name} must have the shape of {own}. Received: {kernel}.")
+        pruning.check_kept(kept)
+        changed[own] = changed[own] * np.asarray(pruning.top_share(state[name], kept))
+    return changed
+
+
 def convert(state, backbone, image_size, normalisation):
     """The Keras model of a state dict, and its options.
 
     Args:
         state: {name: array} as `read_state` gives it.
+        backbone: a key of NAME_MAPS or of TORCHVISION.
         image_size: (height, width).
         normalisation: {"mean", "std"} in pixels 0..255.
+
+    Raises:
+        ValueError: a state that is of another network.
     """
+    asked, (backbone, expected) = backbone, TORCHVISION.get(backbone, (backbone, {}))
     state = canonical(backbone, state)
     options, num_classes, channels = infer(backbone, state)
+    if not expected.items() <= options.items():
+        raise ValueError(f"The checkpoint is no {asked}: {backbone} with {options} fits it.")
     options |= normalisation
     if backbone == "vit":
         state = _with_positions(state)

@@ -10,6 +10,7 @@ import dataclasses
 import numpy as np
 
 from classifier_ood.keras_classifier import KerasClassifier
+from classifier_ood.usual_layers import usual_layers
 from ood_suite import data
 from ood_suite.data.likeness import perceptual_hashes
 from ood_suite.data.transforms import to_shape
@@ -49,7 +50,7 @@ def extract(
             f"layers that they are of. Received: {', '.join(parts.fields)}."
         )
     if parts.inner_layers == USUAL:
-        parts = dataclasses.replace(parts, inner_layers=load_classifier(run).usual_layers())
+        parts = dataclasses.replace(parts, inner_layers=usual_layers(load_classifier(run).model))
     classifier = load_classifier(run, parts.inner_layers)
     source = data.first_available(names, split, data_dir, classifier.image_shape)
     layer = run.settings.get("features_layer") or "input of the last layer"

@@ -200,6 +200,9 @@ def test_what_is_extracted_on_demand(copy):
     expected = model.predict(moved, verbose=0)["features"]
     assert np.abs(expected - outputs.features).max() > 1e-3
     np.testing.assert_allclose(outputs.features_perturbed, expected, rtol=1e-4, atol=1e-5)
+    usual = Parts(inner_layers=("usual",))
+    found = extract(trained, ("glyphs",), "test", parts=usual, **options).layer_features
+    assert list(found) == [f"stage{i}_bn2_relu" for i in (1, 2, 3)]
     for wrong in (("rank_on",), ("gram_sums",)):
         with pytest.raises(ValueError, match="--fields must be of features_perturbed, gram_sums"):
             extract(trained, ("glyphs",), "test", parts=Parts(fields=wrong), **options)
@@ -331,7 +334,9 @@ def test_an_old_file_whose_head_has_a_relu(own):
     """As the network of PyPI's cifar-10-model: logits are what the activation acts on."""
     inputs = keras.Input((12, 12, 3))
     pooled = keras.layers.GlobalAveragePooling2D()(keras.layers.Conv2D(6, 3)(inputs))
-    keras.Model(inputs, keras.layers.Dense(2, activation="relu")(pooled)).save(own / "old.h5")
+    below = keras.initializers.Constant(-1e4)  # whatever the other weights: negative logits
+    head = keras.layers.Dense(2, activation="relu", bias_initializer=below)
+    keras.Model(inputs, head(pooled)).save(own / "old.h5")
     made = command(
         "classifier_ood.own_model", f"--model={own}/old.h5", f"--id_val={own}/val",
         f"--id_test={own}/test", f"--ood_far={own}/other", f"--out_dir={own}/run",
@@ -420,8 +425,8 @@ def test_refusals(copy, tmp_path):
     copied("fashion_mnist_test", "mnist_test")
     refused("The OOD set mnist is the ID set fashion_mnist itself")
     copied("mnist_test", "mnist_test")
-    with pytest.raises(ValueError, match="mahalanobis_layers needs `layer_features`"):
-        report_of(trained, same, ["mahalanobis_layers"])
+    rows = report_of(trained, same, ["mahalanobis_layers"], far=["mnist"]).rows
+    assert any(row["score"] == "mahalanobis_layers" for row in rows)  # of the usual layers
     shutil.copy(same / "notmnist.npz", same / "mnist.npz")
     with pytest.raises(ValueError, match="Two test sets have the same name: fashion_mnist, mnist"):
         report_of(trained, same, ["msp"], far=["mnist", f"{same}/mnist.npz"])

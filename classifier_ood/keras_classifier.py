@@ -4,9 +4,12 @@ import keras
 import numpy as np
 from keras import layers, ops
 
+from classifier_ood.bare_applications import refuse_bare
+from classifier_ood.configs import INPUT_RANGES
 from ood_suite.data.transforms import PIXEL_RANGES
 from ood_suite.files import fingerprint
 from ood_suite.outputs import Outputs
+from ood_suite.runs.settings import known_name
 
 SHOWN = 30  # candidates in a message
 
@@ -21,7 +24,9 @@ class KerasClassifier:
         features_layer: name of the layer whose output are the features; default: what enters the
             last Dense layer. Maps are averaged over positions.
         inner_layers: names of further layers, whose positions are averaged.
-        input_range: the range of pixels that `model` was trained on, a key of PIXEL_RANGES.
+        input_range: pixels that `model` was trained on, one of configs.INPUT_RANGES: "caffe" is BGR
+            without ImageNet's mean, "torch" 0..1 with ImageNet's normalisation. If not given:
+            "0..255", but a network of keras.applications without preprocessing is refused.
         image_shape: (height, width, channels), needed where the model leaves its size open.
 
     Attributes:
@@ -30,14 +35,16 @@ class KerasClassifier:
         head: {"head_kernel": (d, c), "head_bias": (c,)} of the last Dense layer, empty where it
             does not make the logits of the features.
         image_shape: (height, width, channels).
+        input_range: of the pixels that `model` gets.
         head_activation: of the last Dense layer, which the logits are without.
 
     Raises:
-        ValueError: a model without such a layer; an unknown layer, with the candidates.
+        ValueError: a model without such a layer; an unknown layer, with the candidates; an unknown
+            range, or none for a bare network of keras.applications.
     """
 
     def __init__(
-        self, model, features_layer=None, inner_layers=(), input_range="0..255", image_shape=None
+        self, model, features_layer=None, inner_layers=(), input_range=None, image_shape=None
     ):
         self.model, self.image_shape = model, _image_shape(model, image_shape)
         head, head_input, logits, self.head_activation = _head(model)
@@ -46,12 +53,15 @@ class KerasClassifier:
             outputs["features"] = _layer_output(model, features_layer)
         for name in inner_layers:
             outputs[f"layer_features/{name}"] = _layer_output(model, name)
-        self._input_range, self._features = input_range, outputs["features"]
+        if input_range is None:
+            refuse_bare(model)
+        self.input_range = known_name(INPUT_RANGES, input_range or "0..255", "input_range")
+        self._features = outputs["features"]
         self.network = self._of_pixels(outputs, _pooled)
         kernel, bias = (ops.convert_to_numpy(ops.cast(v, "float32")) for v in _weights(head))
         weights = [ops.convert_to_numpy(ops.cast(w, "float32")) for w in self.network.weights]
         self._source = {
-            "network_fingerprint": fingerprint(*weights), "input_range": input_range,
+            "network_fingerprint": fingerprint(*weights), "input_range": self.input_range,
             "image_shape": list(self.image_shape),
         }  # fmt: skip
         makes_logits = self._makes_logits(kernel, bias)
@@ -82,19 +92,6 @@ class KerasClassifier:
             meta=self._source | {"dataset": "images in memory"},
         )
 
-    def usual_layers(self):
-        """Names of the layers at the ends of the stages: the last one of each size of maps,
-        as Lee et al. (NeurIPS 2018) take the ends of the blocks.
-        """
-        last = {}
-        for layer in self.model.layers:
-            shape = getattr(getattr(layer, "output", None), "shape", ())
-            if len(shape) == 4 and not isinstance(layer, (layers.InputLayer, layers.ZeroPadding2D)):
-                last[tuple(shape[1:3])] = layer.name
-        if not last:
-            raise ValueError(f"{self.model.name} shows no maps: name layers with --inner_layers.")
-        return tuple(last.values())
-
     def maps(self, names):
         """keras.Model: pixels -> {layer: float32 (n, ..., channels)}, nothing pooled."""
         return self._of_pixels({name: _layer_output(self.model, name) for name in names})
@@ -121,10 +118,7 @@ class KerasClassifier:
     def _of_pixels(self, outputs, change=lambda y: y):
         """keras.Model: pixels -> what `change` makes of `outputs` of the model, float32."""
         inputs = keras.Input(self.image_shape, name="pixels")
-        low, high = PIXEL_RANGES[self._input_range]
-        unscaled = (low, high) == (0.0, 255.0)
-        scaled = inputs if unscaled else layers.Rescaling((high - low) / 255.0, low)(inputs)
-        found = keras.Model(self.model.inputs, outputs)(scaled)
+        found = keras.Model(self.model.inputs, outputs)(_scaled(inputs, self.input_range))
         return keras.Model(
             inputs, keras.tree.map_structure(lambda y: ops.cast(change(y), "float32"), found)
         )
@@ -139,6 +133,18 @@ class KerasClassifier:
             return False
         difference = np.abs(found["features"] @ kernel + bias - found["logits"]).max()
         return bool(difference <= 0.01 * max(1.0, np.abs(found["logits"]).max()))
+
+
+def _scaled(inputs, input_range):
+    """Pixels 0..255 as a model of this range wants them."""
+    if input_range == "0..255":
+        return inputs
+    if input_range in PIXEL_RANGES:
+        low, high = PIXEL_RANGES[input_range]
+        return layers.Rescaling((high - low) / 255.0, low)(inputs)
+    if inputs.shape[-1] != 3:
+        raise ValueError(f"input_range={input_range!r} is of RGB. Received: {inputs.shape[1:]}.")
+    return keras.applications.imagenet_utils.preprocess_input(inputs, mode=input_range)
 
 
 def _image_shape(model, image_shape):

@@ -15,6 +15,7 @@ import numpy as np
 from absl import flags, logging
 from scipy.special import log_softmax
 
+from classifier_ood.configs import INPUT_RANGES
 from ood_suite import data
 from ood_suite.data import names
 from ood_suite.data.readers import kind_of
@@ -41,8 +42,11 @@ class OwnModel:
     ood_far: tuple = setting((), "OOD data of the result that are far from the ID data.")
     ood_validation: tuple = setting((), "OOD data to tune on, other than those of the result.")
     features_layer: str | None = setting(None, "Its features; if not given: what enters the head.")
-    input_range: str = setting(
-        "0..255", "Pixels that it was trained on.", choices=("0..255", "0..1", "-1..1")
+    input_range: str | None = setting(
+        None,
+        "Pixels that it was trained on; caffe, torch: as preprocess_input of keras.applications "
+        "makes them. If not given: 0..255, but its networks without preprocessing are refused.",
+        choices=INPUT_RANGES,
     )
     image_shape: tuple = setting((), "Height, width, channels, if it leaves them open.")
 
@@ -85,12 +89,13 @@ def _read(model_path):
 
 
 def check(settings, model_path):
-    """Opens the model and every data set before a folder is made; errors as of what is opened."""
-    model = _read(model_path)
-    from classifier_ood.bare_applications import refuse_bare
-    from classifier_ood.keras_classifier import KerasClassifier
+    """Opens the model and every data set before a folder is made; errors as of what is opened.
 
-    refuse_bare(model, settings["input_range"])
+    Returns:
+        The settings, with the range of pixels that was left open.
+    """
+    model = _read(model_path)
+    from classifier_ood.keras_classifier import KerasClassifier
 
     def of(input_range):
         layer, shape = settings["features_layer"], settings["image_shape"]
@@ -107,12 +112,13 @@ def check(settings, model_path):
         found = data.first_available(role.names, role.split, None, classifier.image_shape)
         labels = found.labels
         if name == "held_out" and labels.min() >= 0 and labels.max() < classes:
-            _compare_ranges(of, settings["input_range"], found, classifier.image_shape)
+            _compare_ranges(of, classifier.input_range, found, classifier.image_shape)
         if not name.endswith("ood") and not name.startswith("ood:") and labels.max() >= classes:
             raise ValueError(
                 f"{role.names[0]} ({name}) has labels up to {labels.max()}, and the model "
                 f"{classes} outputs: is it the data set that it was trained on?"
             )
+    return settings | {"input_range": classifier.input_range}
 
 
 def _compare_ranges(of, own, found, image_shape):
@@ -120,7 +126,7 @@ def _compare_ranges(of, own, found, image_shape):
     rows = np.sort(np.random.default_rng(0).permutation(len(found))[:COMPARED])
     images, labels = to_shape(found.images[rows], image_shape)[0], found.labels[rows]
     losses = {}
-    for name in PIXEL_RANGES:
+    for name in INPUT_RANGES if image_shape[-1] == 3 else PIXEL_RANGES:
         logits = of(name).outputs(images).logits
         right = np.take_along_axis(log_softmax(logits, axis=1), labels[:, None], axis=1)
         losses[name] = -float(right.mean())
@@ -179,7 +185,7 @@ def main(_):
         "exp": name, "id_dataset": None, "repeat_id": 0, "ood_validation_split": "val",
         "image_shape": list(cli.numbers("image_shape", int)) or None,
     }  # fmt: skip
-    check(settings, FLAGS.model)
+    settings = check(settings, FLAGS.model)
     own_run(FLAGS.model, FLAGS.out_dir or f"output/classifier_ood/{name}", settings)
 
 

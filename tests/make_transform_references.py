@@ -16,11 +16,12 @@ from PIL import Image
 from torchvision.transforms import v2
 
 PATH = pathlib.Path(__file__).parent / "references" / "torchvision.npz"
-SIZE = 28  # of the results: 256/224 of it is the whole number 32
+SIZE = 28  # of the results: 256/224 and 232/224 of it are the whole numbers 32 and 29
 SIZES = ((28, 28), (37, 45), (64, 64), (75, 100), (101, 30), (20, 33))  # height, width
 TRANSFORMS = {
     "centre_crop": v2.CenterCrop(SIZE),
     "imagenet": v2.Compose([v2.Resize(SIZE * 256 // 224), v2.CenterCrop(SIZE)]),
+    "imagenet_232": v2.Compose([v2.Resize(SIZE * 232 // 224), v2.CenterCrop(SIZE)]),
     "shorter_side": v2.Compose([v2.Resize(SIZE), v2.CenterCrop(SIZE)]),
     "squash": v2.Resize((SIZE, SIZE)),
 }

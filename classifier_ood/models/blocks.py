@@ -1,5 +1,7 @@
 """What all backbones share: the first and the last layers, and PyTorch's convolutions."""
 
+import math
+
 import keras
 from keras import layers
 
@@ -21,6 +23,8 @@ def image_input(input_shape, mean, std):
                 f"`{name}` must be one number or one per channel ({input_shape[-1]}). "
                 f"Received: {values}."
             )
+        if not all(math.isfinite(value) for value in values):
+            raise ValueError(f"`{name}` must be finite. Received: {values}.")
     if min(stds) <= 0.0:
         raise ValueError(f"`std` must be positive. Received: {stds}.")
     if 0.0 < max(means) <= 1.0 or max(stds) < 1.0:

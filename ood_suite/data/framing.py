@@ -12,7 +12,8 @@ from collections.abc import Callable
 from PIL import Image
 
 LONGEST = 32  # times the short side, beyond which an image is cut before it is scaled
-MARGIN = 256 / 224  # of the size to which the shorter side is scaled, over the size that is cut out
+# The size to which the shorter side is scaled, over the size that is cut out.
+MARGIN, MARGIN_232 = 256 / 224, 232 / 224
 SEED = 0  # of random crops
 
 
@@ -57,6 +58,13 @@ def imagenet(image, size, name):
     return centre_crop(_shorter_side(image, round(max(size) * MARGIN)), size, name)
 
 
+def imagenet_232(image, size, name):
+    """Scales the shorter side to 232/224 of the size, and cuts out the centre (torchvision's
+    Resize(232) and CenterCrop(224), for the second version of its weights).
+    """
+    return centre_crop(_shorter_side(image, round(max(size) * MARGIN_232)), size, name)
+
+
 def random_crop(image, size, name):
     """Cuts out a piece without scaling; the same of an image of the same name (seed 0).
 
@@ -95,6 +103,10 @@ TRANSFORMS = {
     "imagenet": Transform(
         imagenet,
         "shorter side scaled to 256/224, the centre {} cut out (bilinear, antialiased)",
+    ),
+    "imagenet_232": Transform(
+        imagenet_232,
+        "shorter side scaled to 232/224, the centre {} cut out (bilinear, antialiased)",
     ),
     "random_crop": Transform(random_crop, "{} cut out at random (seed 0), not scaled"),
     "shorter_side": Transform(

@@ -36,7 +36,9 @@ def framed(image, transform, name="a"):
     return decoding.picture(Image.fromarray(image), (SIZE, SIZE, 3), transform, name)
 
 
-@pytest.mark.parametrize("transform", ["centre_crop", "imagenet", "shorter_side", "squash"])
+@pytest.mark.parametrize(
+    "transform", ["centre_crop", "imagenet", "imagenet_232", "shorter_side", "squash"]
+)
 def test_they_are_those_of_torchvision(transform):
     found, versions = references()
     assert versions["torchvision"] and len(found) == 6
