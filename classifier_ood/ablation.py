@@ -41,8 +41,9 @@ def ablate(run, temperature, epsilon, data_dir=None, ood_sets=()):
     wanted = list(ensemble.PERTURBED)
     request = Request(ood_far=tuple(ood_sets))
     material = classifier(Group(0, run, []), request, wanted, data_dir)
-    id_test, tests, _, missing = material.tests({name: step for name in wanted})
-    notes = [f"{name} is left out: {why.rstrip('.')}" for name, why in missing.items()]
+    found = material.tests({name: step for name in wanted})
+    id_test, tests = found.id_test, found.ood
+    notes = [f"{name} is left out: {why.rstrip('.')}" for name, why in found.missing.items()]
     notes += refuse_overlap(material, id_test, tests, allowed=False)
     for note in data_notes([id_test, *tests.values()]) + notes:
         logging.info("Note: %s.", note)
@@ -53,8 +54,8 @@ def ablate(run, temperature, epsilon, data_dir=None, ood_sets=()):
             pair = own[variant], values
             low, high = intervals.auroc_interval(*pair)
             row = {"variant": variant, "ood": name} | common | {"num_ood": len(outputs)}
-            found = metrics.evaluate(*pair)
-            rows.append(row | found | {"auroc_low": low, "auroc_high": high})
+            measured = metrics.evaluate(*pair)
+            rows.append(row | measured | {"auroc_low": low, "auroc_high": high})
     return rows
 
 

@@ -80,6 +80,7 @@ def test_no_decision_hangs_on_the_time_of_day():
         "datetime.now",
         "time.localtime",
     }
+    shown = ROOT / "ood_suite/evaluation/page.py"  # a report says when it was made
     seen = 0
     for package in ("ood_suite", "images_ood", "genomics_ood", "classifier_ood"):
         for path in (ROOT / package).rglob("*.py"):
@@ -88,5 +89,5 @@ def test_no_decision_hangs_on_the_time_of_day():
             calls = [n for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.Call)]
             names = {ast.unparse(call.func) for call in calls}
             seen += bool(names & {"time.monotonic", "time.perf_counter"})
-            assert not names & clocks, path
+            assert not names & clocks or path == shown, path
     assert seen > 3

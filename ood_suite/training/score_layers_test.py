@@ -8,7 +8,6 @@ import sys
 
 import keras
 import numpy as np
-import onnxruntime
 import pytest
 
 from classifier_ood.keras_classifier import KerasClassifier
@@ -19,6 +18,7 @@ from ood_suite.serving.pixel_detector import PixelDetector
 from ood_suite.serving.pixel_detector_test import SHAPE, classifier, images, made, parts
 from ood_suite.training import score_layers
 
+onnxruntime = pytest.importorskip("onnxruntime")  # not in the environment of JAX
 __all__ = ["classifier", "parts"]  # fixtures
 NAMES = [
     *(name for name in score_layers.CONVERTED if name != "mahalanobis_layers"),
