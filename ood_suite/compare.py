@@ -6,7 +6,8 @@ Each report is a folder that `ood_suite.eval` wrote. The first one is the baseli
 of the AUROCs is that on the same test examples, with its interval (DeLong), or with several repeats
 their mean and standard deviation. OOD sets that not all have are left out. Of three or more on at
 least two blocks (OOD sets in each repeat) their ranks are compared too: Friedman's test, Conover's
-pairs, Holm's correction. Writes comparison.csv, comparison.md, comparison.json and figures.
+pairs, Holm's correction. Writes comparison.html (one page, figures in it), comparison.md,
+comparison.csv, comparison.json and the figures.
 """
 
 import pathlib
@@ -26,7 +27,7 @@ def main(_):
 
     found = comparison.read(FLAGS.reports, FLAGS.scores)
     print(comparison_page.write(pathlib.Path(FLAGS.out), *found))
-    print(f"[95% interval], or (standard deviation over repeats). Written to {FLAGS.out}.")
+    print(f"The page: {FLAGS.out}/comparison.html")
 
 
 if __name__ == "__main__":

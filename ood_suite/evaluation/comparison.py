@@ -1,4 +1,4 @@
-"""Evaluated runs side by side: one score of many runs, or several scores."""
+"""Evaluated runs side by side: one score of many runs, or several scores; quality, ranks, costs."""
 
 import dataclasses
 import pathlib
@@ -8,6 +8,11 @@ import numpy as np
 from ood_suite import intervals, ranks
 from ood_suite.files import RunError, load_npz, read_csv, read_json
 
+METRICS = ("auroc", "fpr95_id_positive", "fpr95_ood_positive", "scod_augrc")
+COSTS = (
+    "fit_seconds", "score_seconds_per_10000", "extraction_seconds_per_10000", "learned_mib"
+)  # fmt: skip
+
 
 @dataclasses.dataclass
 class Entry:
@@ -15,7 +20,7 @@ class Entry:
 
     Attributes:
         name: of the run, with the checkpoint if it is not the last, and the score if there are
-            several. run: the name without the score. groups: the report's repeats. values: see
+            several; of one run's scores, the score. run: the name without the score. groups: the report's repeats. values: see
             report.values_by_name. costs: rows of costs.csv, see costs.Costs.rows.
     """
 
@@ -62,6 +67,7 @@ def read(folders, scores):
             if score not in known:
                 raise ValueError(f"{folder} has no score {score!r}. It has: {', '.join(known)}.")
             title = f"{name}: {score}" if len(scores) > 1 else name
+            title = score if len(folders) == 1 else title
             own = [row for row in costs if row["score"] == score]
             entries.append(Entry(title, name, score, groups, values, own))
     common = [ood for ood in tested[0] if ood != "id" and all(ood in sets for sets in tested)]
@@ -132,3 +138,58 @@ def _difference(entry, baseline, ood):
         "versus_difference": float(np.mean(values)),
         "versus_std": float(np.std(values, ddof=1)),
     }
+
+
+def means(entries, ood_sets):
+    """One dict per entry and group of the common OOD sets ("near", "far", "all"): METRICS, means
+    over its sets and over repeats. Reports of older versions do not say what is near.
+    """
+    near = [ood for ood in entries[0].groups[0].get("near", ()) if ood in ood_sets]
+    groups = {"near": near, "far": [ood for ood in ood_sets if ood not in near]} if near else {}
+    found = []
+    for title, members in (groups | {"all": ood_sets}).items():
+        for entry in entries if members else ():
+            own = [row for ood in members for row in entry.rows(ood)]
+            cells = {m: float(np.mean([r[m] for r in own])) for m in METRICS if m in own[0]}
+            found.append({"run": entry.name, "mean": title, "sets": len(members)} | cells)
+    return found
+
+
+def rankings(entries, ood_sets):
+    """List of (name, treatments, ranks.Ranking): "ranks" of the entries, and of several scores of
+    several reports "ranks_of_scores", for which a report is a block too. Empty where there is too
+    little to rank.
+    """
+    numbers = set.intersection(*({g["repeat_id"] for g in entry.groups} for entry in entries))
+    blocks = [
+        [_auroc(entry, ood, number) for entry in entries]
+        for ood in ood_sets
+        for number in sorted(numbers)
+    ]
+    found = _ranked("ranks", [entry.name for entry in entries], np.array(blocks))
+    scores = list(dict.fromkeys(entry.score for entry in entries))
+    if len(scores) > 1 and len(entries) > len(scores):  # read gives all scores of a run in turn
+        found += _ranked("ranks_of_scores", scores, np.reshape(blocks, (-1, len(scores))))
+    return found
+
+
+def _auroc(entry, ood, number):
+    return next(row["auroc"] for row in entry.rows(ood) if row["repeat"] == number)
+
+
+def _ranked(name, treatments, blocks):
+    if len(treatments) < 3 or len(blocks) < 2:
+        return []
+    return [(name, treatments, ranks.rank(blocks))]
+
+
+def costs_of(entries):
+    """One dict per entry: COSTS, means over repeats, {} where its report knows none."""
+    found = []
+    for entry in entries:
+        row = {"run": entry.name}
+        for key in COSTS:
+            known = [float(r[key]) for r in entry.costs if r[key] != ""]
+            row |= {key: float(np.mean(known))} if known else {}
+        found.append(row)
+    return found

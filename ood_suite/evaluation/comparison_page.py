@@ -2,16 +2,18 @@
 tests, and what each costs.
 """
 
+from typing import NamedTuple
+
 import numpy as np
 
-from ood_suite import ranks
-from ood_suite.evaluation import comparison, diagrams, figures
+from ood_suite.evaluation import comparison, diagrams, figures, page
 from ood_suite.files import atomic_path, write_csv, write_json, write_text
 
-METRICS = ("auroc", "fpr95_id_positive", "fpr95_ood_positive", "scod_augrc")
-COSTS = (
-    "fit_seconds", "score_seconds_per_10000", "extraction_seconds_per_10000", "learned_mib"
-)  # fmt: skip
+LEVEL = 0.05  # of tests
+ABOUT_SETS = (
+    "[95% interval], or (standard deviation over repeats). The difference is that on the same "
+    "examples (DeLong); its p value is corrected for all comparisons."
+)
 ABOUT_RANKS = (
     "Rank 1 is the best AUROC of a block, which is an OOD set in one repeat. The Friedman test "
     "asks whether all are alike; pairs are Conover's, corrected by Holm over all pairs. Blocks of "
@@ -20,9 +22,28 @@ ABOUT_RANKS = (
 )
 
 
+class Section(NamedTuple):
+    """A table of the page.
+
+    Attributes:
+        lines: lists of texts, the first of which is the line's name. said: what it needs to be
+            understood.
+    """
+
+    title: str
+    columns: list
+    lines: list
+    said: str = ""
+
+    @property
+    def rows(self):
+        """The lines as a template takes them."""
+        return [{"name": line[0], "cells": line[1:]} for line in self.lines]
+
+
 def write(folder, entries, ood_sets):
-    """Writes comparison.csv, comparison.md, comparison.json, comparison.png and, of at least three
-    entries on two blocks, ranks.png (ranks_of_scores.png).
+    """Writes comparison.html, comparison.md, comparison.csv, comparison.json, comparison.png and,
+    of at least three entries on two blocks, ranks.png (ranks_of_scores.png).
 
     Args:
         entries, ood_sets: as comparison.read gives them.
@@ -30,9 +51,11 @@ def write(folder, entries, ood_sets):
     Returns:
         the page, in Markdown.
     """
-    rows, averaged = comparison.compare(entries, ood_sets), means(entries, ood_sets)
-    costs, ranked = costs_of(entries), rankings(entries, ood_sets)
-    text = page(rows, averaged, costs, ranked)
+    rows, averaged = comparison.compare(entries, ood_sets), comparison.means(entries, ood_sets)
+    costs, ranked = comparison.costs_of(entries), comparison.rankings(entries, ood_sets)
+    found = sections(rows, averaged, costs, ranked)
+    said = verdict(rows, averaged, ranked)
+    text = markdown(said, found)
     write_csv(folder / "comparison.csv", rows)
     write_text(folder / "comparison.md", text)
     write_json(
@@ -41,65 +64,58 @@ def write(folder, entries, ood_sets):
     )
     drawn = {"comparison": figures.comparison(rows)}
     drawn |= {name: diagrams.ranks(names, found) for name, names, found in ranked}
-    for name, figure in drawn.items():
+    pictures = {name: page.png(figure) for name, figure in drawn.items()}
+    for name, data in pictures.items():
         with atomic_path(folder / f"{name}.png") as temporary:
-            figure.savefig(temporary, format="png", bbox_inches="tight")
+            temporary.write_bytes(data)
+    write_text(folder / "comparison.html", html(entries, ood_sets, said, found, pictures))
     return text
 
 
-def means(entries, ood_sets):
-    """One dict per entry and group of the common OOD sets ("near", "far", "all"): METRICS, means
-    over its sets and over repeats. Reports of older versions do not say what is near.
-    """
-    near = [ood for ood in entries[0].groups[0].get("near", ()) if ood in ood_sets]
-    groups = {"near": near, "far": [ood for ood in ood_sets if ood not in near]} if near else {}
-    found = []
-    for title, members in (groups | {"all": ood_sets}).items():
-        for entry in entries if members else ():
-            own = [row for ood in members for row in entry.rows(ood)]
-            cells = {m: float(np.mean([r[m] for r in own])) for m in METRICS if m in own[0]}
-            found.append({"run": entry.name, "mean": title, "sets": len(members)} | cells)
-    return found
-
-
-def rankings(entries, ood_sets):
-    """List of (name, treatments, ranks.Ranking): "ranks" of the entries, and of several scores of
-    several reports "ranks_of_scores", for which a report is a block too. Empty where there is too
-    little to rank.
-    """
-    numbers = set.intersection(*({g["repeat_id"] for g in entry.groups} for entry in entries))
-    blocks = [
-        [_auroc(entry, ood, number) for entry in entries]
-        for ood in ood_sets
-        for number in sorted(numbers)
+def html(entries, ood_sets, said, found, pictures):
+    """The page as one file that needs no network."""
+    repeats = sorted({len(entry.groups) for entry in entries})
+    facts = [
+        ("date", page.now()),
+        ("reports", ", ".join(dict.fromkeys(entry.run for entry in entries))),
+        ("scores", ", ".join(dict.fromkeys(entry.score for entry in entries))),
+        ("OOD sets of all", f"{', '.join(ood_sets)}; the same examples, by their fingerprints"),
+        ("repeats", " to ".join(map(str, dict.fromkeys((repeats[0], repeats[-1]))))),
     ]
-    found = _ranked("ranks", [entry.name for entry in entries], np.array(blocks))
-    scores = list(dict.fromkeys(entry.score for entry in entries))
-    if len(scores) > 1 and len(entries) > len(scores):  # read gives all scores of a run in turn
-        found += _ranked("ranks_of_scores", scores, np.reshape(blocks, (-1, len(scores))))
+    return page.template("comparison.html").render(
+        title=f"{len(entries)} compared on {', '.join(ood_sets)}", verdict=said, facts=facts,
+        command=page.command("ood_suite.compare"), sections=found, figures=page.shown(pictures),
+    )  # fmt: skip
+
+
+def verdict(rows, averaged, ranked):
+    """Sentences: which is best, and what tells it from the others."""
+    every = [row for row in averaged if row["mean"] == "all"]
+    best = max(every, key=lambda row: row["auroc"])
+    found = [f"Best mean AUROC over the OOD sets of all: {best['run']}, {best['auroc']:.3f}."]
+    for name, treatments, ranking in ranked:
+        found.append(_told_apart(name.replace("ranks", "").replace("_", " "), treatments, ranking))
+    tested = [row["versus_p_holm"] < LEVEL for row in rows if "versus_p_holm" in row]
+    if tested:
+        found.append(
+            f"{sum(tested)} of {len(tested)} AUROCs differ from the first's on the same examples "
+            f"({LEVEL:.0%}, DeLong, Holm)."
+        )
     return found
 
 
-def _auroc(entry, ood, number):
-    return next(row["auroc"] for row in entry.rows(ood) if row["repeat"] == number)
-
-
-def _ranked(name, treatments, blocks):
-    if len(treatments) < 3 or len(blocks) < 2:
-        return []
-    return [(name, treatments, ranks.rank(blocks))]
-
-
-def costs_of(entries):
-    """One dict per entry: COSTS, means over repeats, {} where its report knows none."""
-    found = []
-    for entry in entries:
-        row = {"run": entry.name}
-        for key in COSTS:
-            known = [float(r[key]) for r in entry.costs if r[key] != ""]
-            row |= {key: float(np.mean(known))} if known else {}
-        found.append(row)
-    return found
+def _told_apart(of, treatments, ranking):
+    if not ranking.p_value < LEVEL:
+        return f"Ranks{of} do not differ: Friedman's p is {ranking.p_value:.2g}."
+    first = int(np.argmin(ranking.mean_ranks))
+    others = [i for i in range(len(treatments)) if i != first]
+    alike = [treatments[i] for i in others if not ranking.pairs[first, i] < LEVEL]
+    rest = f"all but {', '.join(alike)}" if alike else "all others"
+    told = "none of the others" if len(alike) == len(others) else rest
+    return (
+        f"Best mean rank{of}: {treatments[first]}, {ranking.mean_ranks[first]:.2f}; told from "
+        f"{told} ({LEVEL:.0%}, Conover, Holm)."
+    )
 
 
 def _plain(name, treatments, found):
@@ -107,16 +123,23 @@ def _plain(name, treatments, found):
     return {"name": name, "treatments": treatments} | values
 
 
-def page(rows, averaged, costs, ranked):
-    """The comparison in Markdown."""
-    parts = ["# Comparison", "## On each OOD set", _set_table(rows)]
-    parts += ["## Means", _mean_table(averaged)]
-    for name, treatments, found in ranked:
-        parts += [f"## {name.replace('_', ' ').capitalize()}", _rank_table(treatments, found)]
-    if ranked:
-        parts.append(ABOUT_RANKS)
-    if any(len(row) > 1 for row in costs):
-        parts += ["## Costs", _cost_table(costs)]
+def sections(rows, averaged, costs, ranked):
+    """The tables as Sections."""
+    found = [_of_means(averaged), _of_sets(rows)]
+    found += [_of_ranks(*ranking) for ranking in ranked]
+    return found + ([_of_costs(costs)] if any(len(row) > 1 for row in costs) else [])
+
+
+def markdown(said, found):
+    """The page as text.
+
+    Args:
+        said: sentences. found: Sections.
+    """
+    parts = ["# Comparison", "\n".join(said)]
+    for section in found:
+        parts += [f"## {section.title}", _table(section.columns, section.lines)]
+        parts += [section.said] if section.said else []
     return "\n\n".join(parts) + "\n"
 
 
@@ -125,7 +148,7 @@ def _table(titles, lines):
     return "\n".join(head + ["| " + " | ".join(line) + " |" for line in lines])
 
 
-def _set_table(rows):
+def _of_sets(rows):
     titles = ["run", "OOD", "AUROC", "FPR95 ID+", "ID accuracy"]
     titles += ["AUROC minus the first's", "p (Holm)"]
     lines = []
@@ -137,19 +160,20 @@ def _set_table(rows):
         line.append(f"{row['versus_difference']:+.3f} {spread}" if difference else "")
         line.append(f"{row['versus_p_holm']:.2g}" if "versus_p_holm" in row else "")
         lines.append(line)
-    return _table(titles, lines)
+    return Section("On each OOD set", titles, lines, ABOUT_SETS)
 
 
-def _mean_table(averaged):
-    titles = ["run", "mean of", *(name.replace("_", " ") for name in METRICS)]
+def _of_means(averaged):
+    titles = ["run", "mean of", *(page.TITLES[name] for name in comparison.METRICS)]
     lines = [
-        [row["run"], f"{row['mean']} ({row['sets']})", *(_number(row.get(m)) for m in METRICS)]
+        [row["run"], f"{row['mean']} ({row['sets']})"]
+        + [_number(row.get(metric)) for metric in comparison.METRICS]
         for row in averaged
     ]
-    return _table(titles, lines)
+    return Section("Means", titles, lines)
 
 
-def _rank_table(treatments, found):
+def _of_ranks(name, treatments, found):
     order = np.argsort(found.mean_ranks, kind="stable")
     against = ["", *(f"{found.pairs[order[0], i]:.2g}" for i in order[1:])]
     lines = [
@@ -160,14 +184,17 @@ def _rank_table(treatments, found):
         f"{found.blocks} blocks, Friedman chi2 {found.statistic:.2f}, p {found.p_value:.2g}, "
         f"CD {found.critical_difference:.2f}."
     )
-    return _table(["", "mean rank", "p against the best"], lines) + "\n\n" + said
+    title = name.replace("_", " ").capitalize()
+    columns = ["", "mean rank", "p against the best"]
+    return Section(title, columns, lines, f"{said} {ABOUT_RANKS}")
 
 
-def _cost_table(costs):
+def _of_costs(costs):
     titles = [
         "run", "fit, s", "score, s per 10,000", "network, s per 10,000", "learned, MiB"
     ]  # fmt: skip
-    return _table(titles, [[r["run"], *(_number(r.get(key)) for key in COSTS)] for r in costs])
+    lines = [[r["run"], *(_number(r.get(key)) for key in comparison.COSTS)] for r in costs]
+    return Section("Costs", titles, lines)
 
 
 def _number(value):

@@ -6,6 +6,7 @@ import pytest
 from ood_suite import intervals, ranks
 from ood_suite.evaluation import comparison, comparison_page, report
 from ood_suite.files import RunError, read_csv, read_json
+from tests import browser
 from tests.support import command
 
 
@@ -72,9 +73,8 @@ def test_repeats_have_means_and_deviations(tmp_path):
     assert rows[1]["auroc_std"] == pytest.approx(np.std(values, ddof=1))
     assert rows[1]["versus_difference"] == pytest.approx(np.mean(values) - base)
     assert rows[1]["versus_std"] == pytest.approx(np.std(values, ddof=1))
-    assert f"{np.mean(values):.3f} ({np.std(values, ddof=1):.3f})" in comparison_page.page(
-        rows, [], [], []
-    )
+    text = comparison_page.markdown([], comparison_page.sections(rows, [], [], []))
+    assert f"{np.mean(values):.3f} ({np.std(values, ddof=1):.3f})" in text
 
 
 def rows_of(folder, ood):
@@ -90,7 +90,7 @@ def test_the_binary_writes_table_and_figure_of_the_common_sets(tmp_path):
     assert done.returncode == 0, done.stderr
     assert "| a (best) | mnist |" in done.stdout and "noise" not in done.stdout
     assert {p.name for p in (tmp_path / "out").iterdir()} == {
-        "comparison.csv", "comparison.json", "comparison.md", "comparison.png",
+        "comparison.csv", "comparison.html", "comparison.json", "comparison.md", "comparison.png",
     }  # fmt: skip
 
 
@@ -111,6 +111,11 @@ def test_ranks_means_and_costs_of_three_runs(tmp_path):
     assert ranked["p_value"] == pytest.approx(expected.p_value)
     assert f"6 blocks, Friedman chi2 {expected.statistic:.2f}" in text
     assert (tmp_path / "out/ranks.png").stat().st_size > 1000
+    best = ("abc")[int(np.argmin(expected.mean_ranks))]
+    assert f"Best mean rank: {best}, {expected.mean_ranks.min():.2f}; told from" in text
+    web = (tmp_path / "out/comparison.html").read_text()
+    assert web.count("<img") == 2 and web.index("Best mean AUROC") < web.index("<table")
+    assert f"Friedman chi2 {expected.statistic:.2f}" in web
     means = {(row["run"], row["mean"]): row["auroc"] for row in found["means"]}
     near = [float(r["auroc"]) for r in rows["a"] if r["ood"] == "noise"]
     assert means["a", "near"] == pytest.approx(np.mean(near))
@@ -118,6 +123,18 @@ def test_ranks_means_and_costs_of_three_runs(tmp_path):
     assert found["costs"][0] == {
         "run": "a", "fit_seconds": 2.0, "score_seconds_per_10000": 2.0, "learned_mib": 0.5,
     }  # fmt: skip
+
+
+@pytest.mark.skipif(browser.BROWSER is None, reason="there is no Chromium to look with")
+@pytest.mark.parametrize("width", browser.WIDTHS)
+@pytest.mark.parametrize("dark", [False, True])
+def test_the_page_can_be_read(tmp_path, width, dark):
+    for number, name in enumerate(["a", "b", "a_run_of_a_long_name" * 4]):
+        write(tmp_path / name / "report", [0.3 * number, 0.5 * number], seed=number)
+    reports = [path.parent for path in tmp_path.rglob("report.html")]
+    comparison_page.write(tmp_path / "out", *comparison.read(reports, ["energy"]))
+    text = (tmp_path / "out/comparison.html").read_text()
+    browser.require_readable(text, tmp_path, width, dark)
 
 
 def test_old_reports_have_neither_near_sets_nor_costs(tmp_path):

@@ -33,6 +33,7 @@ WIDE = 800  # pixels beyond which a figure has a line to itself
 LEAST = 0.0001  # p value that is shown
 SHOWN = ("auroc", "fpr95_id_positive")  # in the table of all scores
 CAPTIONS = {
+    "comparison": "AUROC of all that are compared, on each OOD set.",
     "complexity": "Log-likelihood against the PNG code length of each image.",
     "curves": "ROC and precision-recall curves of the best scores.",
     "gallery": "The most OOD of the ID and the least OOD of the OOD images, by the best score.",
@@ -41,6 +42,7 @@ CAPTIONS = {
     "histograms": "Scores of ID and OOD examples, with the thresholds.",
     "images": "The least and the most OOD images of a set.",
     "overview": "AUROC of every score on every OOD set; 0.5 is chance.",
+    "ranks": "Mean ranks; what a bar joins is not told apart.",
     "risk_coverage": "Share of mistakes among what is accepted, against the share accepted.",
     "distance": "AUROC of each OOD class against its taxonomic distance from the ID classes.",
     "gc_content": "Scores against the GC content of the reads.",
@@ -58,16 +60,12 @@ def render(config, reports, pictures, *, protocol=None):
         config: of the run. reports: GroupReports of the repeats. pictures: {name: PNG bytes}.
         protocol: {"title", "rows"} of a paper's protocol, see side_by_side.
     """
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("ood_suite.evaluation"), autoescape=True,
-        trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined,
-    )  # fmt: skip
     settings, first = config["settings"], reports[0]
     sets = list(dict.fromkeys(row["ood"] for row in first.rows if row["ood"] in first.test_sets))
     against = f" against {', '.join(sets)}" if sets else ", no OOD data"
-    return environment.get_template("report.html").render(
+    return template("report.html").render(
         title=f"{settings.get('exp', 'evaluation')}: {settings['id_dataset'] or 'ID'}{against}",
-        command=["python", "-m", "ood_suite.eval", *sys.argv[1:]],
+        command=command("ood_suite.eval"),
         verdict=verdict.in_words(reports),
         is_recommended=bool(first.verdict),
         facts=_facts(config, reports),
@@ -81,12 +79,40 @@ def render(config, reports, pictures, *, protocol=None):
         unit_tests=unit_tests.failures(first),
         next_command=first.next_command,
         protocol=protocol,
-        figures=[
-            (caption(name), encoded(pictures[name]), width(pictures[name]) > WIDE)
-            for name in sorted(pictures, key=lambda name: "overview" not in name)
-        ],
+        figures=shown(pictures),
         record=settings | config["versions"] | {"git commit": config["git_commit"]},
     )
+
+
+def template(name):
+    """One of templates/, which takes all text as text."""
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("ood_suite.evaluation"), autoescape=True,
+        trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined,
+    )  # fmt: skip
+    return environment.get_template(name)
+
+
+def command(module):
+    """The words that a page was asked for with."""
+    return ["python", "-m", module, *sys.argv[1:]]
+
+
+def now():
+    """When a page was made."""
+    return datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC")
+
+
+def shown(pictures):
+    """[(caption, address, is wide)] of figures, the overview first.
+
+    Args:
+        pictures: {name: PNG bytes}.
+    """
+    return [
+        (caption(name), encoded(pictures[name]), width(pictures[name]) > WIDE)
+        for name in sorted(pictures, key=lambda name: "overview" not in name)
+    ]
 
 
 def _facts(config, reports):
@@ -96,7 +122,7 @@ def _facts(config, reports):
     sizes = {part: f"{found.get('dataset', '')}: {found['n']}" for part, found in data.items()}
     oods = [text for part, text in sizes.items() if part.startswith("ood:")]
     facts = [
-        ("date", datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC")),
+        ("date", now()),
         ("ID test examples", sizes.get("id_test", "")),
         ("held-out examples", sizes.get("held_out", "")),
         ("OOD test examples", ", ".join(oods) or "none"),

@@ -4,10 +4,7 @@ Chromium (where there is one): at three widths, by day and by night.
 
 import html
 import io
-import json
 import re
-import shutil
-import subprocess
 
 import numpy as np
 import pytest
@@ -16,10 +13,8 @@ from PIL import Image
 from ood_suite.evaluation import figures, page, terminal
 from ood_suite.evaluation.evaluate import group_means, result_row
 from ood_suite.evaluation.report import GroupReport
+from tests import browser
 
-BROWSER = next(
-    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
-)
 SCORES = (
     "msp",
     "energy",
@@ -32,38 +27,6 @@ CONFIG = {
     "settings": {"exp": "fashion", "id_dataset": "<script>alert(1)</script>"},
     "versions": {"keras": "3"}, "git_commit": "abc",
 }  # fmt: skip
-# Tells the window around it what a reader could not read, or would have to scroll to.
-LOOK = """<script>
-function channels(text) { return text.match(/[\\d.]+/g).map(Number); }
-function light([r, g, b]) {
-  const linear = v => v <= .03928 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4;
-  const [x, y, z] = [r, g, b].map(v => linear(v / 255));
-  return .2126 * x + .7152 * y + .0722 * z;
-}
-function behind(element) {
-  for (let e = element; e; e = e.parentElement) {
-    const found = channels(getComputedStyle(e).backgroundColor);
-    if (found.length === 3 || found[3] > 0) return found;
-  }
-  return [255, 255, 255];
-}
-let least = 99, where = "";
-document.querySelectorAll("details").forEach(d => d.open = true);
-for (const e of document.querySelectorAll("body *")) {
-  if (![...e.childNodes].some(n => n.nodeType === 3 && n.data.trim())) continue;
-  if (["SCRIPT", "STYLE"].includes(e.tagName)) continue;
-  const pair = [light(channels(getComputedStyle(e).color)), light(behind(e))].sort((a, b) => b - a);
-  const ratio = (pair[0] + .05) / (pair[1] + .05);
-  if (ratio < least) { least = ratio; where = e.tagName + ": " + e.textContent.slice(0, 40); }
-}
-parent.postMessage(JSON.stringify({
-  least, where, width: innerWidth, scrolled: document.documentElement.scrollWidth,
-  dark: matchMedia("(prefers-color-scheme: dark)").matches,
-  unnamed: [...document.images].filter(i => !i.alt || !i.naturalWidth).length,
-  unscoped: document.querySelectorAll("th:not([scope])").length,
-  headings: [...document.querySelectorAll("h1,h2,h3")].map(h => +h.tagName[1]),
-}), "*");
-</script>"""
 
 
 def group(repeat_id=0, seed=0):
@@ -152,29 +115,8 @@ def test_the_width_of_a_picture_is_that_of_its_file():
     assert page.width(data) == Image.open(io.BytesIO(data)).width
 
 
-@pytest.mark.skipif(BROWSER is None, reason="there is no Chromium to look with")
-@pytest.mark.parametrize("width", [390, 1280, 1920])
+@pytest.mark.skipif(browser.BROWSER is None, reason="there is no Chromium to look with")
+@pytest.mark.parametrize("width", browser.WIDTHS)
 @pytest.mark.parametrize("dark", [False, True])
 def test_it_can_be_read_at_any_width_by_day_and_by_night(tmp_path, width, dark):
-    text = rendered([group()]).replace("</body>", f"{LOOK}</body>")
-    (tmp_path / "report.html").write_text(text, encoding="utf-8")
-    path = tmp_path / "window.html"  # a phone is narrower than a window of Chromium can be
-    path.write_text(
-        "<!doctype html><title></title><script>onmessage = e => document.title = e.data</script>"
-        f'<iframe src="report.html" width="{width}" height="900" style="border: 0"></iframe>'
-    )
-    done = subprocess.run(
-        [BROWSER, "--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars",
-         f"--user-data-dir={tmp_path}/profile", "--window-size=2000,1000",
-         f"--blink-settings=preferredColorScheme={0 if dark else 1}",
-         "--virtual-time-budget=5000", "--dump-dom", path.as_uri()],
-        capture_output=True, text=True, timeout=120,
-    )  # fmt: skip
-    title = re.search(r"<title>(.*?)</title>", done.stdout, re.S)
-    assert title, done.stderr
-    found = json.loads(html.unescape(title[1]))
-    assert found["dark"] == dark and found["scrolled"] <= found["width"] == width
-    assert found["least"] >= 4.5, found["where"]  # WCAG 2, level AA
-    assert found["unnamed"] == found["unscoped"] == 0
-    levels = found["headings"]
-    assert levels[0] == 1 and all(b - a <= 1 for a, b in zip(levels, levels[1:], strict=False))
+    browser.require_readable(rendered([group()]), tmp_path, width, dark)
