@@ -57,10 +57,13 @@ def test_shifts_are_apart_from_ood_means(evaluated):
 def test_unit_tests_are_counted(evaluated):
     folder, said = evaluated
     rows = read_csv(folder / "unit_tests.csv")
-    assert len(rows) == 3 * 13 and {r["num"] for r in rows} == {"400"}
+    own = read_csv(folder / "results.csv")[0]["num_id"]
+    permuted = {r["unit_test"] for r in rows if r["num"] == own}
+    assert len(rows) == 3 * 15 and permuted == {"permuted_patches", "permuted_pixels"}
+    assert {r["num"] for r in rows if r["unit_test"] not in permuted} == {"400"}
     failed = sum(r["failed"] == "True" for r in rows if r["score"] == "knn")
     line = next(line for line in said.splitlines() if line.startswith("  knn ") and "%)" in line)
-    assert "Unit tests failed of 13" in said and int(line.split()[1]) == failed
+    assert "Unit tests failed of 15" in said and int(line.split()[1]) == failed
 
 
 def test_risks_and_costs(evaluated):

@@ -17,6 +17,7 @@ from PIL import Image
 from scipy import ndimage
 
 from ood_suite.data.decoding import decoded
+from ood_suite.data.synthetic import jigsaw
 from ood_suite.data.views import content_fingerprint, row_numbers
 from ood_suite.files import fingerprint
 
@@ -102,6 +103,22 @@ SHIFTS = {
 NAMES = tuple(f"{shift}_{severity}" for shift in SHIFTS for severity in SEVERITIES)
 
 
+def permuted_pixels(image, rng):
+    """The pixels, each with its channels, in another order."""
+    return rng.permutation(image.reshape(-1, image.shape[-1])).reshape(image.shape)
+
+
+def permuted_patches(image, rng):
+    """The 4 x 4 patches in another order, see synthetic.jigsaw."""
+    return jigsaw(image[None], rng)[0]
+
+
+# ID images of which nothing but colours, or textures, is left: no shifts, unit tests as NINCO's
+# (evaluation.unit_tests). Each image has an order of its own.
+PERMUTED = {"permuted_patches": permuted_patches, "permuted_pixels": permuted_pixels}
+CHANGES = (*NAMES, *PERMUTED)
+
+
 def expanded(asked):
     """Names of shifts with severities, of "all", of shifts (all severities) or of such names.
 
@@ -126,14 +143,17 @@ def expanded(asked):
 
 
 def corrupted(image, name, row=0):
-    """An image of uint8 (height, width, channels) under a shift such as "gaussian_noise_3".
+    """An image of uint8 (height, width, channels) under a shift such as "gaussian_noise_3", or
+    permuted.
 
     Args:
         row: of the image in its set, which random numbers depend on, with the name.
     """
+    rng = np.random.default_rng([row, CHANGES.index(name)])
+    if name in PERMUTED:
+        return PERMUTED[name](image, rng)
     shift, _, severity = name.rpartition("_")
     function, levels = SHIFTS[shift]
-    rng = np.random.default_rng([row, NAMES.index(name)])
     changed = function(image / 255.0, levels[int(severity) - 1], rng)
     return np.rint(255.0 * np.clip(changed, 0.0, 1.0)).astype(np.uint8)
 
@@ -143,7 +163,7 @@ class Shifted:
 
     Args:
         images: uint8 (n, height, width, channels), or a stream that gives such slices.
-        name: of NAMES.
+        name: of CHANGES.
     """
 
     def __init__(self, images, name):

@@ -63,6 +63,27 @@ def test_any_shape_stays_and_severity_rises(name, shape, rng):
     assert list(levels) in (sorted(levels), sorted(levels, reverse=True))
 
 
+@pytest.mark.parametrize("shape", [(28, 28, 1), (8, 12, 3)])
+def test_permutations_keep_every_pixel_and_each_image_has_its_own(shape, rng):
+    image = rng.integers(0, 256, shape, dtype=np.uint8)
+
+    def colours(pixels):
+        return np.unique(pixels.reshape(-1, shape[-1]), axis=0, return_counts=True)
+
+    for name in corruptions.PERMUTED:
+        found = [corruptions.corrupted(image, name, row) for row in (0, 1)]
+        for one in found:
+            assert one.dtype == np.uint8 and (one != image).any()
+            for ours, theirs in zip(colours(one), colours(image), strict=True):
+                np.testing.assert_array_equal(ours, theirs)
+        assert (found[0] != found[1]).any()
+    # Patches hold what was in them.
+    high, wide = shape[0] // 4, shape[1] // 4
+    patch = corruptions.corrupted(image, "permuted_patches", 0)[:high, :wide]
+    starts = [(i, j) for i in range(0, shape[0], high) for j in range(0, shape[1], wide)]
+    assert any(np.array_equal(patch, image[i : i + high, j : j + wide]) for i, j in starts)
+
+
 def test_brightness_keeps_the_hue_and_black_becomes_grey():
     image = np.array([[[100, 50, 0], [0, 0, 0]]], np.uint8)
     found = corruptions.corrupted(image, "brightness_1")

@@ -1,7 +1,7 @@
 """What a data set is called on a command line: NAME[:TRANSFORM][:SHIFT][@COUNT].
 
     dtd:squash             a transform of framing.TRANSFORMS, for the model's size of images
-    cifar10:contrast_5     a shift of corruptions.NAMES: its images under that corruption
+    cifar10:contrast_5     a shift of corruptions.CHANGES: its images under that corruption
     svhn_cropped@1000      1000 of its images, drawn with seed 0
     tfds:mnist@train       a split of TFDS: what follows @ is a split unless it is a whole number
     tfds:mnist@train@1000  1000 images of that split
@@ -54,7 +54,7 @@ def parse(name):
         if not count:
             raise ValueError(f"A sample has at least one image. Received: {name}.")
     before, colon, last = bare.rpartition(":")
-    if colon and last in corruptions.NAMES:
+    if colon and last in corruptions.CHANGES:
         bare, shift = before, last
         before, colon, last = bare.rpartition(":")
     if colon and not os.path.exists(bare):
@@ -63,7 +63,8 @@ def parse(name):
         elif before.partition(":")[0] != "tfds":
             raise ValueError(
                 f"There is no transform {last!r} ({name}). Known: {', '.join(TRANSFORMS)}; and "
-                f"shifts, with a severity of 1 to 5: {', '.join(corruptions.SHIFTS)}."
+                f"shifts, with a severity of 1 to 5: {', '.join(corruptions.SHIFTS)}; "
+                f"{', '.join(corruptions.PERMUTED)}."
             )
     return Name(bare, transform, count, shift)
 

@@ -7,7 +7,8 @@ COUNT, SEED = 10_000, 0  # of the sets in the catalogue
 STRIPES = (4, 5, 7, 10, 15, 20)
 # The simplest images that no class has: a detector that accepts many of one kind has a blind spot.
 # Those of NINCO (Bitterwolf et al., "In or Out? Fixing ImageNet Out-of-Distribution Detection
-# Evaluation", ICML 2023) that need no ID images, as our own generators make them.
+# Evaluation", ICML 2023) that need no ID images, as our own generators make them; those that do are
+# corruptions.PERMUTED.
 UNIT_TESTS = (
     "black", "blobs", "constant", "gaussian", "grey", "horizontal_stripes", "low_frequency",
     "rademacher", "tricolour", "tricolour_primary", "uniform", "vertical_stripes", "white",

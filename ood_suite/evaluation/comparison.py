@@ -20,7 +20,8 @@ class Entry:
 
     Attributes:
         name: of the run, with the checkpoint if it is not the last, and the score if there are
-            several; of one run's scores, the score. run: the name without the score. groups: the report's repeats. values: see
+            several; of one run's scores, the score.
+        run: the name without the score. groups: the report's repeats. values: see
             report.values_by_name. costs: rows of costs.csv, see costs.Costs.rows.
     """
 

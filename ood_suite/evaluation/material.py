@@ -86,8 +86,14 @@ def asked_roles(roles: Mapping[str, Role], request: Request) -> dict[str, Role]:
         own = roles["id_test"]
         found = tuple(names.shifted(name, shift) for name in own.names)
         asked[f"{SHIFTED}{shift}"] = Role(found, own.split)
-    for name in UNIT_TESTS if request.unit_tests else ():
-        asked[f"{UNIT}{name}"] = Role((f"{name}@{UNIT_IMAGES}",), "test")
+    if request.unit_tests:
+        own = roles["id_test"]
+        for name in UNIT_TESTS:
+            asked[f"{UNIT}{name}"] = Role((f"{name}@{UNIT_IMAGES}",), "test")
+        for name in corruptions.PERMUTED:
+            asked[f"{UNIT}{name}"] = Role(
+                tuple(names.shifted(n, name) for n in own.names), own.split
+            )
     return asked
 
 

@@ -16,7 +16,7 @@ def rows(values):
 
     Reference: Bitterwolf, Mueller, Hein, "In or Out? Fixing ImageNet Out-of-Distribution Detection
         Evaluation", ICML 2023. Their code counts failures so; the images are ours, see
-        data.synthetic.UNIT_TESTS.
+        data.synthetic.UNIT_TESTS and data.corruptions.PERMUTED.
     """
     found = []
     for score, (own, others) in values.items():
