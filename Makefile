@@ -42,7 +42,7 @@ style: $(VENV)/installed
 	$(RUN) -m ruff format --check .
 	$(RUN) -m mypy
 
-# The pages as a site: open output/site/index.html.
+# The pages as a site, with the reports in output/: open output/site/index.html.
 site: $(VENV)/installed
 	$(RUN) -m mkdocs build --strict --quiet
 

@@ -4,8 +4,10 @@ and picture there.
 
 import html.parser
 import pathlib
+import re
 import subprocess
 import sys
+import types
 
 import pytest
 
@@ -43,7 +45,8 @@ def site(tmp_path_factory):
         cwd=ROOT, capture_output=True, text=True,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    return {path: Page(path) for path in folder.rglob("*.html") if path.name != "404.html"}
+    found = [path for path in folder.rglob("*.html") if path.name != "404.html"]
+    return {path: Page(path) for path in found if path.parent.name != "reports"}
 
 
 def test_every_page_is_in_the_menu_and_built(site):
@@ -93,6 +96,30 @@ def test_every_link_leads_somewhere(site):
 )
 def test_links_of_the_readme_are_those_of_the_site(text, moved):
     assert script("docs/site_pages.py").with_links(text) == moved
+
+
+def test_reports_that_there_are_end_the_gallery(tmp_path, monkeypatch):
+    pages = script("docs/site_pages.py")
+    assert pages.reports(tmp_path) == []
+    (path, title), name = pages.REPORTS["reports/classifier.html"], "reports/classifier.html"
+    (tmp_path / "output" / path).parent.mkdir(parents=True)
+    (tmp_path / "output" / path).write_text("<p>a report</p>")
+    monkeypatch.setattr(pages, "ROOT", tmp_path)
+    found = {}
+    for source in ("gallery.md", "scores.md"):
+        page = types.SimpleNamespace(file=types.SimpleNamespace(src_uri=source))
+        found[source] = pages.on_page_markdown("# Title", page)
+    assert found["gallery.md"].endswith(f"- [{title}]({name})") and found["scores.md"] == "# Title"
+
+
+def test_every_command_of_the_gallery_is_run_and_every_picture_of_a_report_taken():
+    gallery = script("docs/make_gallery.py")
+    assert len(gallery.commands()) == 3
+    outs = {re.search(r"--out=output/(\S+)", command)[1] for command in gallery.commands()}
+    taken = gallery.TAKEN | gallery.SHOT
+    assert {path.split("/")[0] for path in taken.values()} == outs
+    text = (ROOT / "docs" / "gallery.md").read_text(encoding="utf-8")
+    assert all(f"(figures/{name})" in text for name in taken)
 
 
 def test_pictures_of_the_pages_are_small():

@@ -167,7 +167,7 @@ def _of_means(averaged):
     titles = ["run", "mean of", *(page.TITLES[name] for name in comparison.METRICS)]
     lines = [
         [row["run"], f"{row['mean']} ({row['sets']})"]
-        + [_number(row.get(metric)) for metric in comparison.METRICS]
+        + [f"{row[metric]:.3f}" if metric in row else "" for metric in comparison.METRICS]
         for row in averaged
     ]
     return Section("Means", titles, lines)
