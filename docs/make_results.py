@@ -4,8 +4,8 @@ benchmarks/trained_classifiers.json.
     python docs/make_results.py
     python docs/make_results.py --collect=FOLDER     # first gathers the second file from its runs
 
-FOLDER holds cl/fashion/wide_resnet, cl/fashion/leave_out_wide_resnet and ft/um with the reports
-and histories that the commands of docs/results/unleashing_mask.md and leave_out.md leave.
+FOLDER holds cl/fashion/wide_resnet, cl/fashion/leave_out_wide_resnet, ft/um and ft/control with the
+reports and histories that the commands of docs/results/unleashing_mask.md and leave_out.md leave.
 """
 
 import argparse
@@ -37,6 +37,7 @@ def collect(folder):
     base = folder / "cl" / "fashion" / "wide_resnet"
     reports = {
         "base": base / "report",
+        "control": folder / "ft" / "control" / "report",
         "um": folder / "ft" / "um" / "report",
         "leave_out": folder / "cl" / "fashion" / "leave_out_wide_resnet" / "report",
     } | {path.name.removeprefix("report_"): path for path in sorted(base.glob("report_epoch_*"))}
