@@ -269,8 +269,7 @@ class DICE(Learner):
 
     def fit(self, features: Array, head_kernel: Array) -> Self:
         """Learns from training features (n, d)."""
-        total = sum(rows.sum(axis=0) for _, rows in checks.chunks("features", features))
-        self.mean_ = total / len(features)
+        self.mean_ = checks.column_means(features)
         return self
 
     def shape(self, features: Array, head_kernel: Array, head_bias: Array) -> tuple:
@@ -323,26 +322,30 @@ class Shaped(Learner):
     ) -> Self:
         """The judge learns from the shaped logits of its data, and labels (n,) if it needs them."""
         kernel, bias = checks.head(features, head_kernel, head_bias)
-        logits = np.concatenate([part for _, part in self._logits(features, kernel, bias)])
+        logits = np.concatenate([
+            _logits(self.shapers.values(), rows, kernel, bias)
+            for _, rows in checks.chunks("features", features, beside=kernel.shape[1])
+        ])  # fmt: skip
         arrays = {"logits": logits, "labels": labels}
         self.judge = copy.copy(self.judge).fit(*(arrays[name] for name in self.judge_needs))
         return self
-
-    def _logits(self, features, kernel, bias):
-        """Yields (slice, shaped logits)."""
-        for part, rows in checks.chunks("features", features, kernel.shape[1]):
-            shaped = _through(self.shapers.values(), rows, kernel, bias)
-            yield part, shaped[0] @ shaped[1] + shaped[2]
 
     def score(self, features: Array, head_kernel: Array, head_bias: Array) -> Array:
         """float64 (n,)."""
         width = getattr(self, "width_", None)
         features = checks.matrix("features", features, width, "features")
         judge = getattr(self.judge, "score", self.judge)
-        scores = np.empty(len(features))
-        for part, logits in self._logits(features, *checks.head(features, head_kernel, head_bias)):
-            scores[part] = judge(logits)
-        return scores
+        head = checks.head(features, head_kernel, head_bias)
+
+        def score(_, rows):
+            return judge(_logits(self.shapers.values(), rows, *head))
+
+        return checks.each("features", features, score, beside=head[0].shape[1])
+
+
+def _logits(shapers, features, kernel, bias):
+    features, kernel, bias = _through(shapers, features, kernel, bias)
+    return features @ kernel + bias
 
 
 def _through(shapers, features, kernel, bias):

@@ -3,11 +3,10 @@
 from typing import Self
 
 import numpy as np
-from scipy import linalg
 
 from ood_suite.scores import checks
 from ood_suite.scores.learner import Array, Learner
-from ood_suite.scores.logits import log_sum_exp
+from ood_suite.scores.logits import log_sum_exp, max_logit
 from ood_suite.scores.neighbors import lengths
 
 
@@ -39,10 +38,11 @@ class CTM(Learner):
     def score(self, features: Array) -> Array:
         """float64 (n,), in [-1, 1]."""
         features = checks.matrix("features", features, self.directions_.shape[1], "features")
-        scores = np.empty(len(features))
-        for part, rows in checks.chunks("features", features):
-            scores[part] = -(rows @ self.directions_.T).max(axis=1) / lengths(rows)
-        return scores
+
+        def score(_, rows):
+            return -(rows @ self.directions_.T).max(axis=1) / lengths(rows)
+
+        return checks.each("features", features, score)
 
 
 class NECO(Learner):
@@ -86,28 +86,25 @@ class NECO(Learner):
                 f"`dimension` must lie in 1..{width - 1}, below the number of features. Received: "
                 f"{dimension}."
             )
-        total = sum(rows.sum(axis=0) for _, rows in checks.chunks("features", features))
-        self.mean_ = total / len(features)
-        moment = np.zeros((width, width))
-        for _, rows in checks.chunks("features", features):
-            moment += (rows - self.mean_).T @ (rows - self.mean_)
+        self.mean_ = checks.column_means(features)
+        moment = checks.second_moment("features", features, lambda _, rows: rows - self.mean_)
         deviation = np.sqrt(np.diag(moment) / len(features))
         self.deviation_ = np.where(deviation > 0.0, deviation, 1.0)  # a constant feature stays 0
-        _, vectors = linalg.eigh(moment / np.outer(self.deviation_, self.deviation_))
+        _, vectors = np.linalg.eigh(moment / np.outer(self.deviation_, self.deviation_))
         self.components_ = vectors[:, width - dimension :]
         return self
 
     def score(self, features: Array, logits: Array) -> Array:
         """float64 (n,)."""
         features = checks.matrix("features", features, len(self.mean_), "features")
-        logits = checks.logits_matrix(logits)
         checks.same_length(features, logits)
-        scores = np.empty(len(features))
-        for part, rows in checks.chunks("features", features):
+
+        def score(_, rows):
             standard = (rows - self.mean_) / self.deviation_
-            inside = np.linalg.norm(standard @ self.components_, axis=1)
-            scores[part] = -inside / lengths(standard)
-        return scores * logits.max(axis=1) if self.with_logit else scores
+            return -np.linalg.norm(standard @ self.components_, axis=1) / lengths(standard)
+
+        scores = checks.each("features", features, score)
+        return -scores * max_logit(logits) if self.with_logit else scores
 
 
 class CADRef(Learner):
@@ -156,17 +153,19 @@ class CADRef(Learner):
     def score(self, features: Array, logits: Array, head_kernel: Array) -> Array:
         """float64 (n,)."""
         features = checks.matrix("features", features, self.means_.shape[1], "features")
-        logits = checks.logits_matrix(logits, len(self.means_))
+        logits = checks.matrix("logits", logits, len(self.means_), "classes")
         kernel, _ = checks.head(features, head_kernel)
         checks.same_classes(logits, kernel)
         checks.same_length(features, logits)
-        signs, predicted = np.sign(kernel.T), logits.argmax(axis=1)
-        energies = log_sum_exp(logits)
-        scores = np.empty(len(features))
-        for part, rows in checks.chunks("features", features):
-            away = (rows - self.means_[predicted[part]]) * signs[predicted[part]]
+        signs = np.sign(kernel.T)
+
+        def score(part, rows):
+            z = checks.rows_of("logits", logits, part)
+            predicted = z.argmax(axis=1)
+            away = (rows - self.means_[predicted]) * signs[predicted]
             size = np.maximum(np.abs(rows).sum(axis=1), 1e-12)
             raising = np.maximum(away, 0.0).sum(axis=1) / size
             lowering = np.maximum(-away, 0.0).sum(axis=1) / size
-            scores[part] = raising / energies[part] + lowering / self.mean_energy_
-        return scores
+            return raising / log_sum_exp(z) + lowering / self.mean_energy_
+
+        return checks.each("features", features, score, beside=logits.shape[1])

@@ -134,11 +134,12 @@ def rankfeat(
     kernel, bias = checks.head(features, head_kernel, head_bias)
     if len(removed) != len(features):
         raise ValueError(f"There are {len(features)} features and {len(removed)} of `rank_one`.")
-    scores = np.empty(len(features))
-    for part, rows in checks.chunks("features", features, kernel.shape[1]):
-        left = rows - checks.finite("rank_one", np.asarray(removed[part], np.float64))
-        scores[part] = energy(left @ kernel + bias, temperature)
-    return scores
+
+    def score(part, rows):
+        left = rows - checks.rows_of("rank_one", removed, part)
+        return energy(left @ kernel + bias, temperature)
+
+    return checks.each("features", features, score, beside=kernel.shape[1])
 
 
 class Gram(Learner):

@@ -7,7 +7,6 @@ next layer finds. Every map is invertible, so the density is exact.
 from typing import Self
 
 import numpy as np
-from scipy import linalg
 from scipy.special import ndtr
 
 from ood_suite.scores import checks
@@ -75,8 +74,7 @@ class Flow(Learner):
             raise ValueError(f"A flow needs 10 examples at least. Received: {len(features)}.")
         if self.dimension < 0:
             raise ValueError(f"`dimension` must be 0 or more. Received: {self.dimension}.")
-        total = sum(rows.sum(axis=0) for _, rows in checks.chunks("features", features))
-        self.mean_ = total / len(features)
+        self.mean_ = checks.column_means(features)
         white = whitening(covariance(features, self.mean_))[:, ::-1]
         self.whitening_ = np.ascontiguousarray(white)  # the largest components first
         rows = np.random.default_rng(0).permutation(len(features))[:EXAMPLES]
@@ -94,7 +92,7 @@ class Flow(Learner):
             knots, slopes = fit_marginals(own)
             own, _ = gaussianized(own, knots, slopes)
             held_out, log_slopes = gaussianized(held_out, knots, slopes)
-            rotation = linalg.eigh(own.T @ own)[1]
+            rotation = np.linalg.eigh(own.T @ own)[1]
             layers.append((knots, slopes, rotation))
             own, held_out, gain = own @ rotation, held_out @ rotation, gain + log_slopes
             found = (normal_log_density(held_out) + gain).mean()

@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
 import numpy as np
-from scipy import linalg
 
 from ood_suite.scores import checks
 from ood_suite.scores.learner import Array, Learner
@@ -18,7 +17,7 @@ from ood_suite.scores.logits import log_sum_exp
 
 def whitening(covariance):
     """W (d, rank) with W @ W.T the pseudo-inverse of a covariance (d, d)."""
-    values, vectors = linalg.eigh(covariance)
+    values, vectors = np.linalg.eigh(covariance)
     floor = values[-1] * len(values) * np.finfo(np.float64).eps
     if values[-1] <= 0.0:
         raise ValueError("The features do not vary: their covariance is zero.")
@@ -28,11 +27,11 @@ def whitening(covariance):
 
 def covariance(features, centres, labels=None):
     """Mean of (x - centre)(x - centre)^T; the centre is `centres[label]`, or `centres` itself."""
-    total = np.zeros((features.shape[1],) * 2)
-    for part, rows in checks.chunks("features", features):
-        centred = rows - (centres if labels is None else centres[labels[part]])
-        total += centred.T @ centred
-    return total / len(features)
+
+    def centred(part, rows):
+        return rows - (centres if labels is None else centres[labels[part]])
+
+    return checks.second_moment("features", features, centred) / len(features)
 
 
 class TiedGaussian(Learner):
@@ -52,15 +51,25 @@ class TiedGaussian(Learner):
         self.whitening_ = whitening(covariance(features, self.means_, labels))
         return self
 
-    def distances(self, features):
-        """Yields (slice, squared Mahalanobis distances float64 (rows, classes))."""
+    def judged(self, features, judge):
+        """float64 (n,): judge(float64 rows, their squared Mahalanobis distances (rows, classes))
+        -> (rows,).
+        """
         features = checks.matrix("features", features, self.means_.shape[1], "features")
         origin = self.means_.mean(axis=0)  # near the data: less cancellation in |x|^2 - 2 x m + m^2
         means = (self.means_ - origin) @ self.whitening_
-        for part, rows in checks.chunks("features", features, len(means)):
+        sizes = (means**2).sum(axis=1)
+
+        def score(_, rows):
             white = (rows - origin) @ self.whitening_
-            squares = (white**2).sum(axis=1)[:, None] + (means**2).sum(axis=1)
-            yield part, np.maximum(squares - 2.0 * white @ means.T, 0.0)
+            squares = np.einsum("ij,ij->i", white, white)[:, None] + sizes
+            return judge(rows, np.maximum(squares - 2.0 * white @ means.T, 0.0))
+
+        return checks.each("features", features, score, beside=len(means))
+
+    def nearest(self, features):
+        """float64 (n,): the smallest squared distance."""
+        return self.judged(features, lambda _, distances: distances.min(axis=1))
 
 
 def _scaled(features, normalize):
@@ -95,10 +104,7 @@ class Mahalanobis(TiedGaussian):
     def score(self, features: Array) -> Array:
         """float64 (n,)."""
         features = checks.matrix("features", features, self.means_.shape[1], "features")
-        scores = np.empty(len(features))
-        for part, distances in self.distances(_scaled(features, self.normalize)):
-            scores[part] = distances.min(axis=1)
-        return scores
+        return self.nearest(_scaled(features, self.normalize))
 
 
 class GaussianMixture(TiedGaussian):
@@ -135,10 +141,11 @@ class GaussianMixture(TiedGaussian):
     def score(self, features: Array) -> Array:
         """float64 (n,)."""
         features = checks.matrix("features", features, self.means_.shape[1], "features")
-        scores = np.empty(len(features))
-        for part, distances in self.distances(_scaled(features, self.normalize)):
-            scores[part] = -log_sum_exp(self.log_shares_ - distances / 2.0)
-        return scores
+
+        def score(_, distances):
+            return -log_sum_exp(self.log_shares_ - distances / 2.0)
+
+        return self.judged(_scaled(features, self.normalize), score)
 
 
 class RelativeMahalanobis(Learner):
@@ -177,12 +184,12 @@ class RelativeMahalanobis(Learner):
     def score(self, features: Array) -> Array:
         """float64 (n,)."""
         features = checks.matrix("features", features, len(self.mean_), "features")
-        features = _scaled(features, self.normalize)
-        scores = np.empty(len(features))
-        for part, distances in self.classes_.distances(features):
-            background = (np.asarray(features[part], np.float64) - self.mean_) @ self.whitening_
-            scores[part] = distances.min(axis=1) - (background**2).sum(axis=1)
-        return scores
+
+        def score(rows, distances):
+            background = (rows - self.mean_) @ self.whitening_
+            return distances.min(axis=1) - np.einsum("ij,ij->i", background, background)
+
+        return self.classes_.judged(_scaled(features, self.normalize), score)
 
 
 class MahalanobisLayers(Learner):
@@ -266,8 +273,7 @@ class MahalanobisLayers(Learner):
                     f"mahalanobis_layers needs the layer {key!r}. Received: "
                     f"{sorted(layer_features)}."
                 )
-            distances = gaussian.distances(layer_features[key])
-            columns.append(np.concatenate([part.min(axis=1) for _, part in distances]))
+            columns.append(gaussian.nearest(layer_features[key]))
         return np.stack(columns, axis=1)
 
     def score(self, layer_features: Mapping[str, Array]) -> Array:

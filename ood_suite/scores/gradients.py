@@ -75,13 +75,13 @@ def gradnorm(features: Array, logits: Array, temperature: float = 1.0) -> Array:
     """
     checks.above("temperature", temperature, 0.0)
     features = checks.matrix("features", features, what="features")
-    logits = checks.logits_matrix(logits)
     checks.same_length(features, logits)
-    away = np.abs(softmax(logits / temperature, axis=1) - 1.0 / logits.shape[1]).sum(axis=1)
-    scores = np.empty(len(features))
-    for part, rows in checks.chunks("features", features):
-        scores[part] = -np.abs(rows).sum(axis=1) * away[part] / temperature
-    return scores
+
+    def away(rows):
+        return np.abs(softmax(rows / temperature, axis=1) - 1.0 / rows.shape[1]).sum(axis=1)
+
+    sizes = checks.each("features", features, lambda _, rows: np.abs(rows).sum(axis=1))
+    return -sizes * checks.each_logits(logits, away) / temperature
 
 
 def gradient_uncertainty(features: Array, logits: Array) -> Array:
@@ -102,10 +102,10 @@ def gradient_uncertainty(features: Array, logits: Array) -> Array:
     array([-3.])
     """
     features = checks.matrix("features", features, what="features")
-    logits = checks.logits_matrix(logits)
     checks.same_length(features, logits)
-    away = ((logits.shape[1] * softmax(logits, axis=1) - 1.0) ** 2).sum(axis=1)
-    scores = np.empty(len(features))
-    for part, rows in checks.chunks("features", features):
-        scores[part] = -((rows**2).sum(axis=1) + 1.0) * away[part]
-    return scores
+
+    def away(rows):
+        return ((rows.shape[1] * softmax(rows, axis=1) - 1.0) ** 2).sum(axis=1)
+
+    squares = checks.each("features", features, lambda _, rows: np.einsum("ij,ij->i", rows, rows))
+    return -(squares + 1.0) * checks.each_logits(logits, away)

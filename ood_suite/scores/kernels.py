@@ -3,7 +3,6 @@
 from typing import Self
 
 import numpy as np
-from scipy import linalg
 
 from ood_suite.scores import checks
 from ood_suite.scores.learner import Array, Learner
@@ -44,10 +43,11 @@ class CoP(Learner):
         self._draw(features.shape[1])
         total = sum(rows.sum(axis=0) for rows in self._mapped(features))
         self.mean_ = total / len(features)
-        moment = np.zeros((len(self.mean_),) * 2)
-        for rows in self._mapped(features):
-            moment += (rows - self.mean_).T @ (rows - self.mean_)
-        values, vectors = linalg.eigh(moment)
+        units = checks.UnitRows("features", features)
+        moment = checks.second_moment(
+            "features", units, lambda _, rows: self._map(rows) - self.mean_, len(self.mean_)
+        )
+        values, vectors = np.linalg.eigh(moment)
         share = np.cumsum(values[::-1]) / values.sum()
         kept = int(np.argmax(share >= self.explained)) + 1
         self.outside_ = vectors[:, : max(len(values) - kept, 1)]
@@ -66,11 +66,12 @@ class CoP(Learner):
     def score(self, features: Array) -> Array:
         """float64 (n,)."""
         features = checks.matrix("features", features, self._width(), "features")
-        parts = [
-            np.linalg.norm((rows - self.mean_) @ self.outside_, axis=1)
-            for rows in self._mapped(features)
-        ]
-        return np.concatenate(parts) if parts else np.empty(0)
+
+        def score(_, units):
+            return np.linalg.norm((self._map(units) - self.mean_) @ self.outside_, axis=1)
+
+        units = checks.UnitRows("features", features)
+        return checks.each("features", units, score, beside=len(self.mean_))
 
     def _width(self):
         return len(self.mean_)

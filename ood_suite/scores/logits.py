@@ -5,7 +5,6 @@ from typing import Self
 
 import numpy as np
 from scipy import optimize
-from scipy.special import log_softmax, softmax
 
 from ood_suite.scores import checks
 from ood_suite.scores.learner import Array, Learner
@@ -30,9 +29,14 @@ def msp(logits: Array) -> Array:
     >>> msp([[0.0, 0.0], [np.log(3.0), 0.0]])
     array([0.5 , 0.25])
     """
-    log_p = log_softmax(checks.logits_matrix(logits), axis=1)
-    log_p[np.arange(len(log_p)), log_p.argmax(axis=1)] = -np.inf
-    return np.exp(log_p).sum(axis=1)
+
+    def score(rows):
+        size = np.exp(rows - rows.max(axis=1)[:, None])
+        first = size == 1.0
+        others = np.where(first, 0.0, size).sum(axis=1) + (first.sum(axis=1) - 1.0)
+        return others / (others + 1.0)
+
+    return checks.each_logits(logits, score)
 
 
 def max_logit(logits: Array) -> Array:
@@ -48,7 +52,7 @@ def max_logit(logits: Array) -> Array:
     >>> max_logit([[1.0, 4.0]])
     array([-4.])
     """
-    return -checks.logits_matrix(logits).max(axis=1)
+    return -checks.each_logits(logits, lambda rows: rows.max(axis=1))
 
 
 def energy(logits: Array, temperature: float = 1.0) -> Array:
@@ -67,8 +71,11 @@ def energy(logits: Array, temperature: float = 1.0) -> Array:
     array([-0.6931])
     """
     checks.above("temperature", temperature, 0.0)
-    logits = checks.logits_matrix(logits)
-    return -temperature * log_sum_exp(logits if temperature == 1.0 else logits / temperature)
+
+    def score(rows):
+        return log_sum_exp(rows if temperature == 1.0 else rows / temperature)
+
+    return -temperature * checks.each_logits(logits, score)
 
 
 def log_sum_exp(values: Array) -> Array:
@@ -77,6 +84,12 @@ def log_sum_exp(values: Array) -> Array:
     """
     largest = values.max(axis=1)
     return largest + np.log(np.exp(values - largest[:, None]).sum(axis=1))
+
+
+def log_softmax(values: Array) -> Array:
+    """(n, c): z_c - log sum_k exp(z_k) of finite float64 (n, c), see log_sum_exp."""
+    centred = values - values.max(axis=1, keepdims=True)
+    return centred - np.log(np.exp(centred).sum(axis=1, keepdims=True))
 
 
 def entropy(logits: Array) -> Array:
@@ -96,8 +109,12 @@ def entropy(logits: Array) -> Array:
     >>> entropy([[0.0, 0.0]]).round(4)
     array([0.6931])
     """
-    log_p = log_softmax(checks.logits_matrix(logits), axis=1)
-    return -(np.exp(log_p) * log_p).sum(axis=1)
+
+    def score(rows):
+        log_p = log_softmax(rows)
+        return np.einsum("ij,ij->i", np.exp(log_p), log_p)
+
+    return -checks.each_logits(logits, score)
 
 
 def gen(logits: Array, gamma: float = 0.1, top: int = 100) -> Array:
@@ -122,9 +139,14 @@ def gen(logits: Array, gamma: float = 0.1, top: int = 100) -> Array:
     """
     checks.above("gamma", gamma, 0.0)
     checks.above("top", top, 0)
-    logits = checks.logits_matrix(logits)
-    log_p = np.sort(log_softmax(logits, axis=1), axis=1)[:, -top:]
-    return np.exp(gamma * (log_p + np.log(-np.expm1(np.minimum(log_p, -1e-300))))).sum(axis=1)
+
+    def score(rows):
+        log_p = log_softmax(rows)
+        if top < log_p.shape[1]:
+            log_p = np.partition(log_p, -top, axis=1)[:, -top:]
+        return np.exp(gamma * (log_p + np.log(-np.expm1(np.minimum(log_p, -1e-300))))).sum(axis=1)
+
+    return checks.each_logits(logits, score)
 
 
 class TemperatureScaling(Learner):
@@ -205,21 +227,21 @@ class KLMatching(Learner):
         logits = checks.logits_matrix(logits)
         if not len(logits):
             raise ValueError("KL matching cannot be fitted to no examples.")
-        probabilities, predicted = softmax(logits, axis=1), logits.argmax(axis=1)
-        sums = np.zeros((logits.shape[1], logits.shape[1]))
-        np.add.at(sums, predicted, probabilities)
-        counts = np.bincount(predicted, minlength=logits.shape[1])
+        predicted, classes = logits.argmax(axis=1), logits.shape[1]
+        sums = checks.class_sums(np.exp(log_softmax(logits)), predicted, classes)
+        counts = np.bincount(predicted, minlength=classes)
         templates = sums[counts > 0] / counts[counts > 0, None]
         self.log_templates_ = np.log(np.maximum(templates, 1e-300))
         return self
 
     def score(self, logits: Array) -> Array:
         """float64 (n,)."""
-        logits = checks.logits_matrix(logits, self.log_templates_.shape[1])
-        log_p = log_softmax(logits, axis=1)
+        return checks.each_logits(logits, self._nearest, self.log_templates_.shape[1])
+
+    def _nearest(self, rows):
+        log_p = log_softmax(rows)
         p = np.exp(log_p)
-        divergences = (p * log_p).sum(axis=1)[:, None] - p @ self.log_templates_.T
-        return divergences.min(axis=1)
+        return np.einsum("ij,ij->i", p, log_p) - (p @ self.log_templates_.T).max(axis=1)
 
 
 class OpenMax(Learner):
@@ -274,7 +296,9 @@ class OpenMax(Learner):
 
     def score(self, logits: Array) -> Array:
         """float64 (n,)."""
-        logits = checks.logits_matrix(logits, len(self.means_))
+        return checks.each_logits(logits, self._odds, len(self.means_))
+
+    def _odds(self, logits):
         alpha = min(self.alpha, logits.shape[1])
         rows = np.arange(len(logits))
         top = np.argsort(-logits, axis=1, kind="stable")[:, :alpha]

@@ -41,11 +41,14 @@ class SHE(Learner):
     def score(self, features: Array, logits: Array) -> Array:
         """float64 (n,)."""
         features = checks.matrix("features", features, self.patterns_.shape[1], "features")
-        predicted = checks.logits_matrix(logits, len(self.patterns_)).argmax(axis=1)
-        scores = np.empty(len(features))
-        for part, rows in checks.chunks("features", features):
-            scores[part] = -(rows * self.patterns_[predicted[part]]).sum(axis=1)
-        return scores
+        logits = checks.matrix("logits", logits, len(self.patterns_), "classes")
+        checks.same_length(features, logits)
+
+        def score(part, rows):
+            predicted = checks.rows_of("logits", logits, part).argmax(axis=1)
+            return -np.einsum("ij,ij->i", rows, self.patterns_[predicted])
+
+        return checks.each("features", features, score)
 
 
 class MeanFeature(Learner):
@@ -60,11 +63,13 @@ class MeanFeature(Learner):
     def fit(self, features: Array) -> Self:
         """Learns from training features (n, d)."""
         features = checks.matrix("features", features, what="features")
-        if not len(features):
-            raise ValueError("A mean cannot be fitted to no examples.")
-        total = sum(rows.sum(axis=0) for _, rows in checks.chunks("features", features))
-        self.mean_ = total / len(features)
+        self.mean_ = checks.column_means(features)
         return self
+
+    def _distances(self, rows):
+        """(n,): |x - mean|, by the squares of both; what rounding costs is far below float32."""
+        squares = np.einsum("ij,ij->i", rows, rows) - 2.0 * (rows @ self.mean_)
+        return np.sqrt(np.maximum(squares + self.mean_ @ self.mean_, 1e-16))
 
 
 class FDBD(MeanFeature):
@@ -86,19 +91,23 @@ class FDBD(MeanFeature):
     def score(self, features: Array, logits: Array, head_kernel: Array) -> Array:
         """float64 (n,)."""
         features = checks.matrix("features", features, len(self.mean_), "features")
-        logits = checks.logits_matrix(logits)
+        logits = checks.matrix("logits", logits, what="classes")
+        checks.same_length(features, logits)
         kernel, _ = checks.head(features, head_kernel)
         checks.same_classes(logits, kernel)
         squares = (kernel**2).sum(axis=0)
         between = np.sqrt(np.maximum(squares[:, None] + squares - 2.0 * kernel.T @ kernel, 0.0))
         between[between < 1e-12] = np.inf  # a class and itself (or its copy): no boundary
-        scores = np.empty(len(features))
-        for part, rows in checks.chunks("features", features):
-            predicted = logits[part].argmax(axis=1)
-            gaps = logits[part].max(axis=1)[:, None] - logits[part]
-            distances = (gaps / between[predicted]).sum(axis=1) / (logits.shape[1] - 1)
-            scores[part] = -distances / np.maximum(lengths(rows - self.mean_), 1e-8)
-        return scores
+        nearer = 1.0 / between
+
+        def score(part, rows):
+            z = checks.rows_of("logits", logits, part)
+            predicted = z.argmax(axis=1)
+            gaps = z[np.arange(len(z)), predicted][:, None] - z
+            distances = np.einsum("ij,ij->i", gaps, nearer[predicted]) / (z.shape[1] - 1)
+            return -distances / self._distances(rows)
+
+        return checks.each("features", features, score, beside=logits.shape[1])
 
 
 class NCI(MeanFeature):
@@ -121,16 +130,19 @@ class NCI(MeanFeature):
     def score(self, features: Array, logits: Array, head_kernel: Array) -> Array:
         """float64 (n,)."""
         features = checks.matrix("features", features, len(self.mean_), "features")
-        logits = checks.logits_matrix(logits)
+        logits = checks.matrix("logits", logits, what="classes")
+        checks.same_length(features, logits)
         kernel, _ = checks.head(features, head_kernel)
         checks.same_classes(logits, kernel)
-        scores = np.empty(len(features))
-        for part, rows in checks.chunks("features", features):
-            weights = kernel.T[logits[part].argmax(axis=1)]
-            centred = rows - self.mean_
-            pull = (weights * centred).sum(axis=1) / lengths(centred)
-            scores[part] = -pull - self.alpha * np.abs(rows).sum(axis=1)
-        return scores
+        weights = np.ascontiguousarray(kernel.T)
+        of_mean = weights @ self.mean_
+
+        def score(part, rows):
+            predicted = checks.rows_of("logits", logits, part).argmax(axis=1)
+            pull = np.einsum("ij,ij->i", weights[predicted], rows) - of_mean[predicted]
+            return -pull / self._distances(rows) - self.alpha * np.abs(rows).sum(axis=1)
+
+        return checks.each("features", features, score, beside=logits.shape[1])
 
 
 class HIMPLoS(Learner):
@@ -200,20 +212,22 @@ class HIMPLoS(Learner):
     def score(self, features: Array, logits: Array, head_kernel: Array, head_bias: Array) -> Array:
         """float64 (n,)."""
         features = checks.matrix("features", features, self.prototypes_.shape[1], "features")
-        logits = checks.logits_matrix(logits, len(self.prototypes_))
+        logits = checks.matrix("logits", logits, len(self.prototypes_), "classes")
+        checks.same_length(features, logits)
         kernel, bias = checks.head(features, head_kernel, head_bias)
         checks.same_classes(logits, kernel)
         mask = kernel >= np.percentile(kernel, self.mask_percentile, axis=0)  # (d, classes)
-        scores = np.empty(len(features))
-        for part, rows in checks.chunks("features", features):
-            predicted = logits[part].argmax(axis=1)
+
+        def score(part, rows):
+            predicted = checks.rows_of("logits", logits, part).argmax(axis=1)
             shaped = np.minimum(rows * mask.T[predicted], self.clip_) @ kernel + bias
             if self.smooth:
                 prototypes = self.prototypes_[predicted]
                 norms = lengths(prototypes) * lengths(rows)
-                shaped *= ((prototypes * rows).sum(axis=1) / norms)[:, None]
-            scores[part] = -log_sum_exp(shaped)
-        return scores
+                shaped *= (np.einsum("ij,ij->i", prototypes, rows) / norms)[:, None]
+            return -log_sum_exp(shaped)
+
+        return checks.each("features", features, score, beside=logits.shape[1])
 
 
 class LINe(Learner):

@@ -3,7 +3,6 @@
 from typing import Self
 
 import numpy as np
-from scipy import linalg
 from scipy.special import log_softmax
 
 from ood_suite.scores import checks
@@ -44,7 +43,8 @@ class PNML(Learner):
         moment = np.zeros((units.shape[1], units.shape[1]))
         for _, rows in checks.chunks("features", units):
             moment += rows.T @ rows
-        self.precision_ = linalg.pinvh(moment)
+        cutoff = len(moment) * np.finfo(np.float64).eps
+        self.precision_ = np.linalg.pinv(moment, rcond=cutoff, hermitian=True)
         return self
 
     def score(self, features: Array, head_kernel: Array, head_bias: Array) -> Array:

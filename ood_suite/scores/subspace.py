@@ -3,11 +3,11 @@
 from typing import Self
 
 import numpy as np
-from scipy import linalg
 
 from ood_suite.scores import checks
 from ood_suite.scores.learner import Array, Learner
-from ood_suite.scores.logits import log_sum_exp
+from ood_suite.scores.logits import energy
+from ood_suite.scores.neighbors import lengths
 
 
 class Residual(Learner):
@@ -54,12 +54,11 @@ class Residual(Learner):
         # Weight decay drives the mean over classes of a head to zero, which leaves it one rank less
         # up to the rounding of float32: what is below that must not be inverted.
         cutoff = max(kernel.shape) * np.finfo(np.float32).eps
-        self.origin_ = -linalg.pinv(kernel.T, rtol=cutoff) @ bias
-        second_moment = np.zeros((width, width))
-        for _, rows in checks.chunks("features", features):
-            centred = rows - self.origin_
-            second_moment += centred.T @ centred
-        values, vectors = linalg.eigh(second_moment)
+        self.origin_ = -np.linalg.pinv(kernel.T, rcond=cutoff) @ bias
+        second_moment = checks.second_moment(
+            "features", features, lambda _, rows: rows - self.origin_
+        )
+        values, vectors = np.linalg.eigh(second_moment)
         if values[: width - dimension].sum() <= 1e-12 * values.sum():
             raise ValueError(
                 f"The training features lie within the {dimension} dimensions of the principal "
@@ -71,10 +70,11 @@ class Residual(Learner):
     def score(self, features: Array) -> Array:
         """float64 (n,)."""
         features = checks.matrix("features", features, len(self.origin_), "features")
-        scores = np.empty(len(features))
-        for part, rows in checks.chunks("features", features):
-            scores[part] = np.linalg.norm((rows - self.origin_) @ self.residual_, axis=1)
-        return scores
+
+        def score(_, rows):
+            return lengths((rows - self.origin_) @ self.residual_)
+
+        return checks.each("features", features, score)
 
 
 class Vim(Learner):
@@ -115,9 +115,8 @@ class Vim(Learner):
 
     def score(self, features: Array, logits: Array) -> Array:
         """float64 (n,)."""
-        logits = checks.logits_matrix(logits)
         checks.same_length(features, logits)
-        return self.alpha_ * self.space_.score(features) - log_sum_exp(logits)
+        return self.alpha_ * self.space_.score(features) + energy(logits)
 
 
 class ClassResidual(Learner):
@@ -163,15 +162,15 @@ class ClassResidual(Learner):
             for c in np.unique(labels[part]):
                 centred = rows[labels[part] == c] - self.means_[c]
                 moments[c] += centred.T @ centred
-        self.residuals_ = np.stack([linalg.eigh(m)[1][:, : width - dimension] for m in moments])
+        self.residuals_ = np.stack([np.linalg.eigh(m)[1][:, : width - dimension] for m in moments])
         return self
 
     def score(self, features: Array) -> Array:
         """float64 (n,)."""
         features = checks.matrix("features", features, self.means_.shape[1], "features")
-        scores = np.full(len(features), np.inf)
-        for part, rows in checks.chunks("features", features):
-            for mean, residual in zip(self.means_, self.residuals_, strict=True):
-                outside = np.linalg.norm((rows - mean) @ residual, axis=1)
-                scores[part] = np.minimum(scores[part], outside)
-        return scores
+
+        def score(_, rows):
+            spaces = zip(self.means_, self.residuals_, strict=True)
+            return np.min([lengths((rows - mean) @ residual) for mean, residual in spaces], axis=0)
+
+        return checks.each("features", features, score)

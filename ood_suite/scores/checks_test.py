@@ -1,0 +1,59 @@
+"""Blocks: scores in their places, no error lost, moments whose half is computed."""
+
+import numpy as np
+import pytest
+
+from ood_suite.scores import checks
+
+
+@pytest.fixture
+def features(rng, monkeypatch):
+    monkeypatch.setattr(checks, "CHUNK_BYTES", 8 * 6 * 10)  # ten rows a block
+    monkeypatch.setattr(checks, "MOMENT_BYTES", 8 * 6 * 20)
+    return rng.normal(size=(105, 6)).astype(np.float32)
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_every_block_is_scored_in_its_place(features, order):
+    seen = []
+
+    def first(part, rows):
+        seen.append(len(rows))
+        assert rows.dtype == np.float64 and rows.flags[f"{order}_CONTIGUOUS"]
+        return rows[:, 0]
+
+    found = checks.each("features", features, first, order=order)
+    np.testing.assert_array_equal(found, features[:, 0])
+    assert seen == [10] * 10 + [5]
+    assert checks.each("features", features[:0], first).shape == (0,)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_what_is_not_finite_is_refused_wherever_it_is(features, value):
+    features[103, 2] = value
+    with pytest.raises(ValueError, match="`features` has values that are NaN or infinite"):
+        checks.each("features", features, lambda part, rows: rows[:, 0])
+
+
+def test_values_whose_squares_overflow_are_finite(features):
+    features[3, 2] = 3e38
+    assert checks.each("features", features, lambda part, rows: rows[:, 2])[3] == features[3, 2]
+
+
+def test_second_moment(features):
+    shifted = features.astype(np.float64) - 1.0
+    found = checks.second_moment("features", features, lambda part, rows: rows - 1.0)
+    np.testing.assert_allclose(found, shifted.T @ shifted, rtol=1e-12)
+    np.testing.assert_array_equal(found, found.T)
+    wide = checks.second_moment("features", features, lambda part, rows: rows[:, :2], width=2)
+    np.testing.assert_allclose(wide, (features.astype(float).T @ features)[:2, :2], rtol=1e-6)
+    assert not checks.second_moment("features", features[:0], lambda part, rows: rows).any()
+
+
+def test_few_classes_are_scored_by_columns(rng):
+    few, many = rng.normal(size=(7, 10)), rng.normal(size=(7, checks.FEW_CLASSES + 1))
+    for logits, order in ((few, "F"), (many, "C")):
+        found = checks.each_logits(
+            logits, lambda rows, o=order: rows.sum(axis=1) * rows.flags[f"{o}_CONTIGUOUS"]
+        )
+        np.testing.assert_allclose(found, logits.sum(axis=1))
