@@ -219,17 +219,17 @@ class WideBlock(nn.Module):
 class WideResNet(Classifier):
     last_norm = True
 
-    def __init__(self, layers=2, classes=3):
+    def __init__(self, layers=2, classes=3, width=1):
         super().__init__()
         self.conv1 = nn.Conv2d(3, 16, 3, padding=1, bias=False)
         channels = 16
-        for block, after in ((1, 16), (2, 32), (3, 64)):
+        for block, after in ((1, 16 * width), (2, 32 * width), (3, 64 * width)):
             made = []
             for i in range(layers):
                 made.append(WideBlock(channels, after, 2 if block > 1 and i == 0 else 1))
                 channels = after
             setattr(self, f"block{block}", Block(made))
-        self.bn1 = nn.BatchNorm2d(64)
+        self.bn1 = nn.BatchNorm2d(channels)
         self.fc = nn.Linear(64, classes)
 
     def body(self, x):

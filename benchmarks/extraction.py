@@ -1,0 +1,191 @@
+"""Images/s of features and logits, and of ODIN, against PyTorch on the same networks.
+
+    python benchmarks/extraction.py --torch_python=A/bin/python
+
+A has torch and torchvision (see tests/make_references.py, whose networks these are but for
+ResNet-50, which is torchvision's), and a C++ compiler for torch.compile. Random weights, float32,
+batches of 100 (32 at 224 x 224) in memory. PyTorch runs eagerly, in channels_last, as a frozen
+script (BatchNorm folded) and compiled; ODIN eagerly, in both layouts. Each library has a process
+of its own, in turns; medians over the batches of all rounds. Writes benchmarks/extraction.json;
+about ten minutes on two cores.
+"""
+
+import argparse
+import json
+import pathlib
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+
+import numpy as np
+
+ROOT = pathlib.Path(__file__).parents[1]
+FOUND = ROOT / "benchmarks" / "extraction.json"
+NETWORKS = {  # name -> (backbone, image side, classes, options, batch, batches)
+    "DenseNet-BC-100-12": ("densenet", 32, 10, {}, 100, 4),
+    "WRN-28-10": ("wide_resnet", 32, 10, {"depth": 28, "width": 10}, 50, 2),
+    "ResNet-18, CIFAR": ("resnet_cifar", 32, 10, {"depth": 18}, 100, 3),
+    "ResNet-50, 224 x 224": ("resnet_imagenet", 224, 1000, {"depth": 50}, 32, 2),
+}
+TEMPERATURE, EPSILON = 1000.0, 0.0014
+
+
+def images(name):
+    """uint8 (batch, side, side, 3)."""
+    _, side, _, _, batch, _ = NETWORKS[name]
+    return np.random.default_rng(0).integers(0, 256, (batch, side, side, 3), dtype=np.uint8)
+
+
+def seconds(function, count):
+    """Of each of `count` calls, after one that compiles."""
+    function()
+    found = []
+    for _ in range(count):
+        start = time.perf_counter()
+        function()
+        found.append(time.perf_counter() - start)
+    return found
+
+
+def ours(name):
+    sys.path.insert(0, str(ROOT))
+    from classifier_ood import models
+    from classifier_ood.keras_classifier import KerasClassifier
+    from ood_suite.training import input_gradients
+
+    backbone, side, classes, options, batch, count = NETWORKS[name]
+    classifier = KerasClassifier(models.build(backbone, (side, side, 3), classes, options))
+    pixels = images(name)
+    perturbed = input_gradients.odin(classifier.network, TEMPERATURE, [EPSILON])
+    return {
+        "ours": seconds(lambda: classifier.network.predict(pixels, batch, verbose=0), count),
+        "ours, ODIN": seconds(lambda: perturbed(pixels), max(1, count // 2)),
+    }
+
+
+def theirs(name):
+    sys.path.insert(0, str(ROOT / "tests"))
+    import torch
+
+    model, count = _torch_network(name), NETWORKS[name][-1]
+    pixels = torch.tensor(images(name)).permute(0, 3, 1, 2)
+    found = {}
+
+    def forward(one, layout):
+        def call():
+            with torch.inference_mode():
+                one(((pixels.float() - 120.0) / 60.0).contiguous(memory_format=layout))
+
+        return call
+
+    def odin(one, layout):
+        def call():
+            x = ((pixels.float() - 120.0) / 60.0).contiguous(memory_format=layout)
+            x.requires_grad_(True)
+            scaled = _logits(one(x)) / TEMPERATURE
+            torch.nn.functional.cross_entropy(scaled, scaled.argmax(1)).backward()
+            with torch.inference_mode():
+                one(x - EPSILON * x.grad.sign())
+
+        return call
+
+    layouts = {"eager": torch.contiguous_format, "channels_last": torch.channels_last}
+    for title, layout in layouts.items():
+        one = model.to(memory_format=layout)
+        found[title] = seconds(forward(one, layout), count)
+        found[f"{title}, ODIN"] = seconds(odin(one, layout), max(1, count // 2))
+    last, variants = torch.channels_last, {}
+    traced = torch.jit.trace(model, torch.zeros(1, 3, *pixels.shape[2:]))
+    variants["frozen"] = torch.jit.optimize_for_inference(torch.jit.freeze(traced))
+    variants["compile"] = torch.compile(model)
+    for title, one in variants.items():
+        try:
+            found[title] = seconds(forward(one, last), count)
+        except Exception as error:  # of their compiler: said, and gone on
+            print(f"{name}, {title}: {type(error).__name__} {error}"[:300], file=sys.stderr)
+    return found
+
+
+def _logits(output):
+    return output[1] if isinstance(output, tuple) else output
+
+
+def _torch_network(name):
+    if name == "ResNet-50, 224 x 224":
+        import torch
+
+        # Of torchvision 0.28 beside a PyTorch build that lacks its compiled operations.
+        torch.library.register_fake = lambda *_, **__: lambda function: function
+        from torchvision.models import resnet50
+
+        return resnet50().eval().requires_grad_(False)
+    import make_references as references
+
+    model = {
+        "DenseNet-BC-100-12": lambda: references.DenseNet(12, 16, 10),
+        "WRN-28-10": lambda: references.WideResNet(4, 10, 10),
+        "ResNet-18, CIFAR": lambda: references.ResNet((2, 2, 2, 2), 64, False, 10),
+    }[name]()
+    return model.eval().requires_grad_(False)
+
+
+def measured(name, pythons, rounds):
+    """{what: images/s}."""
+    found = {}
+    for _ in range(rounds):
+        for worker, python in pythons.items():
+            with tempfile.NamedTemporaryFile(suffix=".json") as file:
+                subprocess.run(
+                    [python, __file__, f"--worker={worker}", f"--network={name}",
+                     f"--out={file.name}"], check=True,
+                )  # fmt: skip
+                for what, times in json.loads(pathlib.Path(file.name).read_text()).items():
+                    found.setdefault(what, []).extend(times)
+    batch = NETWORKS[name][4]
+    return {what: batch / float(np.median(times)) for what, times in found.items()}
+
+
+def table(found):
+    """Markdown: images/s, and ours over the best of PyTorch's."""
+    lines = [
+        "| network | ours | eager | channels_last | frozen | compile | ours / best "
+        "| ODIN: ours | PyTorch's best | ours / best |", "|" + "---|" * 10,
+    ]  # fmt: skip
+    for name, row in found.items():
+        plain = ["eager", "channels_last", "frozen", "compile"]
+        best = max((row[k] for k in plain if k in row), default=float("nan"))
+        odin = max((row[k] for k in row if k.endswith("ODIN") and k[:4] != "ours"), default=best)
+        cells = [f"{row['ours']:.0f}", *(f"{row[k]:.0f}" if k in row else "" for k in plain)]
+        cells += [f"{row['ours'] / best:.2f}", f"{row['ours, ODIN']:.0f}", f"{odin:.0f}"]
+        lines.append(
+            f"| {name} | " + " | ".join([*cells, f"{row['ours, ODIN'] / odin:.2f}"]) + " |"
+        )
+    return "\n".join(lines)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--torch_python", help="Python with torch and torchvision")
+    parser.add_argument("--rounds", type=int, default=2, help="turns of each library")
+    parser.add_argument("--networks", default="", help="names with semicolons; default: all")
+    parser.add_argument("--worker", choices=["ours", "theirs"], help="internal")
+    parser.add_argument("--network", help="internal")
+    parser.add_argument("--out", help="internal")
+    flags = parser.parse_args()
+    if flags.worker:
+        pathlib.Path(flags.out).write_text(json.dumps(globals()[flags.worker](flags.network)))
+        return
+    pythons = {"ours": sys.executable}
+    pythons |= {"theirs": flags.torch_python} if flags.torch_python else {}
+    known = json.loads(FOUND.read_text())["images_per_second"] if FOUND.exists() else {}
+    for name in filter(None, flags.networks.split(";")) if flags.networks else NETWORKS:
+        known[name] = measured(name, pythons, flags.rounds)
+        text = {"processor": platform.processor() or platform.machine(), "images_per_second": known}
+        FOUND.write_text(json.dumps(text, indent=1) + "\n", encoding="utf-8")
+    print(table(known))
+
+
+if __name__ == "__main__":
+    main()
