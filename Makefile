@@ -5,7 +5,7 @@ RUN := $(VENV)/bin/python
 INSTALL := pip install --quiet --disable-pip-version-check --require-hashes -r
 TEST_PARTS := test-classifiers test-densities test-whole test-jax test-wheel
 
-.PHONY: demo demo-genomics check test $(TEST_PARTS) style site clean
+.PHONY: demo demo-genomics check test $(TEST_PARTS) style site bench clean
 
 # Train small density models and a classifier on the embedded data, evaluate both, write the reports.
 demo: $(VENV)/installed
@@ -45,6 +45,10 @@ style: $(VENV)/installed
 # The pages as a site, with the reports in output/: open output/site/index.html.
 site: $(VENV)/installed
 	$(RUN) -m mkdocs build --strict --quiet
+
+# Ratios of speed against what is installed anyway, beside those on record: two minutes on an idle machine.
+bench: $(VENV)/installed
+	$(RUN) benchmarks/quick.py
 
 test-classifiers: $(VENV)/installed
 	$(RUN) -m pytest classifier_ood tests/ray_test.py tests/recipes_test.py

@@ -102,13 +102,14 @@ def same_length(features, logits):
         raise ValueError(f"There are {len(features)} features and {len(logits)} logits.")
 
 
-def chunks(name, values, beside=0):
+def chunks(name, values, beside=0, rows=0):
     """Yields (slice, float64 rows) over all rows of a matrix, each chunk checked to be finite.
 
     Args:
-        beside: columns of what the caller makes of a row, if those are more.
+        beside: columns of what the caller makes of a row, if those are more. rows: of a chunk, in
+            place of as many as CHUNK_BYTES hold.
     """
-    for part in _parts(values, beside):
+    for part in _parts(values, beside, rows):
         yield part, rows_of(name, values, part)
 
 
@@ -117,8 +118,8 @@ def rows_of(name, values, part, order="C"):
     return np.asarray(finite(name, np.asarray(values[part])), np.float64, order=order)
 
 
-def _parts(values, beside):
-    rows = max(1, CHUNK_BYTES // (8 * max(values.shape[1], beside)))
+def _parts(values, beside, rows=0):
+    rows = rows or max(1, CHUNK_BYTES // (8 * max(values.shape[1], beside)))
     return [slice(start, start + rows) for start in range(0, len(values), rows)]
 
 

@@ -211,13 +211,15 @@ class Relation(Learner):
         checks.same_length(features, logits)
         probabilities = softmax(logits, axis=1)
         scores = np.zeros(len(features))
-        for part, rows in checks.chunks("features", features, BANK_ROWS):
+        for part, rows in checks.chunks("features", features, rows=QUERIES):
             units = rows / lengths(rows)[:, None]
             for start in range(0, len(self.bank_), BANK_ROWS):
                 block = slice(start, start + BANK_ROWS)
                 others = np.asarray(self.bank_[block], np.float64) / self.norms_[block, None]
-                similar = np.maximum(units @ others.T, 0.0)
-                related = similar * (probabilities[part] @ self.probabilities_[block].T)
-                counted = np.where(related > self.least, related, 0.0)
-                scores[part] -= (counted**self.power).sum(axis=1)
+                related = units @ others.T
+                related *= probabilities[part] @ self.probabilities_[block].T
+                related *= related > max(self.least, 0.0)
+                if self.power != 1.0:
+                    related **= self.power
+                scores[part] -= related.sum(axis=1)
         return scores

@@ -10,7 +10,7 @@ from ood_suite.scores import checks
 from ood_suite.scores.learner import Array, Learner
 from ood_suite.scores.neighbors import lengths
 
-BANK_ROWS = 4096  # compared with a block of queries at a time
+QUERIES, BANK_ROWS = 1024, 4096  # compared at a time
 
 
 class GrOOD(Learner):
@@ -78,7 +78,7 @@ class GrOOD(Learner):
         """float64 (n,)."""
         features = checks.matrix("features", features, self.bank_.shape[1], "features")
         scores = np.empty(len(features))
-        for part, rows in checks.chunks("features", features, beside=BANK_ROWS):
+        for part, rows in checks.chunks("features", features, rows=QUERIES):
             sizes, units = self._sizes(rows), self._units(rows)
             nearest = self._nearest(sizes, units)
             known = np.asarray(self.bank_[nearest], np.float64)

@@ -95,10 +95,7 @@ class FDBD(MeanFeature):
         checks.same_length(features, logits)
         kernel, _ = checks.head(features, head_kernel)
         checks.same_classes(logits, kernel)
-        squares = (kernel**2).sum(axis=0)
-        between = np.sqrt(np.maximum(squares[:, None] + squares - 2.0 * kernel.T @ kernel, 0.0))
-        between[between < 1e-12] = np.inf  # a class and itself (or its copy): no boundary
-        nearer = 1.0 / between
+        nearer = _inverse_distances(kernel)
 
         def score(part, rows):
             z = checks.rows_of("logits", logits, part)
@@ -108,6 +105,20 @@ class FDBD(MeanFeature):
             return -distances / self._distances(rows)
 
         return checks.each("features", features, score, beside=logits.shape[1])
+
+
+def _inverse_distances(kernel):
+    """(classes, classes): 1 / |w_a - w_b|, 0 for a class and itself, or its copy: no boundary.
+    In place: of 21,000 classes the matrix takes 3.3 GiB.
+    """
+    squares = (kernel**2).sum(axis=0)
+    found = kernel.T @ kernel
+    found *= -2.0
+    found += squares
+    found += squares[:, None]
+    np.sqrt(np.maximum(found, 0.0, out=found), out=found)
+    found[found < 1e-12] = np.inf
+    return np.divide(1.0, found, out=found)
 
 
 class NCI(MeanFeature):

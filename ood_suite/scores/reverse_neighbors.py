@@ -3,10 +3,11 @@
 from typing import Self
 
 import numpy as np
-from scipy.spatial.distance import cdist
 
 from ood_suite.scores import checks
 from ood_suite.scores.learner import Array, Learner
+
+QUERIES = 1024  # compared with all reference examples at a time
 
 
 def neighborhoods(count):
@@ -71,8 +72,8 @@ class CFOOD(Learner):
         self.references_ = checks.finite("features", units[np.sort(drawn)])
         shares, ranks = neighborhoods(count)
         self.distances_ = np.empty((count, len(shares)))
-        for part, rows in checks.chunks("features", self.references_, beside=count):
-            squared = np.sort(cdist(rows, self.references_, "sqeuclidean"), axis=1)
+        for part, rows in checks.chunks("features", self.references_, rows=QUERIES):
+            squared = np.sort(_squared(rows, self.references_), axis=1)
             self.distances_[part] = squared[:, ranks + 1]  # the first is the example itself
         return self
 
@@ -83,10 +84,16 @@ class CFOOD(Learner):
         shares = np.append(neighborhoods(count)[0], 1.0)
         enough = int(np.searchsorted(np.arange(1, count + 1) / count, self.share))  # 0-based
         scores = np.empty(len(units))
-        for part, rows in checks.chunks("features", units, beside=count):
-            squared = cdist(rows, self.references_, "sqeuclidean")
+        for part, rows in checks.chunks("features", units, rows=QUERIES):
+            squared = _squared(rows, self.references_).T.copy()
             smallest = np.empty(squared.shape, np.int16)  # neighbourhood that x is in, of each y
-            for column, known in enumerate(self.distances_):
-                smallest[:, column] = known.searchsorted(squared[:, column])
-            scores[part] = shares[np.partition(smallest, enough, axis=1)[:, enough]]
+            for number, known in enumerate(self.distances_):
+                smallest[number] = known.searchsorted(squared[number])
+            scores[part] = shares[np.partition(smallest, enough, axis=0)[enough]]
         return scores
+
+
+def _squared(rows, others):
+    """Squared distances of vectors of length 1 (or 0) by one product, to 1e-15."""
+    sizes = [np.einsum("ij,ij->i", part, part) for part in (rows, others)]
+    return np.maximum(sizes[0][:, None] + sizes[1] - 2.0 * rows @ others.T, 0.0)
