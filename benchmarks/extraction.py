@@ -53,14 +53,15 @@ def ours(name):
     sys.path.insert(0, str(ROOT))
     from classifier_ood import models
     from classifier_ood.keras_classifier import KerasClassifier
-    from ood_suite.training import input_gradients
+    from ood_suite.training import backend, input_gradients
 
     backbone, side, classes, options, batch, count = NETWORKS[name]
     classifier = KerasClassifier(models.build(backbone, (side, side, 3), classes, options))
     pixels = images(name)
+    forward = backend.inference(classifier.network)
     perturbed = input_gradients.odin(classifier.network, TEMPERATURE, [EPSILON])
     return {
-        "ours": seconds(lambda: classifier.network.predict(pixels, batch, verbose=0), count),
+        "ours": seconds(lambda: backend.in_batches(forward, pixels, batch), count),
         "ours, ODIN": seconds(lambda: perturbed(pixels), max(1, count // 2)),
     }
 

@@ -63,7 +63,7 @@ def extract(
     )  # fmt: skip
 
     def predict(images):
-        return classifier.network.predict(images, batch_size=batch_size, verbose=0)
+        return classifier.predict(images, batch_size)
 
     def main_part(images):
         arrays = predict(images)

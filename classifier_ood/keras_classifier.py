@@ -1,5 +1,7 @@
 """Looks into a trained Keras model, without changing it: features, logits, inner layers."""
 
+import functools
+
 import keras
 import numpy as np
 from keras import layers, ops
@@ -10,12 +12,14 @@ from ood_suite.data.transforms import PIXEL_RANGES
 from ood_suite.files import fingerprint
 from ood_suite.outputs import Outputs
 from ood_suite.runs.settings import known_name
+from ood_suite.training import backend
 
 SHOWN = 30  # candidates in a message
 
 
 class KerasClassifier:
-    """A classifier as a map from pixels 0..255 to features, logits and inner layers.
+    """A classifier as a map from pixels 0..255 to features, logits and inner layers, with the
+    weights that it has now: make another one after more training.
 
     Args:
         model: functional or sequential keras.Model of one image input. Either it returns
@@ -81,7 +85,7 @@ class KerasClassifier:
             raise ValueError(f"Images must be (n, *{self.image_shape}). Received: {images.shape}.")
         if images.dtype.kind == "f" and 0.0 < images.max(initial=0.0) <= 1.0:
             raise ValueError("Images must be in 0..255. Received floats in 0..1: times 255.")
-        found = self.network.predict(images, batch_size=batch_size, verbose=0)
+        found = self.predict(images, batch_size)
         layers_ = {name.split("/", 1)[1]: x for name, x in found.items() if "/" in name}
         return Outputs(
             labels=None if labels is None else np.asarray(labels),
@@ -91,6 +95,14 @@ class KerasClassifier:
             layer_features=layers_ or None,
             meta=self._source | {"dataset": "images in memory"},
         )
+
+    def predict(self, images, batch_size=100):
+        """{name: float32 array} of `network`, compiled once; nothing is checked."""
+        return backend.in_batches(self._forward, images, batch_size)
+
+    @functools.cached_property
+    def _forward(self):
+        return backend.inference(self.network)
 
     def maps(self, names):
         """keras.Model: pixels -> {layer: float32 (n, ..., channels)}, nothing pooled."""

@@ -230,7 +230,7 @@ class WideResNet(Classifier):
                 channels = after
             setattr(self, f"block{block}", Block(made))
         self.bn1 = nn.BatchNorm2d(channels)
-        self.fc = nn.Linear(64, classes)
+        self.fc = nn.Linear(channels, classes)
 
     def body(self, x):
         return self.block3(self.block2(self.block1(x)))

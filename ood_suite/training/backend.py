@@ -5,6 +5,7 @@ import os
 import pathlib
 
 import keras
+import numpy as np
 
 from ood_suite.files import read_json
 from ood_suite.training import devices
@@ -69,8 +70,11 @@ def dtype_of(wanted, folder):
 
 
 def inference(network):
-    """A compiled map from float32 (n, *shape) to the network's outputs as {name: NumPy array}, one
-    program for every n under TensorFlow, without the overhead of `predict`.
+    """A compiled map from float32 (n, *shape) to the network's outputs as {name: NumPy array}.
+
+    Under TensorFlow one program for every n, in which the weights are constants, so that what
+    follows from them alone (BatchNorm, above all) is computed once: half the time of `predict` on
+    a DenseNet, and logits that differ by rounding. Weights that change later are not seen.
     """
     if keras.backend.backend() != "tensorflow":
         return lambda batch: {
@@ -78,13 +82,26 @@ def inference(network):
             for name, y in network.predict_on_batch(batch).items()
         }
     import tensorflow as tf
+    from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
     shape = tf.TensorSpec((None, *network.inputs[0].shape[1:]), "float32")
     compiled = tf.function(lambda batch: network(batch, training=False), input_signature=[shape])
-    concrete = compiled.get_concrete_function()  # a tenth of a millisecond sooner than by signature
-    return lambda batch: {
-        name: y.numpy() for name, y in concrete(tf.convert_to_tensor(batch)).items()
-    }
+    concrete = compiled.get_concrete_function()
+    names = sorted(concrete.structured_outputs)  # the order of a flat dict
+    frozen = convert_variables_to_constants_v2(concrete)
+
+    def outputs(batch):
+        found = frozen(tf.convert_to_tensor(batch))
+        return {name: y.numpy() for name, y in zip(names, found, strict=True)}
+
+    return outputs
+
+
+def in_batches(function, images, batch_size):
+    """{name: array} of all images by a function of float32 batches, such as `inference` makes."""
+    starts = range(0, max(1, len(images)), batch_size)  # of no images: empty arrays
+    found = [function(np.asarray(images[i : i + batch_size], np.float32)) for i in starts]
+    return {name: np.concatenate([part[name] for part in found]) for name in found[0]}
 
 
 def litert(model):

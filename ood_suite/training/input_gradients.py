@@ -51,13 +51,13 @@ def odin(network, temperature, epsilons, rule="cross_entropy", scale=255.0):
             return -ops.sum(ops.softmax(scaled) * ops.log_softmax(scaled), axis=-1)
         return ops.logsumexp(scaled, axis=-1) - ops.max(scaled, axis=-1)
 
-    gradient = backend.input_gradient(loss)
+    gradient, forward = backend.input_gradient(loss), backend.inference(network)
 
     def outputs(images):
         found = {odin_key(temperature, epsilon): [] for epsilon in epsilons}
         for batch, step in _perturbed(gradient, images):
             for epsilon in epsilons:
-                logits = network.predict_on_batch(batch - scale * epsilon * step)["logits"]
+                logits = forward(batch - scale * epsilon * step)["logits"]
                 found[odin_key(temperature, epsilon)].append(logits)
         return {key: np.concatenate(parts) for key, parts in found.items()}
 
