@@ -58,7 +58,7 @@ def ours(name):
     backbone, side, classes, options, batch, count = NETWORKS[name]
     classifier = KerasClassifier(models.build(backbone, (side, side, 3), classes, options))
     pixels = images(name)
-    forward = backend.inference(classifier.network)
+    forward = backend.inference(classifier.network, constants=True)
     perturbed = input_gradients.odin(classifier.network, TEMPERATURE, [EPSILON])
     return {
         "ours": seconds(lambda: backend.in_batches(forward, pixels, batch), count),

@@ -54,7 +54,7 @@ def of_outputs(job, axis, size):
     sizes = {"features": FEATURES, "classes": CLASSES, "training": TRAINING} | {axis: size}
     width, classes, rng = sizes["features"], sizes["classes"], np.random.default_rng(0)
     kernel = rng.normal(0, 0.1, (width, classes)).astype(np.float32)
-    training = max(sizes["training"], classes if job == "mahalanobis" else 0)
+    training = max(sizes["training"], 2 * classes if job == "mahalanobis" else 0)
 
     def outputs(count):
         features = np.abs(rng.standard_normal((count, width), np.float32))
@@ -64,6 +64,7 @@ def of_outputs(job, axis, size):
         )  # fmt: skip
 
     learned, held_out, test = outputs(training), outputs(500), outputs(TEST)
+    held_out.labels = held_out.logits.argmax(axis=1)  # a classifier that is right
     return lambda: Detector(job).fit(held_out, learned).score(test)
 
 
@@ -113,7 +114,7 @@ def main():
                 )  # fmt: skip
                 points.append(json.loads(done.stdout.splitlines()[-1]))
             found[axis][job] = {"exponent": exponent(points), "points": points}
-        FOUND.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+            FOUND.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     print(table(found))
 
 

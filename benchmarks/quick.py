@@ -87,7 +87,9 @@ def of_metrics():
 
 def of_density():
     """A training step and a scoring step of a small PixelCNN++ against TFP's."""
-    flags.FLAGS(["quick", "--num_resnet=2", "--num_filters=16"])
+    for name, value in (("num_resnet", 2), ("num_filters", 16)):  # which its command line has
+        flags.DEFINE_integer(name, value, "Of the network.")
+    flags.FLAGS(["quick"])
     images = np.random.default_rng(0).integers(0, 256, (32, 28, 28, 1)).astype(np.float32)
     made = pixelcnn.make("float32"), pixelcnn.make("tfp")
     return {

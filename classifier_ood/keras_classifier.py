@@ -102,7 +102,7 @@ class KerasClassifier:
 
     @functools.cached_property
     def _forward(self):
-        return backend.inference(self.network)
+        return backend.inference(self.network, constants=True)
 
     def maps(self, names):
         """keras.Model: pixels -> {layer: float32 (n, ..., channels)}, nothing pooled."""

@@ -123,10 +123,10 @@ def _parts(values, beside, rows=0):
     return [slice(start, start + rows) for start in range(0, len(values), rows)]
 
 
-def each(name, values, function, beside=0, order="C"):
-    """float64 (n,): function(slice, float64 rows) -> (rows,) of each chunk."""
+def each(name, values, function, beside=0, order="C", rows=0):
+    """float64 (n,): function(slice, float64 rows) -> (rows,) of each chunk, see chunks."""
     found = np.empty(len(values))
-    for part in _parts(values, beside):
+    for part in _parts(values, beside, rows):
         found[part] = function(part, rows_of(name, values, part, order))
     return found
 

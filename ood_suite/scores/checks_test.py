@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from ood_suite.scores import checks
+from ood_suite import scores
+from ood_suite.scores import checks, prototypes
 
 
 @pytest.fixture
@@ -57,3 +58,14 @@ def test_few_classes_are_scored_by_columns(rng):
             logits, lambda rows, o=order: rows.sum(axis=1) * rows.flags[f"{o}_CONTIGUOUS"]
         )
         np.testing.assert_allclose(found, logits.sum(axis=1))
+
+
+def test_many_classes_need_no_table(rng, monkeypatch):
+    features, kernel = rng.normal(size=(50, 6)), rng.normal(size=(6, 9))
+    kernel[:, 3] = kernel[:, 4]  # a copy: no boundary between them
+    learner = scores.get("fdbd").make().fit(features)
+    arrays = features, features @ kernel, kernel
+    whole = learner.score(*arrays)
+    monkeypatch.setattr(prototypes, "TABLE_CLASSES", 8)
+    monkeypatch.setattr(prototypes, "MANY_CLASSES_ROWS", 7)
+    np.testing.assert_allclose(learner.score(*arrays), whole, rtol=1e-12)

@@ -9,6 +9,9 @@ from ood_suite.scores.learner import Array, Learner
 from ood_suite.scores.logits import log_sum_exp
 from ood_suite.scores.neighbors import lengths
 
+TABLE_CLASSES = 4096  # whose distances are computed once; 128 MiB
+MANY_CLASSES_ROWS = 256  # of more classes: examples whose distances are computed at a time
+
 
 class SHE(Learner):
     """-x . S_c, with S_c the mean of the correctly classified training features of the predicted
@@ -95,27 +98,30 @@ class FDBD(MeanFeature):
         checks.same_length(features, logits)
         kernel, _ = checks.head(features, head_kernel)
         checks.same_classes(logits, kernel)
-        nearer = _inverse_distances(kernel)
+        few = kernel.shape[1] <= TABLE_CLASSES
+        table = _inverse_distances(kernel, slice(None) if few else [])
 
         def score(part, rows):
             z = checks.rows_of("logits", logits, part)
             predicted = z.argmax(axis=1)
             gaps = z[np.arange(len(z)), predicted][:, None] - z
-            distances = np.einsum("ij,ij->i", gaps, nearer[predicted]) / (z.shape[1] - 1)
+            nearer = table[predicted] if few else _inverse_distances(kernel, predicted)
+            distances = np.einsum("ij,ij->i", gaps, nearer) / (z.shape[1] - 1)
             return -distances / self._distances(rows)
 
-        return checks.each("features", features, score, beside=logits.shape[1])
+        rows = 0 if few else MANY_CLASSES_ROWS
+        return checks.each("features", features, score, beside=logits.shape[1], rows=rows)
 
 
-def _inverse_distances(kernel):
-    """(classes, classes): 1 / |w_a - w_b|, 0 for a class and itself, or its copy: no boundary.
-    In place: of 21,000 classes the matrix takes 3.3 GiB.
+def _inverse_distances(kernel, rows):
+    """(rows, classes): 1 / |w_a - w_b| for some classes a, 0 for a class and itself, or its copy:
+    no boundary.
     """
     squares = (kernel**2).sum(axis=0)
-    found = kernel.T @ kernel
+    found = kernel.T[rows] @ kernel
     found *= -2.0
     found += squares
-    found += squares[:, None]
+    found += squares[rows, None]
     np.sqrt(np.maximum(found, 0.0, out=found), out=found)
     found[found < 1e-12] = np.inf
     return np.divide(1.0, found, out=found)
