@@ -46,7 +46,7 @@ style: $(VENV)/installed
 site: $(VENV)/installed
 	$(RUN) -m mkdocs build --strict --quiet
 
-# Ratios of speed against what is installed anyway, beside those on record: two minutes on an idle machine.
+# Ratios of speed against what is installed anyway, beside those on record: half a minute on an idle machine.
 bench: $(VENV)/installed
 	$(RUN) benchmarks/quick.py
 

@@ -1,4 +1,4 @@
-"""Ratios of speed against what is installed anyway, in two minutes, beside those on record.
+"""Ratios of speed against what is installed anyway, in half a minute, beside those on record.
 
     make bench                              # or: python benchmarks/quick.py
     python benchmarks/quick.py --record     # writes them to benchmarks/quick.json
