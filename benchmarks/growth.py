@@ -4,14 +4,13 @@
 
 Each point runs in a process of its own, whose peak memory is what is above that of the data. The
 exponent is the slope of log seconds over the largest sizes (a decade, or two points at least): 1
-where twice the data takes twice the time. Writes benchmarks/growth.json; about six minutes on two
-cores. Reads: benchmarks/reads.py.
+where twice the data takes twice the time. Writes benchmarks/growth.json; about four minutes on two
+cores; Linux alone. Reads: benchmarks/reads.py.
 """
 
 import argparse
 import json
 import pathlib
-import resource
 import subprocess
 import sys
 import time
@@ -71,7 +70,8 @@ def of_outputs(job, axis, size):
 def worker(axis, job, size):
     """{"seconds", "mib"}: peak memory above what data and libraries take."""
     function = of_scores(job, size) if axis == "scores" else of_outputs(job, axis, size)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    pathlib.Path("/proc/self/clear_refs").write_text("5")  # forget the peak of making the data
+    before = _peak_kib()
     times, started = [], time.perf_counter()
     while len(times) < 2 or (time.perf_counter() - started < 1.0 and len(times) < 9):
         start = time.perf_counter()
@@ -79,8 +79,13 @@ def worker(axis, job, size):
         times.append(time.perf_counter() - start)
         if times[0] > 10:
             break
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return {"size": size, "seconds": float(np.median(times)), "mib": (peak - before) / 1024}
+    used = (_peak_kib() - before) / 1024
+    return {"size": size, "seconds": float(np.median(times)), "mib": used}
+
+
+def _peak_kib():
+    status = pathlib.Path("/proc/self/status").read_text()
+    return int(status.split("VmHWM:")[1].split()[0])
 
 
 def exponent(points):

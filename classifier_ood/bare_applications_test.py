@@ -71,7 +71,9 @@ def test_a_named_range_is_what_preprocess_input_makes(family, made, rng, tmp_pat
     assert np.abs(raw.outputs(images).logits - expected).max() > 0.01 * scale
     classifier.network.save(tmp_path / "network.keras")
     again = keras.saving.load_model(tmp_path / "network.keras", compile=False)
-    np.testing.assert_allclose(again.predict(images, verbose=0)["logits"], found, rtol=1e-5)
+    np.testing.assert_allclose(
+        again.predict(images, verbose=0)["logits"], found, rtol=1e-5, atol=1e-6
+    )
 
 
 def test_ranges_that_there_are_not(made):

@@ -19,7 +19,7 @@ SHOWN = 30  # candidates in a message
 
 class KerasClassifier:
     """A classifier as a map from pixels 0..255 to features, logits and inner layers, with the
-    weights that it has now: make another one after more training.
+    weights that it has at first use: make another one after more training.
 
     Args:
         model: functional or sequential keras.Model of one image input. Either it returns

@@ -76,9 +76,7 @@ def screenshot(page, target, width, dark=False, height=HEIGHT):
 
 
 def framed(path, page, width, listens=""):
-    """Writes a page that shows another in a frame: no window of Chromium is as narrow as a
-    phone.
-    """
+    """Writes a page that shows another in a frame of that width, whatever the window's is."""
     path.write_text(
         f'<!doctype html><title></title>{listens}<body style="margin: 0">'
         f'<iframe src="{page}" width="{width}" height="{HEIGHT}" style="border: 0"></iframe>'

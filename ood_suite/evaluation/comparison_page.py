@@ -79,7 +79,10 @@ def html(entries, ood_sets, said, found, pictures):
         ("date", page.now()),
         ("reports", ", ".join(dict.fromkeys(entry.run for entry in entries))),
         ("scores", ", ".join(dict.fromkeys(entry.score for entry in entries))),
-        ("OOD sets of all", f"{', '.join(ood_sets)}; the same examples, by their fingerprints"),
+        (
+            "OOD sets that all have",
+            f"{', '.join(ood_sets)}; the same by fingerprint",
+        ),
         ("repeats", " to ".join(map(str, dict.fromkeys((repeats[0], repeats[-1]))))),
     ]
     return page.template("comparison.html").render(
@@ -92,7 +95,7 @@ def verdict(rows, averaged, ranked):
     """Sentences: which is best, and what tells it from the others."""
     every = [row for row in averaged if row["mean"] == "all"]
     best = max(every, key=lambda row: row["auroc"])
-    found = [f"Best mean AUROC over the OOD sets of all: {best['run']}, {best['auroc']:.3f}."]
+    found = [f"Best mean AUROC over the sets that all have: {best['run']}, {best['auroc']:.3f}."]
     for name, treatments, ranking in ranked:
         found.append(_told_apart(name.replace("ranks", "").replace("_", " "), treatments, ranking))
     tested = [row["versus_p_holm"] < LEVEL for row in rows if "versus_p_holm" in row]
@@ -106,7 +109,7 @@ def verdict(rows, averaged, ranked):
 
 def _told_apart(of, treatments, ranking):
     if not ranking.p_value < LEVEL:
-        return f"Ranks{of} do not differ: Friedman's p is {ranking.p_value:.2g}."
+        return f"Ranks{of} are not told apart (Friedman's p is {ranking.p_value:.2g})."
     first = int(np.argmin(ranking.mean_ranks))
     others = [i for i in range(len(treatments)) if i != first]
     alike = [treatments[i] for i in others if not ranking.pairs[first, i] < LEVEL]

@@ -137,6 +137,25 @@ def test_the_page_can_be_read(tmp_path, width, dark):
     browser.require_readable(text, tmp_path, width, dark)
 
 
+def test_what_is_said_of_ranks():
+    def ranking(p_value, pairs):
+        return ranks.Ranking(
+            mean_ranks=np.array([2.0, 1.0, 3.0]), statistic=1.0, p_value=p_value,
+            pairs=np.array(pairs), critical_difference=1.0, blocks=6,
+        )  # fmt: skip
+
+    row = {"run": "b", "mean": "all", "auroc": 0.9}
+    far, near = [[1, 0.01, 0.5], [0.01, 1, 0.2], [0.5, 0.2, 1]], np.full((3, 3), 0.001)
+    for p_value, pairs, said in (
+        (0.3, near, "Ranks are not told apart (Friedman's p is 0.3)."),
+        (0.01, near, "Best mean rank: b, 1.00; told from all others (5%, Conover, Holm)."),
+        (0.01, far, "Best mean rank: b, 1.00; told from all but c (5%, Conover, Holm)."),
+        (0.01, np.ones((3, 3)), "told from none of the others (5%, Conover, Holm)."),
+    ):
+        ranked = [("ranks", ["a", "b", "c"], ranking(p_value, pairs))]
+        assert comparison_page.verdict([], [row], ranked)[1].endswith(said)
+
+
 def test_old_reports_have_neither_near_sets_nor_costs(tmp_path):
     for name in "ab":
         write(tmp_path / name / "report", [0.5])

@@ -90,7 +90,8 @@ def asked_roles(roles: Mapping[str, Role], request: Request) -> dict[str, Role]:
         own = roles["id_test"]
         for name in UNIT_TESTS:
             asked[f"{UNIT}{name}"] = Role((f"{name}@{UNIT_IMAGES}",), "test")
-        for name in corruptions.PERMUTED:
+        already = any(names.parse(name).shift for name in own.names)
+        for name in () if already else corruptions.PERMUTED:
             asked[f"{UNIT}{name}"] = Role(
                 tuple(names.shifted(n, name) for n in own.names), own.split
             )

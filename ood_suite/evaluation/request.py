@@ -35,7 +35,7 @@ class Request:
         (), "Shifts of the ID test set, reported apart from OOD: all, or some of "
         f"{', '.join(SHIFTS)}, at all five severities or, as in gaussian_noise_3, at one.",
     )  # fmt: skip
-    unit_tests: bool = setting(False, "Test generated images: noise, plain colours, stripes.")
+    unit_tests: bool = setting(False, "Test noise, plain colours, stripes and permuted ID images.")
     ood_validation: tuple = setting(
         (), "OOD data to tune by, in place of the run's; the first found."
     )

@@ -1,4 +1,4 @@
-"""Unit tests of a detector: generated images so simple that it must not accept them."""
+"""Unit tests of a detector: images so simple, or so spoilt, that it must not accept them."""
 
 from ood_suite import metrics
 from ood_suite.files import write_csv

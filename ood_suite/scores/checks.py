@@ -12,6 +12,7 @@ import numpy as np
 # library to hand the same memory out again (some scores take five times as long with 2 MiB).
 CHUNK_BYTES = 2**19
 MOMENT_BYTES = 2**22  # the same for products of rows with themselves, which want longer blocks
+WIDE, WIDE_ROWS = 512, 256  # columns from which on blocks have so many rows, up to MOMENT_BYTES
 COLUMN_BYTES = 2**27  # of whole float32 columns at a time
 FEW_CLASSES = 32  # that are scored column by column
 FIRST_ROWS = 1000  # of logits that are looked at for probabilities
@@ -58,28 +59,28 @@ def matrix(name, values, width=None, what="columns"):
 
 def logits_matrix(logits, width=None):
     """Logits as float64 (n, classes), finite; warns if they look like probabilities."""
-    logits = np.asarray(matrix("logits", logits, width, "classes"), np.float64)
-    _warn_of_probabilities(logits)
-    return finite("logits", logits)
+    return finite("logits", np.asarray(raw_logits(logits, width), np.float64))
 
 
-def _warn_of_probabilities(logits):
+def raw_logits(logits, width=None):
+    """Logits (n, classes) as they came, for `rows_of`; warns if they look like probabilities."""
+    logits = matrix("logits", logits, width, "classes")
     first = np.asarray(logits[:FIRST_ROWS], np.float64)
     if first.shape[1] > 1 and len(first) and first.min() >= 0.0:
         if np.allclose(first.sum(axis=1), 1.0, atol=1e-4):
             warnings.warn(
                 "`logits` look like probabilities: rows sum to 1. Scores want the values before "
                 "the softmax.",
-                stacklevel=4,
+                stacklevel=3,
             )
+    return logits
 
 
 def each_logits(logits, function, width=None):
     """float64 (n,): function(float64 rows) of logits, block by block; warns as logits_matrix. Few
     classes are given column by column (order "F"), along which NumPy reduces twenty times as fast.
     """
-    logits = matrix("logits", logits, width, "classes")
-    _warn_of_probabilities(logits)
+    logits = raw_logits(logits, width)
     order = "F" if logits.shape[1] <= FEW_CLASSES else "C"
     return each("logits", logits, lambda part, rows: function(rows), order=order)
 
@@ -119,7 +120,11 @@ def rows_of(name, values, part, order="C"):
 
 
 def _parts(values, beside, rows=0):
-    rows = rows or max(1, CHUNK_BYTES // (8 * max(values.shape[1], beside)))
+    width = max(values.shape[1], beside)
+    fitting = CHUNK_BYTES // (8 * width)
+    if width >= WIDE:  # or what a score does once a block would outweigh its few rows
+        fitting = min(WIDE_ROWS, MOMENT_BYTES // (8 * width))
+    rows = rows or max(1, fitting)
     return [slice(start, start + rows) for start in range(0, len(values), rows)]
 
 

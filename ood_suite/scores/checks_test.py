@@ -62,7 +62,7 @@ def test_few_classes_are_scored_by_columns(rng):
 
 def test_many_classes_need_no_table(rng, monkeypatch):
     features, kernel = rng.normal(size=(50, 6)), rng.normal(size=(6, 9))
-    kernel[:, 3] = kernel[:, 4]  # a copy: no boundary between them
+    kernel[:, 3] = kernel[:, 4] = np.arange(6)  # exact copies: no boundary between them
     learner = scores.get("fdbd").make().fit(features)
     arrays = features, features @ kernel, kernel
     whole = learner.score(*arrays)

@@ -97,14 +97,15 @@ class NECO(Learner):
     def score(self, features: Array, logits: Array) -> Array:
         """float64 (n,)."""
         features = checks.matrix("features", features, len(self.mean_), "features")
-        checks.same_length(features, logits)
+        largest = -max_logit(logits)
+        checks.same_length(features, largest)
 
         def score(_, rows):
             standard = (rows - self.mean_) / self.deviation_
             return -np.linalg.norm(standard @ self.components_, axis=1) / lengths(standard)
 
         scores = checks.each("features", features, score)
-        return -scores * max_logit(logits) if self.with_logit else scores
+        return scores * largest if self.with_logit else scores
 
 
 class CADRef(Learner):
@@ -153,7 +154,7 @@ class CADRef(Learner):
     def score(self, features: Array, logits: Array, head_kernel: Array) -> Array:
         """float64 (n,)."""
         features = checks.matrix("features", features, self.means_.shape[1], "features")
-        logits = checks.matrix("logits", logits, len(self.means_), "classes")
+        logits = checks.raw_logits(logits, len(self.means_))
         kernel, _ = checks.head(features, head_kernel)
         checks.same_classes(logits, kernel)
         checks.same_length(features, logits)

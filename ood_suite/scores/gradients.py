@@ -75,6 +75,7 @@ def gradnorm(features: Array, logits: Array, temperature: float = 1.0) -> Array:
     """
     checks.above("temperature", temperature, 0.0)
     features = checks.matrix("features", features, what="features")
+    logits = checks.matrix("logits", logits, what="classes")
     checks.same_length(features, logits)
 
     def away(rows):
@@ -102,6 +103,7 @@ def gradient_uncertainty(features: Array, logits: Array) -> Array:
     array([-3.])
     """
     features = checks.matrix("features", features, what="features")
+    logits = checks.matrix("logits", logits, what="classes")
     checks.same_length(features, logits)
 
     def away(rows):

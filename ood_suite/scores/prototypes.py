@@ -44,14 +44,14 @@ class SHE(Learner):
     def score(self, features: Array, logits: Array) -> Array:
         """float64 (n,)."""
         features = checks.matrix("features", features, self.patterns_.shape[1], "features")
-        logits = checks.matrix("logits", logits, len(self.patterns_), "classes")
+        logits = checks.raw_logits(logits, len(self.patterns_))
         checks.same_length(features, logits)
 
         def score(part, rows):
             predicted = checks.rows_of("logits", logits, part).argmax(axis=1)
             return -np.einsum("ij,ij->i", rows, self.patterns_[predicted])
 
-        return checks.each("features", features, score)
+        return checks.each("features", features, score, beside=logits.shape[1])
 
 
 class MeanFeature(Learner):
@@ -68,11 +68,6 @@ class MeanFeature(Learner):
         features = checks.matrix("features", features, what="features")
         self.mean_ = checks.column_means(features)
         return self
-
-    def _distances(self, rows):
-        """(n,): |x - mean|, by the squares of both; what rounding costs is far below float32."""
-        squares = np.einsum("ij,ij->i", rows, rows) - 2.0 * (rows @ self.mean_)
-        return np.sqrt(np.maximum(squares + self.mean_ @ self.mean_, 1e-16))
 
 
 class FDBD(MeanFeature):
@@ -94,30 +89,29 @@ class FDBD(MeanFeature):
     def score(self, features: Array, logits: Array, head_kernel: Array) -> Array:
         """float64 (n,)."""
         features = checks.matrix("features", features, len(self.mean_), "features")
-        logits = checks.matrix("logits", logits, what="classes")
+        logits = checks.raw_logits(logits)
         checks.same_length(features, logits)
         kernel, _ = checks.head(features, head_kernel)
         checks.same_classes(logits, kernel)
-        few = kernel.shape[1] <= TABLE_CLASSES
-        table = _inverse_distances(kernel, slice(None) if few else [])
+        few, squares = kernel.shape[1] <= TABLE_CLASSES, np.einsum("ij,ij->j", kernel, kernel)
+        table = _inverse_distances(kernel, squares, slice(None) if few else [])
 
         def score(part, rows):
             z = checks.rows_of("logits", logits, part)
             predicted = z.argmax(axis=1)
             gaps = z[np.arange(len(z)), predicted][:, None] - z
-            nearer = table[predicted] if few else _inverse_distances(kernel, predicted)
+            nearer = table[predicted] if few else _inverse_distances(kernel, squares, predicted)
             distances = np.einsum("ij,ij->i", gaps, nearer) / (z.shape[1] - 1)
-            return -distances / self._distances(rows)
+            return -distances / np.maximum(lengths(rows - self.mean_), 1e-8)
 
         rows = 0 if few else MANY_CLASSES_ROWS
         return checks.each("features", features, score, beside=logits.shape[1], rows=rows)
 
 
-def _inverse_distances(kernel, rows):
+def _inverse_distances(kernel, squares, rows):
     """(rows, classes): 1 / |w_a - w_b| for some classes a, 0 for a class and itself, or its copy:
     no boundary.
     """
-    squares = (kernel**2).sum(axis=0)
     found = kernel.T[rows] @ kernel
     found *= -2.0
     found += squares
@@ -147,17 +141,17 @@ class NCI(MeanFeature):
     def score(self, features: Array, logits: Array, head_kernel: Array) -> Array:
         """float64 (n,)."""
         features = checks.matrix("features", features, len(self.mean_), "features")
-        logits = checks.matrix("logits", logits, what="classes")
+        logits = checks.raw_logits(logits)
         checks.same_length(features, logits)
         kernel, _ = checks.head(features, head_kernel)
         checks.same_classes(logits, kernel)
         weights = np.ascontiguousarray(kernel.T)
-        of_mean = weights @ self.mean_
 
         def score(part, rows):
             predicted = checks.rows_of("logits", logits, part).argmax(axis=1)
-            pull = np.einsum("ij,ij->i", weights[predicted], rows) - of_mean[predicted]
-            return -pull / self._distances(rows) - self.alpha * np.abs(rows).sum(axis=1)
+            centred = rows - self.mean_
+            pull = np.einsum("ij,ij->i", weights[predicted], centred) / lengths(centred)
+            return -pull - self.alpha * np.abs(rows).sum(axis=1)
 
         return checks.each("features", features, score, beside=logits.shape[1])
 
@@ -229,7 +223,7 @@ class HIMPLoS(Learner):
     def score(self, features: Array, logits: Array, head_kernel: Array, head_bias: Array) -> Array:
         """float64 (n,)."""
         features = checks.matrix("features", features, self.prototypes_.shape[1], "features")
-        logits = checks.matrix("logits", logits, len(self.prototypes_), "classes")
+        logits = checks.raw_logits(logits, len(self.prototypes_))
         checks.same_length(features, logits)
         kernel, bias = checks.head(features, head_kernel, head_bias)
         checks.same_classes(logits, kernel)

@@ -40,9 +40,7 @@ class PNML(Learner):
         units = checks.UnitRows("features", features)
         if not len(units):
             raise ValueError("A second moment cannot be fitted to no examples.")
-        moment = np.zeros((units.shape[1], units.shape[1]))
-        for _, rows in checks.chunks("features", units):
-            moment += rows.T @ rows
+        moment = checks.second_moment("features", units, lambda _, rows: rows)
         cutoff = len(moment) * np.finfo(np.float64).eps
         self.precision_ = np.linalg.pinv(moment, rcond=cutoff, hermitian=True)
         return self

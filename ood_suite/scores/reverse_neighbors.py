@@ -7,7 +7,7 @@ import numpy as np
 from ood_suite.scores import checks
 from ood_suite.scores.learner import Array, Learner
 
-QUERIES = 1024  # compared with all reference examples at a time
+QUERIES, MEMORY = 1024, 2**23  # compared with all reference examples at a time; distances at most
 
 
 def neighborhoods(count):
@@ -72,7 +72,8 @@ class CFOOD(Learner):
         self.references_ = checks.finite("features", units[np.sort(drawn)])
         shares, ranks = neighborhoods(count)
         self.distances_ = np.empty((count, len(shares)))
-        for part, rows in checks.chunks("features", self.references_, rows=QUERIES):
+        at_once = max(1, min(QUERIES, MEMORY // count))
+        for part, rows in checks.chunks("features", self.references_, rows=at_once):
             squared = np.sort(_squared(rows, self.references_), axis=1)
             self.distances_[part] = squared[:, ranks + 1]  # the first is the example itself
         return self
@@ -84,7 +85,8 @@ class CFOOD(Learner):
         shares = np.append(neighborhoods(count)[0], 1.0)
         enough = int(np.searchsorted(np.arange(1, count + 1) / count, self.share))  # 0-based
         scores = np.empty(len(units))
-        for part, rows in checks.chunks("features", units, rows=QUERIES):
+        at_once = max(1, min(QUERIES, MEMORY // count))
+        for part, rows in checks.chunks("features", units, rows=at_once):
             squared = _squared(rows, self.references_).T.copy()
             smallest = np.empty(squared.shape, np.int16)  # neighbourhood that x is in, of each y
             for number, known in enumerate(self.distances_):

@@ -115,8 +115,9 @@ class Vim(Learner):
 
     def score(self, features: Array, logits: Array) -> Array:
         """float64 (n,)."""
-        checks.same_length(features, logits)
-        return self.alpha_ * self.space_.score(features) + energy(logits)
+        energies = energy(logits)
+        checks.same_length(features, energies)
+        return self.alpha_ * self.space_.score(features) + energies
 
 
 class ClassResidual(Learner):

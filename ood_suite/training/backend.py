@@ -11,6 +11,7 @@ from ood_suite.files import read_json
 from ood_suite.training import devices
 
 CPUINFO = pathlib.Path("/proc/cpuinfo")
+LARGEST_PROGRAM = 3 * 2**29  # bytes
 BFLOAT16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}  # of /proc/cpuinfo, on x86 and on ARM
 BFLOAT16_LEVELS = ("BF16", "FP16", "AMX", "AVX10", "DEFAULT", "ALL")  # of ONEDNN_MAX_CPU_ISA
 
@@ -76,8 +77,9 @@ def inference(network, constants=False):
     Args:
         constants: whether the weights become constants of TensorFlow's program. What follows from
             them alone (BatchNorm, above all) is then computed once: a DenseNet runs at 1.2 times
-            the speed, twice that of `predict`; a small network on one image takes twice the time.
-            Weights that change later are not seen, and logits differ by rounding.
+            the speed, a small network on one image takes twice the time.
+            Weights that change later are not seen, and logits differ by rounding. Not done to
+            networks of more than 1.5 GiB, since a program of TensorFlow holds 2 GiB at most.
     """
     if keras.backend.backend() != "tensorflow":
         return lambda batch: {
@@ -85,15 +87,16 @@ def inference(network, constants=False):
             for name, y in network.predict_on_batch(batch).items()
         }
     import tensorflow as tf
-    from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
     shape = tf.TensorSpec((None, *network.inputs[0].shape[1:]), "float32")
     compiled = tf.function(lambda batch: network(batch, training=False), input_signature=[shape])
     concrete = compiled.get_concrete_function()  # a tenth of a millisecond sooner than by signature
-    if not constants:
+    if not constants or 4 * network.count_params() > LARGEST_PROGRAM:
         return lambda batch: {
             name: y.numpy() for name, y in concrete(tf.convert_to_tensor(batch)).items()
         }
+    from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
+
     names = sorted(concrete.structured_outputs)  # the order of a flat dict
     frozen = convert_variables_to_constants_v2(concrete)
 

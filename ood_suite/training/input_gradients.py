@@ -30,7 +30,8 @@ def odin(network, temperature, epsilons, rule="cross_entropy", scale=255.0):
 
     Returns:
         function of images (n, height, width, channels) -> {odin_key: float32 (n, classes)}. It
-        holds a compiled gradient: keep it for all the images.
+        holds a compiled gradient and the weights of now: keep it for all the images, and make
+        another one after more training.
 
     Reference: Liang, Li, Srikant, "Enhancing The Reliability of Out-of-distribution Image Detection
         in Neural Networks", ICLR 2018, equation 2.
