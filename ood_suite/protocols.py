@@ -6,8 +6,9 @@ from its tables and not read again, so that they are targets and no quotations; 
 "Unleashing Mask" (ICML 2023, ZFancy/Unleashing-Mask), CIFAR-10 alone; the table of Vyas et al.,
 "Out-of-Distribution Detection Using an Ensemble of Self Supervised Leave-out Classifiers", ECCV
 2018, from transcriptions, and the README of a port of it (YU1ut/Ensemble-of-Leave-out-Classifiers).
-The tables of HIMPLoS and of OpenOOD were not at hand: beside HIMPLoS's protocols on CIFAR stand the
-means of DICE's table, of the same network and sets, recalled as well.
+OpenOOD's leaderboard (Jingkang50/OpenOOD, results/*.csv). HIMPLoS's tables were not at hand: beside
+its protocols on CIFAR stand the means of DICE's table, of the same network and sets, recalled as
+well.
 """
 
 import dataclasses
@@ -15,6 +16,7 @@ import types
 from collections.abc import Mapping
 
 MEAN = "mean"  # over a protocol's OOD sets, in the place of a set
+NEAR, FAR = "mean near", "mean far"  # over the near ones, and the far ones
 ID = "id"  # what is said of the ID test set
 _ID_POSITIVE, _OOD_POSITIVE = "fpr95_id_positive", "fpr95_ood_positive"
 
@@ -26,7 +28,7 @@ class Published:
     Attributes:
         method: as the paper calls it. score: ours that computes it, as in Protocol.scores.
         source: paper, and which of its tables.
-        values: {OOD set by its bare name, MEAN or ID: {metric: value in 0..1}}.
+        values: {OOD set by its bare name, MEAN, NEAR, FAR or ID: {metric: value in 0..1}}.
     """
 
     method: str
@@ -162,18 +164,51 @@ def _left_out(densenet, wrn, port_densenet, port_wrn):
 
 
 # OpenOOD 1.5.
-_OPENOOD = (
-    "ash_s+energy", "energy", "gen", "knn(k=50)", "mahalanobis", "max_logit", "msp",
-    "react+energy", "relative_mahalanobis", "scale+energy", "she", "vim",
-)  # fmt: skip
+# OpenOOD's name, and its AUROC near and far in per cent, of the four ID sets of _LEADERBOARDS; of
+# three networks (fDBD and NCI on CIFAR: one; ImageNet-1k: torchvision's ResNet-50).
+_OPENOOD = {
+    "ash_b+energy": ("ASH", 75.27, 78.49, 78.20, 80.58, 82.38, 93.90, 78.17, 95.74),
+    "dice+energy": ("DICE", 78.34, 84.23, 79.38, 80.01, 81.78, 90.80, 73.07, 90.95),
+    "energy": ("EBO", 87.58, 91.21, 80.91, 79.77, 82.50, 90.86, 75.89, 89.47),
+    "fdbd": ("fDBD", 90.42, 93.16, 81.26, 79.85, 84.27, 93.45, 76.63, 92.77),
+    "gen": ("GEN", 88.20, 91.35, 81.31, 79.68, 83.68, 91.36, 76.85, 89.76),
+    "gradnorm": ("GradNorm", 54.90, 57.55, 70.13, 69.14, 72.75, 84.26, 72.96, 90.25),
+    "kl_matching": ("KLM", 79.19, 82.68, 76.56, 76.24, 80.76, 88.53, 76.64, 87.60),
+    "knn(k=50)": ("KNN", 90.64, 92.96, 80.18, 82.40, 81.57, 93.16, 71.10, 90.18),
+    "mahalanobis": ("MDS", 84.20, 89.72, 58.69, 69.39, 61.93, 74.72, 55.44, 74.25),
+    "max_logit": ("MLS", 87.52, 91.10, 81.05, 79.67, 82.90, 91.11, 76.46, 89.57),
+    "msp": ("MSP", 88.03, 90.73, 80.27, 77.76, 83.34, 90.13, 76.02, 85.23),
+    "nci": ("NCI", 88.86, 91.27, 81.03, 81.32, 83.50, 93.71, 78.69, 95.53),
+    "openmax": ("OpenMax", 87.62, 89.62, 76.41, 79.48, 80.27, 90.20, 74.77, 89.26),
+    "react+energy": ("ReAct", 87.11, 90.42, 80.77, 80.39, 81.87, 92.31, 77.38, 93.67),
+    "relative_mahalanobis": ("RMDS", 89.80, 92.20, 80.15, 82.92, 82.57, 88.06, 76.99, 86.38),
+    "scale+energy": ("SCALE", 82.55, 86.39, 80.99, 81.42, 84.84, 93.98, 81.36, 96.53),
+    "she": ("SHE", 81.54, 85.32, 78.95, 76.92, 80.18, 89.81, 73.78, 90.92),
+    "temperature_scaling": ("TempScale", 88.09, 90.97, 80.90, 78.74, 83.69, 90.82, 77.14, 87.56),
+    "vim": ("VIM", 88.68, 93.48, 74.98, 81.70, 78.68, 91.26, 72.08, 92.68),
+}
+_LEADERBOARDS = ("cifar10", "cifar100", "imagenet200", "imagenet1k")
 _OPENOOD_FAR = ("mnist", "svhn_cropped", "dtd:shorter_side", "places365:shorter_side")
 _OPENOOD_LARGE_NEAR = ("ssb_hard:imagenet", "ninco:imagenet")
 _OPENOOD_LARGE_FAR = ("inaturalist:imagenet", "dtd:imagenet", "openimage_o:imagenet")
 _OPENOOD_NOTES = (
     "parameters are the defaults, where OpenOOD searches some on validation OOD data (--tune)",
     "OpenOOD's lists leave images out: they are read where the root holds benchmark_imglist",
-    "its leaderboard could not be read: no published numbers",
+    "its FPR95 is not in the tables; ASH is ASH-B there, on the maps before pooling",
 )
+
+
+def _leaderboard(name):
+    """The numbers of one ID set."""
+    place = 1 + 2 * _LEADERBOARDS.index(name)
+    file = name if name.startswith("cifar") else f"{name}_ood"
+    source = f"OpenOOD, results/{file}.csv, commit 03db2d8"
+
+    def values(row):
+        means = zip((NEAR, FAR), row[place : place + 2], strict=True)
+        return types.MappingProxyType({mean: {"auroc": value / 100} for mean, value in means})
+
+    return tuple(Published(row[0], score, source, values(row)) for score, row in _OPENOOD.items())
 
 
 def _listed(folder, files):
@@ -264,24 +299,28 @@ PROTOCOLS = {
         notes=("the OOD test sets are the run's own", *_RATIO_NOTES),
     ),
     "openood_cifar10": Protocol(
-        "OpenOOD 1.5, CIFAR-10", "cifar10", _OPENOOD, ("cifar100", "tiny_imagenet:shorter_side"),
-        _OPENOOD_FAR, _OOD_POSITIVE, networks="ResNet-18", lists=_listed("cifar10", _CLASSIC),
-        notes=_OPENOOD_NOTES,
+        "OpenOOD 1.5, CIFAR-10", "cifar10", tuple(_OPENOOD),
+        ("cifar100", "tiny_imagenet:shorter_side"), _OPENOOD_FAR, _OOD_POSITIVE,
+        networks="ResNet-18", lists=_listed("cifar10", _CLASSIC), notes=_OPENOOD_NOTES,
+        published=_leaderboard("cifar10"),
     ),
     "openood_cifar100": Protocol(
-        "OpenOOD 1.5, CIFAR-100", "cifar100", _OPENOOD, ("cifar10", "tiny_imagenet:shorter_side"),
-        _OPENOOD_FAR, _OOD_POSITIVE, networks="ResNet-18", lists=_listed("cifar100", _CLASSIC),
-        notes=_OPENOOD_NOTES,
+        "OpenOOD 1.5, CIFAR-100", "cifar100", tuple(_OPENOOD),
+        ("cifar10", "tiny_imagenet:shorter_side"), _OPENOOD_FAR, _OOD_POSITIVE,
+        networks="ResNet-18", lists=_listed("cifar100", _CLASSIC), notes=_OPENOOD_NOTES,
+        published=_leaderboard("cifar100"),
     ),
     "openood_imagenet": Protocol(
-        "OpenOOD 1.5, ImageNet-1k", "imagenet", _OPENOOD, _OPENOOD_LARGE_NEAR, _OPENOOD_LARGE_FAR,
-        _OOD_POSITIVE, networks="ResNet-50", lists=_listed("imagenet", _LARGE),
+        "OpenOOD 1.5, ImageNet-1k", "imagenet", tuple(_OPENOOD), _OPENOOD_LARGE_NEAR,
+        _OPENOOD_LARGE_FAR, _OOD_POSITIVE, networks="ResNet-50", lists=_listed("imagenet", _LARGE),
         notes=_OPENOOD_NOTES,
+        published=_leaderboard("imagenet1k"),
     ),
     "openood_imagenet200": Protocol(
-        "OpenOOD 1.5, ImageNet-200", "imagenet200", _OPENOOD, _OPENOOD_LARGE_NEAR,
+        "OpenOOD 1.5, ImageNet-200", "imagenet200", tuple(_OPENOOD), _OPENOOD_LARGE_NEAR,
         _OPENOOD_LARGE_FAR, _OOD_POSITIVE, networks="ResNet-18",
         lists=_listed("imagenet200", _LARGE), notes=_OPENOOD_NOTES,
+        published=_leaderboard("imagenet200"),
     ),
     "um_cifar10": Protocol(
         "Unleashing Mask, CIFAR-10", "cifar10", _UM_SCORES, far=("cifar100", *_UM_FAR),

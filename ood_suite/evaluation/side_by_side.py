@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import itertools
 import json
 import os
 import pathlib
@@ -17,10 +18,11 @@ from ood_suite.evaluation.evaluate import evaluate
 from ood_suite.evaluation.groups import find_groups
 from ood_suite.evaluation.request import Request
 from ood_suite.files import write_csv, write_json
-from ood_suite.protocols import ID, MEAN, Protocol
+from ood_suite.protocols import FAR, ID, MEAN, NEAR, Protocol
 
 # Of a score that has no published numbers: the paper's FPR95, and what says most.
 SHOWN = ("auroc", "aupr_in")
+MEANS = (MEAN, NEAR, FAR)
 WIDTHS = {"method": 22, "score": 42, "ood": 14, "metric": 18}
 
 
@@ -115,8 +117,8 @@ def compare(protocol: Protocol, reports: list) -> tuple[list, list]:
         for score, ood, metric in ours
         if (score, ood, metric) not in known and ood != ID and metric in (*SHOWN, protocol.fpr95)
     ]
-    if len({ood for _, ood, _ in ours} - {ID, MEAN}) == 1:  # the mean of one is said already
-        rows = [row for row in rows if row["ood"] != MEAN or row["method"]]
+    if len({ood for _, ood, _ in ours} - {ID, *MEANS}) == 1:  # the mean of one is said already
+        rows = [row for row in rows if row["ood"] not in MEANS or row["method"]]
     there = {ood for _, ood, _ in ours}
     return rows, [ood for ood in _sets(protocol) if ood not in there]
 
@@ -131,7 +133,7 @@ def _row(ours, score, method, ood, metric, published=None, source=""):
 
 
 def _ours(protocol, reports):
-    """{(score, OOD set or MEAN or ID, metric): mean over repeats}."""
+    """{(score, OOD set, one of MEANS or ID, metric): mean over repeats}."""
     values: dict[tuple, list] = {}
     for report in reports:
         rows = [row for row in report.rows if row["ood"] in report.test_sets]
@@ -144,11 +146,13 @@ def _ours(protocol, reports):
                 values.setdefault((score, ID, "accuracy"), []).append(accuracy)
     found = {key: float(np.mean(list_of)) for key, list_of in values.items()}
     sets = _sets(protocol) or list(dict.fromkeys(ood for _, ood, _ in found if ood != ID))
+    near = sets[: len(protocol.near)]
+    groups = {MEAN: sets} | ({NEAR: near, FAR: sets[len(near) :]} if near else {})
     for score in dict.fromkeys(score for score, ood, _ in found if ood != ID):
-        for metric in metrics.METRICS:
-            cells = [found[key] for ood in sets if (key := (score, ood, metric)) in found]
-            if cells and len(cells) == len(sets):
-                found[score, MEAN, metric] = float(np.mean(cells))
+        for (mean, members), metric in itertools.product(groups.items(), metrics.METRICS):
+            cells = [found[key] for ood in members if (key := (score, ood, metric)) in found]
+            if cells and len(cells) == len(members):
+                found[score, mean, metric] = float(np.mean(cells))
     return found
 
 

@@ -9,7 +9,7 @@ from ood_suite.data import layouts, names
 from ood_suite.evaluation import side_by_side
 from ood_suite.evaluation.report import GroupReport
 from ood_suite.evaluation.request import Request
-from ood_suite.protocols import ID, MEAN, PROTOCOLS, Protocol, Published
+from ood_suite.protocols import FAR, ID, MEAN, NEAR, PROTOCOLS, Protocol, Published
 from ood_suite.runs.run import Run
 from tests.support import opening
 
@@ -42,7 +42,7 @@ def test_the_table_of_protocols():
         assert found.fpr95 in metrics.METRICS and found.id_dataset not in sets
         for one in found.published:
             assert one.score in found.scores and one.source
-            assert set(one.values) <= {*sets, MEAN, ID}, name
+            assert set(one.values) <= {*sets, *side_by_side.MEANS, ID}, name
             for ood, values in one.values.items():
                 assert all(0.0 <= value <= 1.0 for value in values.values())
                 assert set(values) <= ({"accuracy"} if ood == ID else set(metrics.METRICS))
@@ -57,6 +57,10 @@ def test_published_numbers_are_those_of_the_sources():
     assert paper.values["uniform"]["fpr95_id_positive"] == pytest.approx(0.7973)
     assert wrn.values["gaussian"]["aupr_out"] == pytest.approx(0.7162)
     assert port.values["lsun_r"]["auroc"] == pytest.approx(0.9821)
+    large = {one.score: one.values for one in PROTOCOLS["openood_imagenet"].published}
+    assert large["react+energy"][FAR]["auroc"] == pytest.approx(0.9367)
+    small = {one.method: one.values for one in PROTOCOLS["openood_cifar100"].published}
+    assert small["VIM"][NEAR]["auroc"] == pytest.approx(0.7498)
     ratio = PROTOCOLS["lr_fashion"].published[2]
     assert ratio.values["mnist"]["auroc"] == pytest.approx(0.994)
 
@@ -90,6 +94,21 @@ def test_lists_of_images_take_the_place_of_whole_sets(tmp_path):
     _, absent = side_by_side.compare(found, [report([])])
     assert absent == ["cifar100", "test_tin", "test_mnist", "svhn_cropped", "dtd", "places365"]
     assert side_by_side.located(known) == known
+
+
+def test_near_and_far_means_are_of_their_sets():
+    values = {NEAR: {"auroc": 0.8}, FAR: {"auroc": 0.9}}
+    judged = Protocol(
+        "A paper", "cifar10", ("energy",), near=("a:squash",), far=("b", "c"),
+        published=(Published("Energy", "energy", SOURCE, values),),
+    )  # fmt: skip
+    found = report([("energy", "a", 0.7), ("energy", "b", 0.8), ("energy", "c", 0.9)])
+    found.test_sets["c"] = ""
+    rows, _ = side_by_side.compare(judged, [found])
+    ours = {row["ood"]: row["ours"] for row in rows if row["metric"] == "auroc"}
+    assert (ours[NEAR], ours[FAR], ours[MEAN]) == pytest.approx((0.7, 0.85, 0.8))
+    half, _ = side_by_side.compare(judged, [report([("energy", "a", 0.7), ("energy", "b", 0.8)])])
+    assert {row["ood"]: row["ours"] for row in half if row["metric"] == "auroc"}[FAR] is None
 
 
 def test_no_mean_is_taken_of_fewer_sets():
