@@ -97,7 +97,8 @@ def ranks(names, found):
     """
     order = np.argsort(found.mean_ranks, kind="stable")
     groups, count = alike(found), len(names)
-    size = (4.6 + 0.15 * len(groups), 1.1 + 0.26 * count)
+    beside = max(1.6, 0.09 * max(map(len, names)))  # inches of the names
+    size = (3.0 + beside + 0.15 * len(groups), 1.1 + 0.26 * count)
     figure = Figure(figsize=size, dpi=110, layout="constrained")
     axes = figure.subplots()
     axes.hlines(range(count), 1, found.mean_ranks[order], color="lightgrey", linewidth=1)

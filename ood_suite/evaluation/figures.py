@@ -138,7 +138,8 @@ def comparison(rows):
     """
     sets = list(dict.fromkeys(row["ood"] for row in rows))
     names = list(dict.fromkeys(row["run"] for row in rows))
-    size = (2.0 + 2.6 * len(sets), 1.0 + 0.28 * len(names))
+    beside = max(2.0, 0.09 * max(map(len, names)))  # inches of the names
+    size = (beside + 2.6 * len(sets), 1.0 + 0.28 * len(names))
     figure = Figure(figsize=size, dpi=110, layout="constrained")
     for axes, ood in zip(
         figure.subplots(1, len(sets), squeeze=False, sharey=True)[0], sets, strict=True
