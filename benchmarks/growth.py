@@ -16,7 +16,6 @@ import sys
 import time
 
 import numpy as np
-from numpy import nan
 
 ROOT = pathlib.Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
@@ -132,7 +131,7 @@ def table(found):
         parts += ["", f"| {axis} | " + " | ".join(f"{s:,}" for s in sizes) + " | exponent |"]
         parts.append("|" + "---|" * (len(sizes) + 2))
         for job, row in jobs.items():
-            cells = [f"{p['seconds']:.3g} ({p.get('mib', nan):.0f})" for p in row["points"]]
+            cells = [f"{p['seconds']:.3g} ({p['mib']:.0f})" for p in row["points"]]
             parts.append(f"| {job} | " + " | ".join(cells) + f" | {row['exponent']:.2f} |")
     return "\n".join(parts).strip()
 

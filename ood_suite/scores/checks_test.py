@@ -29,6 +29,12 @@ def test_every_block_is_scored_in_its_place(features, order):
     assert checks.each("features", features[:0], first).shape == (0,)
 
 
+@pytest.mark.parametrize("width, rows", [(400, 163), (512, 256), (2048, 256), (100_000, 5)])
+def test_wide_data_have_as_many_rows_as_pay(width, rows):
+    values = np.broadcast_to(np.float32(1.0), (600, width))
+    assert len(next(checks.chunks("features", values))[1]) == rows
+
+
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_what_is_not_finite_is_refused_wherever_it_is(features, value):
     features[103, 2] = value

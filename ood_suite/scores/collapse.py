@@ -7,7 +7,7 @@ import numpy as np
 from ood_suite.scores import checks
 from ood_suite.scores.learner import Array, Learner
 from ood_suite.scores.logits import log_sum_exp, max_logit
-from ood_suite.scores.neighbors import lengths
+from ood_suite.scores.neighbors import lengths, norms
 
 
 class CTM(Learner):
@@ -102,7 +102,7 @@ class NECO(Learner):
 
         def score(_, rows):
             standard = (rows - self.mean_) / self.deviation_
-            return -np.linalg.norm(standard @ self.components_, axis=1) / lengths(standard)
+            return -norms(standard @ self.components_) / lengths(standard)
 
         scores = checks.each("features", features, score)
         return scores * largest if self.with_logit else scores

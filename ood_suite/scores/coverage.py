@@ -86,13 +86,13 @@ class NAC(Learner):
 
     def _intervals(self, features, logits, head_kernel):
         """Yields (slice, int64 (n, d)): in which interval each state lies."""
-        logits = checks.matrix("logits", logits, what="classes")
+        logits = checks.raw_logits(logits)
         kernel, _ = checks.head(features, head_kernel)
         checks.same_classes(logits, kernel)
         checks.same_length(features, logits)
         edges = interval_edges(self.edges)
         for part, rows in checks.chunks("features", features, beside=logits.shape[1]):
-            z = checks.finite("logits", np.asarray(logits[part], np.float64))
+            z = checks.rows_of("logits", logits, part)
             gradient = (softmax(z, axis=1) - 1.0 / kernel.shape[1]) @ kernel.T
             states = expit(self.steepness * rows * gradient)
             yield part, np.searchsorted(edges, states, "right") - 1

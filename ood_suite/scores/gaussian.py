@@ -62,7 +62,7 @@ class TiedGaussian(Learner):
 
         def score(_, rows):
             white = (rows - origin) @ self.whitening_
-            squares = np.einsum("ij,ij->i", white, white)[:, None] + sizes
+            squares = np.vecdot(white, white)[:, None] + sizes
             return judge(rows, np.maximum(squares - 2.0 * white @ means.T, 0.0))
 
         return checks.each("features", features, score, beside=len(means))
@@ -187,7 +187,7 @@ class RelativeMahalanobis(Learner):
 
         def score(rows, distances):
             background = (rows - self.mean_) @ self.whitening_
-            return distances.min(axis=1) - np.einsum("ij,ij->i", background, background)
+            return distances.min(axis=1) - np.vecdot(background, background)
 
         return self.classes_.judged(_scaled(features, self.normalize), score)
 

@@ -6,6 +6,7 @@ import numpy as np
 
 from ood_suite.scores import checks
 from ood_suite.scores.learner import Array, Learner
+from ood_suite.scores.neighbors import norms
 
 
 class CoP(Learner):
@@ -68,7 +69,7 @@ class CoP(Learner):
         features = checks.matrix("features", features, self._width(), "features")
 
         def score(_, units):
-            return np.linalg.norm((self._map(units) - self.mean_) @ self.outside_, axis=1)
+            return norms((self._map(units) - self.mean_) @ self.outside_)
 
         units = checks.UnitRows("features", features)
         return checks.each("features", units, score, beside=len(self.mean_))

@@ -8,11 +8,11 @@ import sys
 
 import numpy as np
 import pytest
-from scipy.special import logsumexp
+from scipy.special import logsumexp, softmax
 
 from ood_suite.detector import Detector
 from ood_suite.outputs import Outputs
-from ood_suite.scores import activations, checks, gaussian, get, neighbors
+from ood_suite.scores import SCORES, activations, checks, gaussian, get, neighbors
 from ood_suite.scores.scores_test import fitted, outputs
 
 
@@ -309,8 +309,17 @@ def test_bad_fits():
         Detector("mahalanobis").fit(outputs(0), few)
     with pytest.raises(ValueError, match="do not vary"):
         gaussian.Mahalanobis().fit(np.ones((10, 4)), labels)
+
+
+@pytest.mark.parametrize("name", [
+    name for name, entry in SCORES.items() if "logits" in entry.needs
+])  # fmt: skip
+def test_probabilities_in_the_place_of_logits_are_warned_of(name):
+    detector, test = fitted(name), outputs(1)
+    detector.score(test)  # in silence
+    test.logits = softmax(test.logits, axis=1).astype(np.float32)
     with pytest.warns(UserWarning, match="look like probabilities"):
-        get("energy").fn([[0.3, 0.7], [0.9, 0.1]])
+        detector.score(test)
 
 
 # Runs in a process of its own, whose peak memory is its own.

@@ -67,9 +67,14 @@ def _candidates(similar, threshold, k):
     return values, columns
 
 
+def norms(rows):
+    """(n,): Euclidean norms, without the matrix of squares that np.linalg.norm makes."""
+    return np.sqrt(np.vecdot(rows, rows))
+
+
 def lengths(rows):
     """Euclidean norms, at least 1e-12, so that a zero vector stays one when divided by it."""
-    return np.maximum(np.sqrt(np.einsum("ij,ij->i", rows, rows)), 1e-12)
+    return np.maximum(norms(rows), 1e-12)
 
 
 def _bank(features, k):

@@ -112,6 +112,7 @@ def test_relation_literally(monkeypatch):
     np.testing.assert_allclose(detector.score(test), expected, rtol=1e-5)
     monkeypatch.setattr(checks, "CHUNK_BYTES", 8 * 12 * 7)
     monkeypatch.setattr("ood_suite.scores.neighbors.BANK_ROWS", 13)
+    monkeypatch.setattr("ood_suite.scores.neighbors.QUERIES", 7)
     np.testing.assert_allclose(detector.score(test), expected, rtol=1e-5)
 
 

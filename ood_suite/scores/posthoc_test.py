@@ -11,7 +11,14 @@ import pytest
 from scipy.special import softmax
 
 from ood_suite.files import load_npz
-from ood_suite.scores import checks, coverage, get, gradients, prototype_gradients
+from ood_suite.scores import (
+    checks,
+    coverage,
+    get,
+    gradients,
+    prototype_gradients,
+    reverse_neighbors,
+)
 from ood_suite.scores.scores_test import fitted, outputs
 
 PATH = pathlib.Path(__file__).parents[2] / "tests" / "references" / "posthoc.npz"
@@ -88,6 +95,7 @@ def grood(frozen):
 
 def test_grood_is_openoods(frozen, monkeypatch):
     monkeypatch.setattr(prototype_gradients, "BANK_ROWS", 70)
+    monkeypatch.setattr(prototype_gradients, "QUERIES", 7)
     learner = grood(frozen)
     np.testing.assert_allclose(learner.prototypes_[-1], frozen["grood/mixed_prototype"])
     np.testing.assert_allclose(
@@ -156,7 +164,7 @@ def test_grood_refuses_bad_input(frozen):
 
 @pytest.mark.parametrize("key, share", (("a", 0.01), ("b", 0.05)))
 def test_cfood_is_openoods(frozen, monkeypatch, key, share):
-    monkeypatch.setattr(checks, "CHUNK_BYTES", 8 * 300 * 7)
+    monkeypatch.setattr(reverse_neighbors, "QUERIES", 7)
     learner = get("cfood").make({"share": share}).fit(frozen["train"])
     np.testing.assert_array_equal(learner.score(frozen["test"]), -frozen[f"cfood/{key}"])
 
@@ -273,7 +281,7 @@ def test_nac_literally():
 
 
 def test_nac_of_what_training_was_is_full_and_of_what_it_never_was_is_zero():
-    one, z, kernel = np.ones((20, 2)), np.array([[1.0, 0.0]]), np.array([[1.0, 0.0], [0.0, 1.0]])
+    one, z, kernel = np.ones((20, 2)), np.array([[1.5, 0.0]]), np.array([[1.0, 0.0], [0.0, 1.0]])
     learner = get("nac").make().fit(one, np.repeat(z, 20, 0), kernel)
     np.testing.assert_array_equal(learner.score(one[:1], z, kernel), [-1.0])
     np.testing.assert_array_equal(learner.score(-one[:1], z, kernel), [0.0])

@@ -49,7 +49,7 @@ class SHE(Learner):
 
         def score(part, rows):
             predicted = checks.rows_of("logits", logits, part).argmax(axis=1)
-            return -np.einsum("ij,ij->i", rows, self.patterns_[predicted])
+            return -np.vecdot(rows, self.patterns_[predicted])
 
         return checks.each("features", features, score, beside=logits.shape[1])
 
@@ -101,7 +101,7 @@ class FDBD(MeanFeature):
             predicted = z.argmax(axis=1)
             gaps = z[np.arange(len(z)), predicted][:, None] - z
             nearer = table[predicted] if few else _inverse_distances(kernel, squares, predicted)
-            distances = np.einsum("ij,ij->i", gaps, nearer) / (z.shape[1] - 1)
+            distances = np.vecdot(gaps, nearer) / (z.shape[1] - 1)
             return -distances / np.maximum(lengths(rows - self.mean_), 1e-8)
 
         rows = 0 if few else MANY_CLASSES_ROWS
@@ -150,7 +150,7 @@ class NCI(MeanFeature):
         def score(part, rows):
             predicted = checks.rows_of("logits", logits, part).argmax(axis=1)
             centred = rows - self.mean_
-            pull = np.einsum("ij,ij->i", weights[predicted], centred) / lengths(centred)
+            pull = np.vecdot(weights[predicted], centred) / lengths(centred)
             return -pull - self.alpha * np.abs(rows).sum(axis=1)
 
         return checks.each("features", features, score, beside=logits.shape[1])
@@ -235,7 +235,7 @@ class HIMPLoS(Learner):
             if self.smooth:
                 prototypes = self.prototypes_[predicted]
                 norms = lengths(prototypes) * lengths(rows)
-                shaped *= (np.einsum("ij,ij->i", prototypes, rows) / norms)[:, None]
+                shaped *= (np.vecdot(prototypes, rows) / norms)[:, None]
             return -log_sum_exp(shaped)
 
         return checks.each("features", features, score, beside=logits.shape[1])

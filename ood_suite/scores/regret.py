@@ -55,7 +55,7 @@ class PNML(Learner):
             raise ValueError(f"A regret needs two classes. The head has {classes}.")
         scores = np.empty(len(units))
         for part, rows in checks.chunks("features", units, beside=classes):
-            unusual = np.maximum(np.einsum("nd,nd->n", rows @ self.precision_, rows), 0.0)
+            unusual = np.maximum(np.vecdot(rows @ self.precision_, rows), 0.0)
             log_p = log_softmax(rows @ kernel + bias, axis=1)
             power = np.exp(log_p / (1.0 + unusual[:, None]))  # p^(1 - k), by which g was divided
             learned = power / (power - np.expm1(log_p))

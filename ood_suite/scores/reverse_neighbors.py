@@ -7,7 +7,7 @@ import numpy as np
 from ood_suite.scores import checks
 from ood_suite.scores.learner import Array, Learner
 
-QUERIES, MEMORY = 1024, 2**23  # compared with all reference examples at a time; distances at most
+QUERIES, MEMORY = 1024, 2**23  # rows that are compared at a time; distances at most
 
 
 def neighborhoods(count):
@@ -72,10 +72,9 @@ class CFOOD(Learner):
         self.references_ = checks.finite("features", units[np.sort(drawn)])
         shares, ranks = neighborhoods(count)
         self.distances_ = np.empty((count, len(shares)))
-        at_once = max(1, min(QUERIES, MEMORY // count))
-        for part, rows in checks.chunks("features", self.references_, rows=at_once):
-            squared = np.sort(_squared(rows, self.references_), axis=1)
-            self.distances_[part] = squared[:, ranks + 1]  # the first is the example itself
+        for part, squared in _squared(self.references_, self.references_):
+            # The first is the example itself.
+            self.distances_[part] = np.sort(squared, axis=1)[:, ranks + 1]
         return self
 
     def score(self, features: Array) -> Array:
@@ -85,17 +84,21 @@ class CFOOD(Learner):
         shares = np.append(neighborhoods(count)[0], 1.0)
         enough = int(np.searchsorted(np.arange(1, count + 1) / count, self.share))  # 0-based
         scores = np.empty(len(units))
-        at_once = max(1, min(QUERIES, MEMORY // count))
-        for part, rows in checks.chunks("features", units, rows=at_once):
-            squared = _squared(rows, self.references_).T.copy()
-            smallest = np.empty(squared.shape, np.int16)  # neighbourhood that x is in, of each y
+        for part, squared in _squared(units, self.references_):
+            columns = squared.T.copy()
+            smallest = np.empty(columns.shape, np.int16)  # neighbourhood that x is in, of each y
             for number, known in enumerate(self.distances_):
-                smallest[number] = known.searchsorted(squared[number])
+                smallest[number] = known.searchsorted(columns[number])
             scores[part] = shares[np.partition(smallest, enough, axis=0)[enough]]
         return scores
 
 
-def _squared(rows, others):
-    """Squared distances of vectors of length 1 (or 0) by one product, to 1e-15."""
-    sizes = [np.einsum("ij,ij->i", part, part) for part in (rows, others)]
-    return np.maximum(sizes[0][:, None] + sizes[1] - 2.0 * rows @ others.T, 0.0)
+def _squared(units, others):
+    """Yields (slice, squared distances (rows, others)) of vectors of length 1 (or 0): one product,
+    right to 1e-15.
+    """
+    sizes = np.vecdot(others, others)
+    at_once = max(1, min(QUERIES, MEMORY // len(others)))
+    for part, rows in checks.chunks("features", units, rows=at_once):
+        squared = np.vecdot(rows, rows)[:, None] + sizes - 2.0 * rows @ others.T
+        yield part, np.maximum(squared, 0.0)

@@ -154,16 +154,17 @@ def test_every_score_needs_its_arrays_and_refuses_damaged_ones(name):
     function = getattr(fitted(name).learner, "score", fitted(name).learner)
     arrays = outputs(0).require(score.needs, name)
 
-    def spoilt(change):
-        first = arrays[0]
-        if isinstance(first, dict):
-            return [{key: change(value) for key, value in first.items()}, *arrays[1:]]
-        return [change(first), *arrays[1:]]
+    def spoilt(place, change):
+        own = arrays[place]
+        is_dict = isinstance(own, dict)
+        other = {key: change(value) for key, value in own.items()} if is_dict else change(own)
+        return [*arrays[:place], other, *arrays[place + 1 :]]
 
-    with pytest.raises(ValueError):
-        function(*spoilt(lambda array: array[:, None, None]))
-    with pytest.raises(ValueError, match="NaN"):
-        function(*spoilt(lambda array: np.full(array.shape, np.nan)))
+    for place in range(len(arrays)):
+        with pytest.raises(ValueError):
+            function(*spoilt(place, lambda array: array[:, None, None]))
+        with pytest.raises(ValueError, match="NaN"):
+            function(*spoilt(place, lambda array: np.full(array.shape, np.nan)))
 
 
 @pytest.mark.parametrize("catalogue", (scores.SCORES, scores.SHAPERS))

@@ -7,7 +7,7 @@ import numpy as np
 from ood_suite.scores import checks
 from ood_suite.scores.learner import Array, Learner
 from ood_suite.scores.logits import energy
-from ood_suite.scores.neighbors import lengths
+from ood_suite.scores.neighbors import norms
 
 
 class Residual(Learner):
@@ -72,7 +72,7 @@ class Residual(Learner):
         features = checks.matrix("features", features, len(self.origin_), "features")
 
         def score(_, rows):
-            return lengths((rows - self.origin_) @ self.residual_)
+            return norms((rows - self.origin_) @ self.residual_)
 
         return checks.each("features", features, score)
 
@@ -172,6 +172,6 @@ class ClassResidual(Learner):
 
         def score(_, rows):
             spaces = zip(self.means_, self.residuals_, strict=True)
-            return np.min([lengths((rows - mean) @ residual) for mean, residual in spaces], axis=0)
+            return np.min([norms((rows - mean) @ residual) for mean, residual in spaces], axis=0)
 
         return checks.each("features", features, score)

@@ -91,17 +91,14 @@ def inference(network, constants=False):
     shape = tf.TensorSpec((None, *network.inputs[0].shape[1:]), "float32")
     compiled = tf.function(lambda batch: network(batch, training=False), input_signature=[shape])
     concrete = compiled.get_concrete_function()  # a tenth of a millisecond sooner than by signature
-    if not constants or 4 * network.count_params() > LARGEST_PROGRAM:
-        return lambda batch: {
-            name: y.numpy() for name, y in concrete(tf.convert_to_tensor(batch)).items()
-        }
-    from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
+    program, names = concrete, sorted(concrete.structured_outputs)  # the order of a flat dict
+    if constants and 4 * network.count_params() <= LARGEST_PROGRAM:
+        from tensorflow.python.framework import convert_to_constants
 
-    names = sorted(concrete.structured_outputs)  # the order of a flat dict
-    frozen = convert_variables_to_constants_v2(concrete)
+        program = convert_to_constants.convert_variables_to_constants_v2(concrete)
 
     def outputs(batch):
-        found = frozen(tf.convert_to_tensor(batch))
+        found = tf.nest.flatten(program(tf.convert_to_tensor(batch)))
         return {name: y.numpy() for name, y in zip(names, found, strict=True)}
 
     return outputs

@@ -1,5 +1,8 @@
-"""The precision that suits a processor, and that a run keeps what it began with."""
+"""The precision that suits a processor, and that a run keeps what it began with; programs whose
+weights are constants.
+"""
 
+import keras
 import numpy as np
 import pytest
 
@@ -53,3 +56,43 @@ def test_a_bfloat16_model_is_evaluated_in_float32_without_it(tmp_path, monkeypat
     plain.set_weights(model.get_weights())
     found, expected = (m.predict(images, verbose=0) for m in (loaded, plain))
     np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
+@pytest.fixture
+def network():
+    """Two outputs whose names are not in the order of the layers, BatchNorm that does something."""
+    inputs = keras.Input((4, 4, 1))
+    x = keras.layers.BatchNormalization(name="norm")(keras.layers.Conv2D(3, 3)(inputs))
+    x = keras.layers.Flatten()(x)
+    model = keras.Model(inputs, {"logits": keras.layers.Dense(2, name="head")(x), "features": x})
+    model.get_layer("norm").moving_mean.assign([1.0, -2.0, 0.5])
+    return model
+
+
+@pytest.mark.jax
+def test_constants_say_what_the_network_says(network, rng):
+    images = rng.integers(0, 256, (7, 4, 4, 1), dtype=np.uint8)
+    expected = network.predict(images.astype(np.float32), verbose=0)
+    for constants in (False, True):
+        found = backend.in_batches(backend.inference(network, constants), images, batch_size=3)
+        assert found.keys() == expected.keys()
+        for name, array in found.items():
+            np.testing.assert_allclose(array, expected[name], rtol=1e-5, atol=1e-4)
+
+
+@pytest.mark.jax
+def test_no_images_give_empty_arrays(network):
+    found = backend.in_batches(backend.inference(network), np.empty((0, 4, 4, 1)), 3)
+    assert {name: array.shape for name, array in found.items()} == {
+        "features": (0, 12), "logits": (0, 2)
+    }  # fmt: skip
+
+
+@pytest.mark.tensorflow
+@pytest.mark.parametrize("largest, is_constant", [(2**30, True), (0, False)])
+def test_what_a_program_can_hold_becomes_constant(network, largest, is_constant, monkeypatch):
+    monkeypatch.setattr(backend, "LARGEST_PROGRAM", largest)
+    forward, image = backend.inference(network, constants=True), np.ones((1, 4, 4, 1), np.float32)
+    before = forward(image)["logits"]
+    network.get_layer("head").bias.assign([100.0, 100.0])
+    assert np.array_equal(forward(image)["logits"], before) == is_constant
