@@ -4,9 +4,13 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
+from ood_suite.data import corruptions, names
 from ood_suite.evaluation import shifted, unit_tests
+from ood_suite.evaluation.material import asked_roles
 from ood_suite.evaluation.report import GroupReport
+from ood_suite.evaluation.request import Request
 from ood_suite.files import read_csv
+from ood_suite.runs.run import Role
 
 OWN = np.array([0.0, 1.0, 2.0, 3.0])
 NOISE = np.array([1.0, 2.5, 4.0, 5.0])
@@ -60,3 +64,14 @@ def test_unit_tests_fail_above_a_tenth(tmp_path):
     assert [line.split() for line in lines[2:]] == [["msp", "0"], ["energy", "1", "grey", "(20%)"]]
     unit_tests.write(tmp_path, [report])
     assert len(read_csv(tmp_path / "unit_tests.csv")) == 4
+
+
+@pytest.mark.parametrize("own, permuted", [("mnist@60", True), ("mnist:contrast_5", False)])
+def test_unit_tests_are_data_sets_whatever_the_id_set_is_called(own, permuted):
+    """Images that are changed already are not permuted besides."""
+    asked = asked_roles({"id_test": Role((own,), "test")}, Request(unit_tests=True))
+    found = {role: names.parse(asked[role].names[0]) for role in asked if role != "id_test"}
+    assert {role: name.shift for role, name in found.items() if name.shift} == (
+        {f"unit:{change}": change for change in corruptions.PERMUTED} if permuted else {}
+    )
+    assert all(name.count == 60 for name in found.values() if name.shift)
