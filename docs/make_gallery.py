@@ -16,7 +16,7 @@ sys.path.insert(0, str(ROOT))
 
 from PIL import Image  # noqa: E402
 
-from ood_suite.files import atomic_path  # noqa: E402
+from ood_suite.files import write_bytes  # noqa: E402
 from tests import browser  # noqa: E402
 
 FIGURES = ROOT / "docs" / "figures"
@@ -47,8 +47,7 @@ def keep(name, picture):
     image.thumbnail((WIDEST, 10 * WIDEST))
     buffer = io.BytesIO()
     image.quantize(256).save(buffer, "PNG", optimize=True)
-    with atomic_path(FIGURES / name) as temporary:
-        temporary.write_bytes(buffer.getvalue())
+    write_bytes(FIGURES / name, buffer.getvalue())
 
 
 def main():

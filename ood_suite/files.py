@@ -147,6 +147,11 @@ def write_text(path, text):
         temporary.write_text(text, encoding="utf-8")
 
 
+def write_bytes(path, data):
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(data)
+
+
 def write_json(path, value):
     write_text(path, json.dumps(value, indent=2, sort_keys=True, default=str) + "\n")
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ood_suite.evaluation import comparison, diagrams, figures, page
-from ood_suite.files import atomic_path, write_csv, write_json, write_text
+from ood_suite.files import write_bytes, write_csv, write_json, write_text
 
 LEVEL = 0.05  # of tests
 ABOUT_SETS = (
@@ -66,8 +66,7 @@ def write(folder, entries, ood_sets):
     drawn |= {name: diagrams.ranks(names, found) for name, names, found in ranked}
     pictures = {name: page.png(figure) for name, figure in drawn.items()}
     for name, data in pictures.items():
-        with atomic_path(folder / f"{name}.png") as temporary:
-            temporary.write_bytes(data)
+        write_bytes(folder / f"{name}.png", data)
     write_text(folder / "comparison.html", html(entries, ood_sets, said, found, pictures))
     return text
 

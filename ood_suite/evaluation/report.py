@@ -6,7 +6,7 @@ import pathlib
 import numpy as np
 
 from ood_suite.evaluation import page
-from ood_suite.files import atomic_path, write_csv, write_json, write_text
+from ood_suite.files import atomic_path, write_bytes, write_csv, write_json, write_text
 from ood_suite.runs.run import versions
 
 
@@ -104,8 +104,7 @@ def write(folder, config, reports, protocol=None):
         for name, figure in group.figures.items():
             name = name if len(reports) == 1 else f"repeat{group.repeat_id}_{name}"
             pictures[name] = page.png(figure)
-            with atomic_path(folder / "figures" / f"{name}.png") as temporary:
-                temporary.write_bytes(pictures[name])
+            write_bytes(folder / "figures" / f"{name}.png", pictures[name])
     write_text(folder / "report.html", page.render(config, reports, pictures, protocol=protocol))
 
 
