@@ -170,7 +170,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--torch_python", help="Python with torch and torchvision")
     parser.add_argument("--rounds", type=int, default=2, help="turns of each library")
-    parser.add_argument("--networks", default="", help="names with semicolons; default: all")
+    parser.add_argument("--only", action="append", choices=NETWORKS, help="may be repeated")
     parser.add_argument("--worker", choices=["ours", "theirs"], help="internal")
     parser.add_argument("--network", help="internal")
     parser.add_argument("--out", help="internal")
@@ -181,7 +181,7 @@ def main():
     pythons = {"ours": sys.executable}
     pythons |= {"theirs": flags.torch_python} if flags.torch_python else {}
     known = json.loads(FOUND.read_text())["images_per_second"] if FOUND.exists() else {}
-    for name in filter(None, flags.networks.split(";")) if flags.networks else NETWORKS:
+    for name in flags.only or NETWORKS:
         known[name] = measured(name, pythons, flags.rounds)
         text = {"processor": platform.processor() or platform.machine(), "images_per_second": known}
         FOUND.write_text(json.dumps(text, indent=1) + "\n", encoding="utf-8")

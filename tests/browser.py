@@ -5,13 +5,13 @@
 draws the page at each width, by day and by night, into FOLDER.
 """
 
+import argparse
 import html
 import json
 import pathlib
 import re
 import shutil
 import subprocess
-import sys
 import tempfile
 
 BROWSER = next(
@@ -99,9 +99,14 @@ def run(page, dark, *options):
 
 
 if __name__ == "__main__":
-    shown, out = map(pathlib.Path, sys.argv[1:])
-    out.mkdir(parents=True, exist_ok=True)
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("page", type=pathlib.Path, help="an HTML file")
+    parser.add_argument("folder", type=pathlib.Path, help="of the pictures")
+    flags = parser.parse_args()
+    if not flags.page.is_file() or BROWSER is None:
+        parser.error(f"there is no {flags.page}" if BROWSER else "there is no Chromium")
+    flags.folder.mkdir(parents=True, exist_ok=True)
     for pixels in WIDTHS:
         for by_night in (False, True):
-            name = f"{shown.stem}_{pixels}_{'dark' if by_night else 'light'}.png"
-            screenshot(shown, (out / name).resolve(), pixels, by_night)
+            name = f"{flags.page.stem}_{pixels}_{'dark' if by_night else 'light'}.png"
+            screenshot(flags.page, (flags.folder / name).resolve(), pixels, by_night)

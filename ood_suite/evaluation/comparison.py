@@ -7,6 +7,7 @@ import numpy as np
 
 from ood_suite import intervals, ranks
 from ood_suite.files import RunError, load_npz, read_csv, read_json
+from ood_suite.runs.settings import known_name
 
 METRICS = ("auroc", "fpr95_id_positive", "fpr95_ood_positive", "scod_augrc")
 COSTS = (
@@ -64,9 +65,8 @@ def read(folders, scores):
         values = load_npz(folder / "values.npz")
         costs = read_csv(folder / "costs.csv") if (folder / "costs.csv").exists() else []
         known = list(dict.fromkeys(row["score"] for row in groups[0]["rows"]))
-        for score in scores:
-            if score not in known:
-                raise ValueError(f"{folder} has no score {score!r}. It has: {', '.join(known)}.")
+        for asked in scores:
+            score = known_name(known, asked, f"score of {folder}")
             title = f"{name}: {score}" if len(scores) > 1 else name
             title = score if len(folders) == 1 else title
             own = [row for row in costs if row["score"] == score]

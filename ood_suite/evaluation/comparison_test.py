@@ -173,8 +173,11 @@ def test_refusals(tmp_path):
     both = [tmp_path / "a/report", tmp_path / "b/report"]
     with pytest.raises(RunError, match="have no OOD set in common"):
         comparison.read(both, ["energy"])
-    with pytest.raises(ValueError, match="has no score 'msp'. It has: energy"):
+    with pytest.raises(ValueError, match="Unknown score of .*a/report 'msp'. Known: energy"):
         comparison.read(both[:1], ["msp"])
+    with pytest.raises(ValueError, match="'enrgy'. Did you mean energy?"):
+        comparison.read(both[:1], ["enrgy"])
+    assert comparison.read(both[:1], ["Energy"])[0][0].score == "energy"
     with pytest.raises(RunError, match="holds no report"):
         comparison.read([tmp_path], ["energy"])
     with pytest.raises(ValueError, match="given twice"):

@@ -26,6 +26,7 @@ from ood_suite.files import (
     make_folder,
     read_json,
     reading,
+    write_bytes,
     write_json,
     write_text,
 )
@@ -219,8 +220,7 @@ class PixelDetector:
         elif path.suffix == ".tflite":
             if score_layers.in_double(self.detector):
                 raise ValueError(f"{self.detector.name} needs float64, which LiteRT does not have.")
-            with atomic_path(path) as temporary:
-                temporary.write_bytes(backend.litert(made))
+            write_bytes(path, backend.litert(made))
         elif path.suffix == ".onnx":
             optional("tf2onnx")
             made(np.zeros((1, *self.image_shape), np.float32))  # Keras wants it to be built
