@@ -3,15 +3,18 @@
     python benchmarks/extraction.py --torch_python=A/bin/python
 
 A has torch and torchvision (see tests/make_references.py, whose networks these are but for
-ResNet-50, which is torchvision's), and a C++ compiler for torch.compile. Random weights, float32,
-batches of 100 (32 at 224 x 224) in memory. PyTorch runs eagerly, in channels_last, as a frozen
-script (BatchNorm folded) and compiled; ODIN eagerly, in both layouts. Each library has a process
-of its own, in turns; medians over the batches of all rounds. Writes benchmarks/extraction.json;
-about ten minutes on two cores.
+ResNet-50, which is torchvision's), a C++ compiler for torch.compile, and may have onnx,
+onnxscript, onnxruntime and openvino. Random weights, batches of 100 (32 at 224 x 224) in memory,
+float32, and bfloat16 where the processor has it. PyTorch runs eagerly, in channels_last, as a
+frozen script (BatchNorm folded) and compiled; ODIN eagerly, in both layouts. Each library has a
+process of its own, in turns; medians over the batches of all rounds. Writes
+benchmarks/extraction.json; about fifteen minutes on two cores.
 """
 
 import argparse
+import importlib.util
 import json
+import os
 import pathlib
 import platform
 import subprocess
@@ -51,6 +54,8 @@ def seconds(function, count):
 
 def ours(name):
     sys.path.insert(0, str(ROOT))
+    import keras
+
     from classifier_ood import models
     from classifier_ood.keras_classifier import KerasClassifier
     from ood_suite.training import backend, input_gradients
@@ -60,10 +65,16 @@ def ours(name):
     pixels = images(name)
     forward = backend.inference(classifier.network, constants=True)
     perturbed = input_gradients.odin(classifier.network, TEMPERATURE, [EPSILON])
-    return {
+    found = {
         "ours": seconds(lambda: backend.in_batches(forward, pixels, batch), count),
         "ours, ODIN": seconds(lambda: perturbed(pixels), max(1, count // 2)),
     }
+    if backend.has_bfloat16():
+        keras.config.set_dtype_policy("mixed_bfloat16")
+        half = models.build(backbone, (side, side, 3), classes, options)
+        half = backend.inference(half, constants=True)
+        found["ours, bfloat16"] = seconds(lambda: backend.in_batches(half, pixels, batch), count)
+    return found
 
 
 def theirs(name):
@@ -74,9 +85,9 @@ def theirs(name):
     pixels = torch.tensor(images(name)).permute(0, 3, 1, 2)
     found = {}
 
-    def forward(one, layout):
+    def forward(one, layout, half=False):
         def call():
-            with torch.inference_mode():
+            with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=half):
                 one(((pixels.float() - 120.0) / 60.0).contiguous(memory_format=layout))
 
         return call
@@ -106,6 +117,39 @@ def theirs(name):
             found[title] = seconds(forward(one, last), count)
         except Exception as error:  # of their compiler: said, and gone on
             print(f"{name}, {title}: {type(error).__name__} {error}"[:300], file=sys.stderr)
+    if _has_bfloat16():
+        found["channels_last, bfloat16"] = seconds(forward(model, last, half=True), count)
+    with tempfile.TemporaryDirectory() as folder:
+        path = pathlib.Path(folder) / "network.onnx"
+        torch.onnx.export(model.to(memory_format=torch.contiguous_format), (pixels.float(),), path)
+        for title, one in _engines(path).items():
+            found[title] = seconds(lambda f=one: f((pixels.numpy() - 120.0) / 60.0), count)
+    return found
+
+
+def _has_bfloat16():
+    cpuinfo = pathlib.Path("/proc/cpuinfo")
+    limit = os.environ.get("ONEDNN_MAX_CPU_ISA", "")
+    return not limit and cpuinfo.exists() and "avx512_bf16" in cpuinfo.read_text()
+
+
+def _engines(path):
+    """{name: a function of images (batch, 3, side, side)} of the engines that are installed."""
+    found = {}
+    if importlib.util.find_spec("onnxruntime"):
+        import onnxruntime
+
+        session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+        name = session.get_inputs()[0].name
+        found["ONNX Runtime"] = lambda x: session.run(None, {name: x.astype(np.float32)})
+    if importlib.util.find_spec("openvino"):
+        import openvino
+
+        for title, precision in {"OpenVINO": "f32", "OpenVINO, bfloat16": "bf16"}.items():
+            if precision == "f32" or _has_bfloat16():
+                options = {"INFERENCE_PRECISION_HINT": precision}
+                compiled = openvino.compile_model(path, "CPU", options)
+                found[title] = lambda x, f=compiled: f(x.astype(np.float32))
     return found
 
 
@@ -148,22 +192,31 @@ def measured(name, pythons, rounds):
     return {what: batch / float(np.median(times)) for what, times in found.items()}
 
 
+FLOAT32 = ("eager", "channels_last", "frozen", "compile", "ONNX Runtime", "OpenVINO")
+BFLOAT16 = ("channels_last, bfloat16", "OpenVINO, bfloat16")
+
+
 def table(found):
-    """Markdown: images/s, and ours over the best of PyTorch's."""
+    """Markdown: images/s, and ours over the best of PyTorch's (its first four)."""
     lines = [
-        "| network | ours | eager | channels_last | frozen | compile | ours / best "
-        "| ODIN: ours | PyTorch's best | ours / best |", "|" + "---|" * 10,
-    ]  # fmt: skip
+        f"| network | ours | {' | '.join(FLOAT32)} | ours / PyTorch's best "
+        "| ODIN: ours | PyTorch's best | ours / best "
+        "| bfloat16: ours | PyTorch | OpenVINO |",
+        "|" + "---|" * (8 + len(FLOAT32)),
+    ]
     for name, row in found.items():
-        plain = ["eager", "channels_last", "frozen", "compile"]
-        best = max((row[k] for k in plain if k in row), default=float("nan"))
+        best = max((row[k] for k in FLOAT32[:4] if k in row), default=float("nan"))
         odin = max((row[k] for k in row if k.endswith("ODIN") and k[:4] != "ours"), default=best)
-        cells = [f"{row['ours']:.0f}", *(f"{row[k]:.0f}" if k in row else "" for k in plain)]
-        cells += [f"{row['ours'] / best:.2f}", f"{row['ours, ODIN']:.0f}", f"{odin:.0f}"]
-        lines.append(
-            f"| {name} | " + " | ".join([*cells, f"{row['ours, ODIN'] / odin:.2f}"]) + " |"
-        )
+        cells = [_cell(row.get(k)) for k in ("ours", *FLOAT32)]
+        cells += [f"{row['ours'] / best:.2f}", _cell(row["ours, ODIN"]), _cell(odin)]
+        cells += [f"{row['ours, ODIN'] / odin:.2f}"]
+        cells += [_cell(row.get(k)) for k in ("ours, bfloat16", *BFLOAT16)]
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
+
+
+def _cell(rate):
+    return f"{rate:.0f}" if rate else ""
 
 
 def main():

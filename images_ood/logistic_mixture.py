@@ -157,9 +157,11 @@ def distribution(parameters):
     tfd = tfp.distributions
 
     def quantized(values):
-        shifted = tfp.bijectors.Shift(-0.5)(
-            tfd.Logistic(conditional_locations(parameters, values), parameters.scales)
-        )
+        located = parameters
+        if values is not None:  # of samples: they have dimensions in front
+            located = parameters._replace(locations=parameters.locations + tf.zeros_like(values))
+        locations = conditional_locations(located, values)
+        shifted = tfp.bijectors.Shift(-0.5)(tfd.Logistic(locations, parameters.scales))
         return tfd.Independent(tfd.QuantizedDistribution(shifted, low=0.0, high=255.0), 1)
 
     num_channels = parameters.locations.shape[-1]

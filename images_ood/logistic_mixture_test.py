@@ -7,6 +7,7 @@ import itertools
 import numpy as np
 import pytest
 from scipy.special import expit, log_softmax, logsumexp
+from scipy.stats import kstest
 
 from images_ood import logistic_mixture as mixture
 
@@ -97,6 +98,27 @@ def test_samples_follow_the_probabilities(rng):
     for value in (126, 127, 128):
         expected = np.exp(mixture.log_prob_map(parameters, np.full((1, 1, 1, 1), value))[0, 0, 0])
         assert np.mean(drawn == value) == pytest.approx(float(expected), abs=0.025)
+
+
+@pytest.mark.tensorflow
+def test_channels_are_drawn_given_those_before(rng):
+    """The last channel of 3000 pixels, given the two before it that were drawn with it: its
+    distribution function there is uniform, and is not if it is given those of other pixels.
+    """
+    raw = np.array([0.3, -0.5, 0.1, 0.4, -2.0, -2.2, -1.9, 0.9, -0.8, 0.7], np.float32)
+    parameters = mixture.split_parameters(np.tile(raw, (3000, 1, 1, 1)), 3, 1, True)
+    drawn = np.asarray(mixture.distribution(parameters).sample(seed=[1, 2]))[:, 0, 0]
+    assert drawn.shape == (3000, 3) and set(np.unique(drawn % 1)) == {0.0}
+
+    def distance_from_uniform(before):
+        scale = 127.5 * (np.log1p(np.exp(-1.9)) + np.exp(-7))
+        where = 127.5 * (0.4 + 1) + (before - 127.5) @ np.array([-0.8, 0.7])
+        low = expit((drawn[:, 2] - 0.5 - where) / scale) * (drawn[:, 2] > 0)
+        high = np.where(drawn[:, 2] < 255, expit((drawn[:, 2] + 0.5 - where) / scale), 1.0)
+        return kstest(rng.uniform(low, high), "uniform").statistic
+
+    assert distance_from_uniform(drawn[:, :2]) < 0.035  # 1.95 / sqrt(3000): p = 0.001
+    assert distance_from_uniform(rng.permutation(drawn[:, :2])) > 0.05
 
 
 def test_number_of_parameters():

@@ -96,7 +96,8 @@ class PixelCNN(keras.Model):
         check(Experiment, self.options)
         check_shape(self.options["image_shape"], num_hierarchies)
         self.mutation = Mutation(mutation_rate, num_symbols=256, smallest_offset=0, seed=seed)
-        self.network = _build_network(self.options, self.dtype_policy)
+        self.builder = Builder(self.options, self.dtype_policy)
+        self.network = _build_network(self.builder)
         self.bits_tracker = keras.metrics.Mean(name="bits_per_dim")
         self.built = True  # all weights exist now
 
@@ -120,20 +121,25 @@ class PixelCNN(keras.Model):
             nats = nats + ops.cast(penalty, "float32")
         return devices.share(nats)
 
-    def _parameters(self, images, labels, training):
+    def scaled(self, images):
+        """Pixels 0..255 as the network reads them."""
+        return images / 127.5 - 1.0 if self.options["rescale_pixel_value"] else images
+
+    def split(self, raw):
+        """The network's output as MixtureParameters."""
         options = self.options
-        if options["rescale_pixel_value"]:
-            images = images / 127.5 - 1.0
-        if labels is not None:
-            labels = ops.convert_to_tensor(labels, "int32")
-        inputs = images if labels is None else [images, labels]
-        raw = self.network(inputs, training=training)
         return logistic_mixture.split_parameters(
             raw,
             options["image_shape"][-1],
             options["num_logistic_mix"],
             options["rescale_pixel_value"],
         )
+
+    def _parameters(self, images, labels, training):
+        if labels is not None:
+            labels = ops.convert_to_tensor(labels, "int32")
+        inputs = self.scaled(images) if labels is None else [self.scaled(images), labels]
+        return self.split(self.network(inputs, training=training))
 
     def get_config(self):
         return self.options | {"name": self.name, "dtype": self.dtype_policy.name}
@@ -228,19 +234,28 @@ def check_shape(image_shape, num_hierarchies):
         )
 
 
-def _build_network(options, dtype):
-    """The U-net of the two stacks: scaled image (and labels) -> raw mixture parameters."""
-    builder = _Builder(options, dtype)
-    image = keras.Input(options["image_shape"], name="image")
-    inputs, condition = image, None
-    if options["num_classes"]:
-        labels = keras.Input((), dtype="int32", name="labels")
-        inputs = [image, labels]
+def _build_network(builder):
+    """The U-net of the two stacks as a Keras model: scaled image (and labels) -> raw parameters."""
+    image = keras.Input(builder.options["image_shape"], name="image")
+    if not builder.options["num_classes"]:
+        return keras.Model(image, connect(builder, image), name="network")
+    labels = keras.Input((), dtype="int32", name="labels")
+    return keras.Model([image, labels], connect(builder, image, labels), name="network")
+
+
+def connect(builder, image, labels=None):
+    """The raw mixture parameters (batch, height, width, parameters) of a scaled image.
+
+    Args:
+        builder: Builder, whose layers are made here; or one that has them, as sampling has.
+    """
+    options, condition = builder.options, None
+    if labels is not None:
         condition = layers.CategoryEncoding(options["num_classes"], "one_hot")(labels)
 
     # Turned by 180 degrees, "before" in raster order is "behind": padding="same" pads there.
     turned = ops.flip(image, axis=(1, 2))  # (batch, height, width, channels)
-    above, left = shift(turned, rows=1), shift(turned, columns=1)
+    above, left = builder.shift(turned, rows=1), builder.shift(turned, columns=1)
     # The first layer, of both stacks: no pixel sees itself (figure 2 of van den Oord et al.).
     vertical = [builder.conv(VERTICAL)(above)]  # two rows strictly above
     horizontal = [builder.conv((1, 3))(above) + builder.conv((2, 1))(left)]
@@ -253,8 +268,8 @@ def _build_network(options, dtype):
             vertical.append(v)
             horizontal.append(h)
         if block < options["num_hierarchies"] - 1:
-            vertical.append(builder.conv(VERTICAL, strides=2)(shift(vertical[-1], rows=1)))
-            shifted = shift(horizontal[-1], rows=1, columns=1)
+            vertical.append(builder.conv(VERTICAL, strides=2)(builder.shift(vertical[-1], rows=1)))
+            shifted = builder.shift(horizontal[-1], rows=1, columns=1)
             horizontal.append(builder.conv(HORIZONTAL, strides=2)(shifted))
 
     # Up again: every layer also reads its mirror image on the way down.
@@ -272,16 +287,21 @@ def _build_network(options, dtype):
     outputs = logistic_mixture.num_parameters(channels, options["num_logistic_mix"])
     # float32 also under mixed precision: a bfloat16 location would be half a pixel coarse.
     raw = builder.conv((1, 1), filters=outputs, dtype="float32")(ops.elu(h))
-    return keras.Model(inputs, ops.flip(raw, axis=(1, 2)), name="network")
+    return ops.flip(raw, axis=(1, 2))
 
 
-class _Builder:
-    """Makes the layers of one network, with their shared options and a seed of their own each."""
+class Builder:
+    """Makes the layers of one network, with their shared options and a seed of their own each.
+
+    Attributes:
+        made: the layers with kernels, in the order of making.
+    """
 
     def __init__(self, options, dtype):
         self.options = options
         self.dtype = dtype
         self.seeds = np.random.default_rng(options["seed"])
+        self.made = []
 
     def layer_options(self):
         weight, seed = self.options["reg_weight"], self._seed()
@@ -295,13 +315,25 @@ class _Builder:
         layer = WeightNormConv2D if self.options["use_weight_norm"] else layers.Conv2D
         filters = filters or self.options["num_filters"]
         options = self.layer_options() | ({"dtype": dtype} if dtype else {})
-        return layer(filters, kernel_size, strides=strides, padding="same", **options)
+        return self._keep(layer(filters, kernel_size, strides=strides, padding="same", **options))
 
     def upsample(self, kernel_size):
         filters = self.options["num_filters"]
-        return layers.Conv2DTranspose(
-            filters, kernel_size, strides=2, padding="same", **self.layer_options()
+        return self._keep(
+            layers.Conv2DTranspose(
+                filters, kernel_size, strides=2, padding="same", **self.layer_options()
+            )
         )
+
+    def dense(self, units):
+        return self._keep(layers.Dense(units, use_bias=False, **self.layer_options()))
+
+    def shift(self, x, rows=0, columns=0):
+        """Moves the image down and right in reading order (up and left, as it stands turned), zeros
+        coming in.
+        """
+        moved = x[:, rows:, columns:, :]
+        return ops.pad(moved, ((0, 0), (0, rows), (0, columns), (0, 0)))
 
     def residual(self, x, kernel_size, condition, skip=None):
         """x + gate(conv(dropout(act(conv(act(x)) + conv1x1(act(skip))))) + projection of the
@@ -316,12 +348,15 @@ class _Builder:
             y = layers.Dropout(self.options["dropout_p"], seed=self._seed(), dtype=self.dtype)(y)
         y = self.conv(kernel_size, filters=2 * filters)(y)
         if condition is not None:
-            dense = layers.Dense(2 * filters, use_bias=False, **self.layer_options())
-            projection = dense(condition)
+            projection = self.dense(2 * filters)(condition)
             y = y + layers.Reshape((1, 1, 2 * filters), dtype=self.dtype)(projection)
         # The gate of PixelCNN: half of the channels say how much of the other half passes.
         value, gate = ops.split(y, 2, axis=-1)  # twice (batch, height, width, filters)
         return x + value * ops.sigmoid(gate)
+
+    def _keep(self, layer):
+        self.made.append(layer)
+        return layer
 
     def _seed(self):
         return int(self.seeds.integers(2**31))
@@ -330,11 +365,3 @@ class _Builder:
 def concat_elu(x):
     """elu([x, -x]) over the channels, which doubles them."""
     return ops.elu(ops.concatenate([x, -x], axis=-1))
-
-
-def shift(x, rows=0, columns=0):
-    """Moves the image down and right in reading order (up and left, as it stands turned), zeros
-    coming in.
-    """
-    moved = x[:, rows:, columns:, :]
-    return ops.pad(moved, ((0, 0), (0, rows), (0, columns), (0, 0)))

@@ -42,5 +42,5 @@ def test_ratios_of_extraction_are_over_the_best_of_the_other_side():
     found = {"a net": {"ours": 30.0, "eager": 10.0, "compile": 20.0, "ours, ODIN": 4.0}
              | {"eager, ODIN": 2.0, "channels_last, ODIN": 8.0}}  # fmt: skip
     assert extraction.table(found).splitlines()[-1] == (
-        "| a net | 30 | 10 |  |  | 20 | 1.50 | 4 | 8 | 0.50 |"
+        "| a net | 30 | 10 |  |  | 20 |  |  | 1.50 | 4 | 8 | 0.50 |  |  |  |"
     )

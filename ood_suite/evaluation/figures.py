@@ -63,7 +63,8 @@ def _histogram(axes, id_scores, ood_scores, threshold):
     ]
     for name, values, colour in groups:
         clipped = np.clip(values, bins[0], bins[-1])
-        axes.hist(clipped, bins, density=True, alpha=0.5, color=colour, label=name)
+        style = {"histtype": "stepfilled", "alpha": 0.5}  # one patch, not sixty
+        axes.hist(clipped, bins, density=True, color=colour, label=name, **style)
     axes.xaxis.set_major_locator(MaxNLocator(4))  # scores at T = 1000 differ in the fifth digit
     if threshold is not None:
         axes.axvline(

@@ -50,7 +50,10 @@ def test_pixels_are_scored_as_their_outputs_are(classifier, parts, name):
     detector = made(classifier, parts, name)
     found = detector(images(240, 3))
     expected = detector.detector.score(parts[2])  # of a program with other roundings
-    other = ~np.isclose(found.score, expected, rtol=1e-4, atol=2e-5)
+    scores, atol = (found.score, expected), 2e-5
+    if name == "knn":  # the root of a small difference: what rounds is its square
+        scores, atol = (found.score**2, expected**2), 1e-6
+    other = ~np.isclose(*scores, rtol=1e-4, atol=atol)
     assert other.mean() <= (0.01 if "&" in name else 0.0)  # a fusion counts, by steps
     expected = conformal.p_values(detector.detector.calibration_, found.score)
     np.testing.assert_array_equal(found.p_value, expected)
