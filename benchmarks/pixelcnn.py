@@ -2,6 +2,7 @@
 
     python benchmarks/pixelcnn.py                # 28x28x1, num_resnet 5, num_filters 32
     python benchmarks/pixelcnn.py --num_resnet=2 --num_filters=16
+    python benchmarks/pixelcnn.py --parts        # what a training step's time is made of
 
 Measures training and scoring in images/s (median over rounds in which the contestants take turns),
 start-up seconds, peak memory of a process of its own for each, and the share of the machine's
@@ -15,6 +16,7 @@ import resource
 import subprocess
 import sys
 import time
+from unittest import mock
 
 import numpy as np
 from absl import app, flags
@@ -107,10 +109,71 @@ def alone(name):
     return json.loads(output.splitlines()[-1])
 
 
+def parts():
+    """{what is left out: seconds of a training step without it}, "nothing" being the whole step."""
+    import keras
+    from keras import ops
+
+    from images_ood import logistic_mixture, pixelcnn
+
+    def training(optimizer=True):
+        model = pixelcnn.PixelCNN(
+            SHAPE, num_resnet=FLAGS.num_resnet, num_filters=FLAGS.num_filters,
+            rescale_pixel_value=True, seed=0,
+        )  # fmt: skip
+        step = keras.optimizers.Adam(1e-3) if optimizer else keras.optimizers.SGD(0.0)
+        model.compile(optimizer=step, jit_compile=False)
+        return model.train_on_batch
+
+    def doubled(x):
+        return ops.concatenate([x, x], axis=-1)
+
+    def half(y):
+        return ops.split(y, 2, axis=-1)[0]
+
+    def first_parameter(parameters, _):
+        return parameters.locations[..., 0, 0]
+
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (FLAGS.batch_size, *SHAPE)).astype(np.float32)
+    made = {"nothing": training(), "Adam": training(optimizer=False)}
+    for what, module, name, other in (
+        ("the elu of concat_elu", pixelcnn, "concat_elu", doubled),
+        ("the gates", pixelcnn, "gated", half),
+        ("the mixture's log-probability", logistic_mixture, "log_prob_map", first_parameter),
+    ):
+        with mock.patch.object(module, name, other):
+            made[what] = training()
+            made[what](images)  # traced while it is patched
+    seconds = {what: [] for what in made}
+    for warm_up_or_round in range(FLAGS.rounds + 1):
+        for what, train in made.items():
+            start = time.perf_counter()
+            for _ in range(FLAGS.steps):
+                train(images)
+            if warm_up_or_round:
+                seconds[what].append((time.perf_counter() - start) / FLAGS.steps)
+    return {what: float(np.median(values)) for what, values in seconds.items()}
+
+
+def show_parts():
+    found, whole = parts(), None
+    arithmetic = 3 * FLAGS.batch_size * gflop_per_image() / matrix_rate("float32")
+    print("| a training step without | s | share of the step |\n|---|---|---|")
+    for what, seconds in found.items():
+        whole = whole or seconds
+        print(f"| {what} | {seconds:.3f} | {1 - seconds / whole:.0%} |")
+    print(f"| all but the products, at the matrix rate | {arithmetic:.3f} | "
+          f"{1 - arithmetic / whole:.0%} |")  # fmt: skip
+
+
 def main(_):
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     if FLAGS.only:
         measure_alone()
+        return
+    if FLAGS.parts:
+        show_parts()
         return
     processes = {name: alone(name) for name in CONTESTANTS}
     rng = np.random.default_rng(0)
@@ -156,6 +219,7 @@ if __name__ == "__main__":
     flags.DEFINE_integer("batch_size", 32, "Images per step.")
     flags.DEFINE_integer("rounds", 5, "Rounds; the median counts.")
     flags.DEFINE_integer("steps", 4, "Training steps, and scoring steps, per round.")
+    flags.DEFINE_bool("parts", False, "What a training step's time is made of.")
     flags.DEFINE_string(
         "only", "", "Measure start-up and memory of one contestant (used internally)."
     )

@@ -1,13 +1,16 @@
 """Our scores against those of pytorch-ood 0.4.0 and oodeel 0.4.0 on the same arrays, in one run.
 
     python benchmarks/scores.py --torch_python=A/bin/python --oodeel_python=B/bin/python
+    python benchmarks/scores.py --torch_python=A/bin/python --size=imagenet --rounds=1
 
 Each library runs in a process of its own environment, one after the other: A has torch and
 pytorch-ood (see tests/make_references.py), B has oodeel, faiss-cpu and torch. Generated features of
 a DenseNet's shape: 40000 training and 20000 test examples, 342 features, 10 classes. Medians of
 several rounds. Also the metrics of each library on 2 x 20000 scores. Without the other
 environments only ours are measured. Writes benchmarks/scores.json, which docs/scores.md shows; with
---only=NAMES measures these and leaves the others as they are.
+--only=NAMES measures these and leaves the others as they are. With --size=imagenet: 100000 training
+and 2000 test examples, 2048 features, 1000 classes, the scores that pytorch-ood has too; writes
+benchmarks/scores_imagenet.json.
 """
 
 import argparse
@@ -23,19 +26,21 @@ import numpy as np
 ROOT = pathlib.Path(__file__).parents[1]
 COSTS = ROOT / "benchmarks" / "scores.json"
 TRAIN, TEST, WIDTH, CLASSES = 40_000, 20_000, 342, 10
+IMAGENET = 100_000, 2_000, 2048, 1000
 
 
-def arrays():
+def arrays(size=(TRAIN, TEST, WIDTH, CLASSES)):
     """Features like a ReLU network's, logits of a head that fits them; float32."""
+    training, test, width, classes = size
     rng = np.random.default_rng(0)
-    centres = np.maximum(rng.normal(-0.5, 1.0, (CLASSES, WIDTH)), 0.0)
+    centres = np.maximum(rng.normal(-0.5, 1.0, (classes, width)), 0.0)
     kernel = (0.2 * (centres - centres.mean(0)).T).astype(np.float32)
-    bias = rng.normal(0.0, 0.1, CLASSES).astype(np.float32)
+    bias = rng.normal(0.0, 0.1, classes).astype(np.float32)
     found = {"head_kernel": kernel, "head_bias": bias}
-    for name, count in (("train", TRAIN), ("test", TEST)):
-        labels = np.arange(count) % CLASSES
-        noise = 0.5 * rng.normal(0.0, 1.0, (count, WIDTH))
-        features = np.maximum(centres[labels] + noise, 0.0).astype(np.float32)
+    for name, count in (("train", training), ("test", test)):
+        labels = np.arange(count) % classes
+        noise = rng.standard_normal((count, width), np.float32)
+        features = np.maximum(centres[labels].astype(np.float32) + 0.5 * noise, 0.0)
         found |= {
             name: features,
             f"{name}_logits": features @ kernel + bias,
@@ -61,6 +66,11 @@ def ours(a, rounds, only=()):
     from ood_suite.outputs import Outputs
 
     head = {name: a[name] for name in ("head_kernel", "head_bias")}
+    if len(a["head_bias"]) > CLASSES:
+        return _timed_scores(scores, rounds, only, [
+            Outputs(features=a[n], logits=a[f"{n}_logits"], labels=a[f"{n}_labels"], **head)
+            for n in ("train", "test")
+        ])  # fmt: skip
     training, test = (
         Outputs(features=a[n], logits=a[f"{n}_logits"], labels=a[f"{n}_labels"],
                 logits_perturbed={"T=1000,epsilon=0.0014": a[f"{n}_logits"]},
@@ -72,6 +82,14 @@ def ours(a, rounds, only=()):
                 background_log_prob=a[n].mean(axis=1), background_log_probs=a[n][:, :4], **head)
         for n in ("train", "test")
     )  # fmt: skip
+    found = _timed_scores(scores, rounds, only, (training, test))
+    pair = a["id_scores"], a["ood_scores"]
+    found["metrics"] = {"fit_s": 0.0, "score_s": timed(rounds, lambda: metrics.evaluate(*pair))[0]}
+    return found
+
+
+def _timed_scores(scores, rounds, only, outputs):
+    training, test = outputs
     found = {}
     for name in only or scores.ALL:
         entry = scores.get(name)
@@ -92,8 +110,6 @@ def ours(a, rounds, only=()):
         function = getattr(learner, "score", learner)
         score, _ = timed(rounds, lambda e=entry, f=function: f(*test.require(e.needs, "")))
         found[name] = {"fit_s": fit, "score_s": score}
-    pair = a["id_scores"], a["ood_scores"]
-    found["metrics"] = {"fit_s": 0.0, "score_s": timed(rounds, lambda: metrics.evaluate(*pair))[0]}
     return found
 
 
@@ -107,7 +123,7 @@ def pytorch_ood(a, rounds):
     from pytorch_ood.metrics import functional
 
     t = {name: torch.tensor(array) for name, array in a.items()}
-    head = torch.nn.Linear(WIDTH, CLASSES).requires_grad_(False)
+    head = torch.nn.Linear(*a["head_kernel"].shape).requires_grad_(False)
     head.weight.data, head.bias.data = t["head_kernel"].T.contiguous(), t["head_bias"]
 
     def same(x):
@@ -129,7 +145,7 @@ def pytorch_ood(a, rounds):
         of_logits[name] = (one.fit_logits, one.predict_logits)
     of_features = {
         "mahalanobis": detector.Mahalanobis(None), "relative_mahalanobis": detector.RMD(None),
-        "knn": detector.KNN(None, k=50), "vim": detector.ViM(None, 171, w, b),
+        "knn": detector.KNN(None, k=50), "vim": detector.ViM(None, len(w[0]) // 2, w, b),
         "she": detector.SHE(same, head), "fdbd": detector.fDBD(same, head),
         "nci": detector.NCI(same, head, 0.001), "nnguide": detector.NNGuide(same, head),
     }  # fmt: skip
@@ -209,12 +225,44 @@ def oodeel(a, rounds):
     return found
 
 
-def in_its_environment(python, name, path, rounds):
+def in_its_environment(python, name, path, rounds, only=()):
     done = subprocess.run(
-        [python, __file__, f"--worker={name}", f"--arrays={path}", f"--rounds={rounds}"],
-        stdout=subprocess.PIPE, text=True, check=True,
+        [python, __file__, f"--worker={name}", f"--arrays={path}", f"--rounds={rounds}"]
+        + [f"--only={','.join(only)}"], stdout=subprocess.PIPE, text=True, check=True,
     )  # fmt: skip
     return json.loads(done.stdout.splitlines()[-1])
+
+
+def of_imagenet_size(python, rounds):
+    """Both libraries on the scores that pytorch-ood has, at the size of ImageNet's networks."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = pathlib.Path(folder) / "arrays.npz"
+        np.savez(path, **arrays(IMAGENET))
+        theirs = in_its_environment(python, "pytorch_ood", path, rounds)
+        names = [name for name in theirs if name != "metrics"]
+        return {
+            "ours": in_its_environment(sys.executable, "ours", path, rounds, names),
+            "pytorch_ood": theirs,
+        }
+
+
+def table(found):
+    """Markdown: seconds of each library, and theirs over ours."""
+    peers = [name for name in found if name != "ours"]
+    lines = [
+        "| score | ours: fit s, score s | "
+        + " | ".join(f"{p}: fit s, score s" for p in peers)
+        + " | " + " | ".join(f"{p} / ours, in all" for p in peers) + " |",
+        "|" + "---|" * (2 + 2 * len(peers)),
+    ]  # fmt: skip
+    for name, row in found["ours"].items():
+        cells = [f"{row['fit_s']:.3f}, {row['score_s']:.3f}"]
+        theirs = [found[p].get(name) for p in peers]
+        cells += [f"{t['fit_s']:.3f}, {t['score_s']:.3f}" if t else "" for t in theirs]
+        total = row["fit_s"] + row["score_s"]
+        cells += [f"{(t['fit_s'] + t['score_s']) / total:.2f}" if t else "" for t in theirs]
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
 
 
 def write(measured, known):
@@ -233,12 +281,20 @@ def main():
     parser.add_argument("--oodeel_python", help="Python with oodeel 0.4.0")
     parser.add_argument("--rounds", type=int, default=3, help="rounds; the median counts")
     parser.add_argument("--only", default="", help="names, with commas: ours of these, added anew")
+    parser.add_argument("--size", choices=["cifar", "imagenet"], default="cifar")
     parser.add_argument("--worker", choices=["ours", "pytorch_ood", "oodeel"], help="internal")
     parser.add_argument("--arrays", help="internal")
     flags = parser.parse_args()
     if flags.worker:
-        measured = globals()[flags.worker](dict(np.load(flags.arrays)), flags.rounds)
+        only = [flags.only.split(",")] if flags.only else []
+        measured = globals()[flags.worker](dict(np.load(flags.arrays)), flags.rounds, *only)
         print(json.dumps(measured))
+        return
+    if flags.size == "imagenet":
+        found = of_imagenet_size(flags.torch_python, flags.rounds)
+        path = COSTS.with_name("scores_imagenet.json")
+        path.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+        print(table(found))
         return
     if flags.only:
         write(ours(arrays(), flags.rounds, flags.only.split(",")), json.loads(COSTS.read_text()))
@@ -253,17 +309,7 @@ def main():
             for name, python in pythons.items()
             if python
         }
-    peers = [name for name in found if name != "ours"]
-    print("| score | ours: fit s, score s | " + " | ".join(f"{p}: fit s, score s" for p in peers)
-          + " | " + " | ".join(f"{p} / ours, in all" for p in peers) + " |")  # fmt: skip
-    print("|" + "---|" * (2 + 2 * len(peers)))
-    for name, row in found["ours"].items():
-        cells = [f"{row['fit_s']:.3f}, {row['score_s']:.3f}"]
-        theirs = [found[p].get(name) for p in peers]
-        cells += [f"{t['fit_s']:.3f}, {t['score_s']:.3f}" if t else "" for t in theirs]
-        total = row["fit_s"] + row["score_s"]
-        cells += [f"{(t['fit_s'] + t['score_s']) / total:.2f}" if t else "" for t in theirs]
-        print(f"| {name} | " + " | ".join(cells) + " |")
+    print(table(found))
     write(found["ours"], {"costs": {}})
 
 

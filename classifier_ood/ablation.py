@@ -5,10 +5,10 @@ from absl import logging
 from classifier_ood import ensemble
 from ood_suite import intervals, metrics
 from ood_suite.evaluation.classifier import classifier
-from ood_suite.evaluation.evaluate import data_notes
 from ood_suite.evaluation.groups import Group
 from ood_suite.evaluation.overlap import refuse_overlap
 from ood_suite.evaluation.request import Request
+from ood_suite.evaluation.results import data_notes
 from ood_suite.scores import ensembles, logits
 
 

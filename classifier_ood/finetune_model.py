@@ -32,7 +32,7 @@ class FineTuneModel(ClassifierModel):
         warm_up: steps of DOE before it searches.
     """
 
-    def __init__(self, network, settings, um=0.0, id_rows=None, warm_up=0, seed=0, **kwargs):
+    def __init__(self, network, settings, *, um=0.0, id_rows=None, warm_up=0, seed=0, **kwargs):
         super().__init__(network, settings.augmentation, settings.label_smoothing, seed, **kwargs)
         self.settings, self.um = settings, um
         self.id_rows = id_rows and id_rows // devices.count()

@@ -22,7 +22,7 @@ def tuner(um=0.0, **changes):
     network = models.build("convnet", (8, 8, 1), 3, {"width": 2, "dropout": 0.2})
     settings = dataclasses.replace(SETTINGS, **changes)
     id_rows = 8 if settings.oe_method else None
-    model = FineTuneModel(network, settings, um, id_rows, warm_up=1)
+    model = FineTuneModel(network, settings, um=um, id_rows=id_rows, warm_up=1)
     model.compile(keras.optimizers.SGD(0.5), jit_compile=False)
     model.build((None, 8, 8, 1))
     return model

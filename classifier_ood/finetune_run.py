@@ -165,7 +165,14 @@ def build(network, settings, training, seed):
     if settings.prune_rate < 1.0:
         network = pruning.masked(network, settings.prune_rate, seed)
     id_rows = settings.batch_size if settings.outliers else None
-    model = FineTuneModel(network, settings, settings.um, id_rows, settings.warm_up * steps, seed)
+    model = FineTuneModel(
+        network,
+        settings,
+        um=settings.um,
+        id_rows=id_rows,
+        warm_up=settings.warm_up * steps,
+        seed=seed,
+    )
     clip = 1.0 if settings.oe_method == "doe" else None
     compile_model(model, settings, steps, global_clipnorm=clip)
     model.build((None, *network.input_shape[1:]))
@@ -207,8 +214,8 @@ def _stream(run, model, settings, training, outliers, seed):
     rows_of = outlier_exposure.at_random(outliers, count, seed)
     if sampling(settings) == "poem":
         rows_of = poem.Poem(
-            model.backbone, outliers, training.images, run.folder / "checkpoints", seed, count,
-            settings.pool_size,
+            model.backbone, outliers, training.images, run.folder / "checkpoints", seed=seed,
+            count=count, pool_size=settings.pool_size,
         ).rows  # fmt: skip
 
     order = devices.shared_out(size, outlier_batch)

@@ -82,7 +82,7 @@ class Member(ClassifierModel):
         Leave-out Classifiers", ECCV 2018.
     """
 
-    def __init__(self, backbone, id_rows, margin, beta, augmentation="none", seed=0):
+    def __init__(self, backbone, id_rows, *, margin, beta, augmentation="none", seed=0):
         super().__init__(backbone, augmentation, 0.0, seed)
         self.id_rows, self.margin, self.beta = id_rows // devices.count(), margin, beta
         self.entropy_gap = keras.metrics.Mean("entropy_gap")

@@ -170,7 +170,10 @@ def _fit(experiment, settings, run, sets, left_out, seed):
     per_epoch, order = len(inside) // size, devices.shared_out(size, beside)
 
     def wrapped(backbone):
-        return Member(backbone, size, settings.margin, settings.beta, experiment.augmentation, seed)
+        return Member(
+            backbone, size, margin=settings.margin, beta=settings.beta,
+            augmentation=experiment.augmentation, seed=seed,
+        )  # fmt: skip
 
     model = classifier_run.build(
         experiment, training.images.shape[1:], classes - len(left_out), per_epoch, seed, wrapped

@@ -119,7 +119,7 @@ def network():
 
 def test_poem_takes_the_nearest_to_the_drawn_boundary(network, outliers, rng, tmp_path):
     own = rng.integers(100, 140, (50, 8, 8, 1), dtype=np.uint8)
-    chooser = poem.Poem(network, outliers, own, tmp_path, 0, count=9, pool_size=32)
+    chooser = poem.Poem(network, outliers, own, tmp_path, seed=0, count=9, pool_size=32)
     assert chooser.chosen == 4 and len(chooser.rows(0)) == 9 and len(set(chooser.rows(0))) == 4
     chooser.rows(1)
     # the posterior by hand: ID images once for each epoch of the buffer, outliers as shown
@@ -147,7 +147,7 @@ def test_poem_takes_the_nearest_to_the_drawn_boundary(network, outliers, rng, tm
 
 def test_poem_reads_its_choice_again(network, outliers, rng, tmp_path):
     own = rng.integers(100, 140, (50, 8, 8, 1), dtype=np.uint8)
-    first = poem.Poem(network, outliers, own, tmp_path, 0, 9, 32)
+    first = poem.Poem(network, outliers, own, tmp_path, seed=0, count=9, pool_size=32)
     rows = first.rows(0)
-    again = poem.Poem(None, outliers, own, tmp_path, 0, 9, 32)
+    again = poem.Poem(None, outliers, own, tmp_path, seed=0, count=9, pool_size=32)
     np.testing.assert_array_equal(again.rows(0), rows)

@@ -70,7 +70,17 @@ class Poem:
     """
 
     def __init__(
-        self, network, outliers, id_images, folder, seed, count, pool_size, confidence=3.9, buffer=4
+        self,
+        network,
+        outliers,
+        id_images,
+        folder,
+        *,
+        seed,
+        count,
+        pool_size,
+        confidence=3.9,
+        buffer=4,
     ):
         self.network, self.outliers, self.folder, self.seed = network, outliers, folder, seed
         self.count, self.pool_size = count, min(pool_size, len(outliers))

@@ -16,8 +16,9 @@ from classifier_ood import ablation, configs, ensemble, leave_out_run
 from classifier_ood.configs import LeaveOut
 from classifier_ood.leave_out_run import train_ensemble
 from ood_suite import data, scores
-from ood_suite.evaluation.evaluate import classifier_figures, evaluate
+from ood_suite.evaluation.evaluate import evaluate
 from ood_suite.evaluation.request import Request
+from ood_suite.evaluation.results import classifier_figures
 from ood_suite.files import RunError, read_csv
 from ood_suite.runs.extraction import Parts
 from ood_suite.runs.run import Run

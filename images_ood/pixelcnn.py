@@ -350,9 +350,7 @@ class Builder:
         if condition is not None:
             projection = self.dense(2 * filters)(condition)
             y = y + layers.Reshape((1, 1, 2 * filters), dtype=self.dtype)(projection)
-        # The gate of PixelCNN: half of the channels say how much of the other half passes.
-        value, gate = ops.split(y, 2, axis=-1)  # twice (batch, height, width, filters)
-        return x + value * ops.sigmoid(gate)
+        return x + gated(y)
 
     def _keep(self, layer):
         self.made.append(layer)
@@ -360,6 +358,12 @@ class Builder:
 
     def _seed(self):
         return int(self.seeds.integers(2**31))
+
+
+def gated(y):
+    """The gate of PixelCNN: half of the channels say how much of the other half passes."""
+    value, gate = ops.split(y, 2, axis=-1)  # twice (batch, height, width, channels / 2)
+    return value * ops.sigmoid(gate)
 
 
 def concat_elu(x):

@@ -10,7 +10,7 @@ def below_chance(rows, id_test, ood_tests):
     with its whole interval, and, of densities of images, one a set that says how complex it is.
 
     Args:
-        rows: of evaluate.result_row: score, ood, auroc, auroc_high.
+        rows: of results.result_row: score, ood, auroc, auroc_high.
         id_test: Outputs. ood_tests: {data set: Outputs}.
     """
     below = [row for row in rows if row.get("auroc_high", 1.0) < 0.5]

@@ -16,67 +16,21 @@ def classifier(group, request, wanted, data_dir=None) -> Material:
         request: Request, whose test sets, tuning and inner layers decide what is extracted.
         wanted: names of scores, which decide it too.
     """
-    run, extractor = group.foreground, extractor_of(group.foreground)
-    roles = asked_roles(run.roles, request)
-    moved = [name for name in wanted if named.bare(name) in extractor.PERTURBED]
-    rules = {name: extractor.PERTURBED[named.bare(name)] for name in moved}
-    entries = [scores.get(name) for name in wanted]
-    learning = [entry for entry in entries if entry.fit_needs and entry.fit_on == "training"]
-    needed = {field for entry in entries for field in entry.needs}
-    learned = {field for entry in learning for field in entry.fit_needs}
-    layers = tuple(request.inner_layers)
-    of_layers = [name for name in wanted if named.bare(name) == "mahalanobis_layers"]
-    over_layers = layers and of_layers
-
-    def of(role, perturbations=(), epsilons=()):
-        if role not in roles:
-            return None
-        own = learned if role == "training" else needed
-        parts = Parts(
-            perturbations=tuple(perturbations),
-            inner_layers=layers,
-            epsilons=tuple(epsilons) if over_layers else (),
-            fields=tuple(field for field in ON_DEMAND if field in own),
-        )
-        role = roles[role]
-        return extractor.extract(run, role.names, role.split, data_dir=data_dir, parts=parts)
-
-    def hashes(role):
-        try:
-            role = roles[role]
-            return extractor.hashes(run, role.names, role.split, data_dir=data_dir)
-        except (KeyError, FileNotFoundError):
-            return None  # it was there when the run was made
-
-    searched = _grid(rules) if request.tune else _steps(rules, {})
-    asked = [scores.get(name).parameters["epsilon"] for name in of_layers]
-    epsilons = scores.get("mahalanobis_layers").grid["epsilon"] if request.tune else asked
-    chooses = request.tune or over_layers
-    validation_ood = of("validation_ood", searched, epsilons) if chooses else None
+    run = group.foreground
+    source = _Source(run, request, wanted, data_dir)
+    searched, epsilons = source.searched(request.tune)
+    chooses = request.tune or source.over_layers
+    validation_ood = source.of("validation_ood", searched, epsilons) if chooses else None
     selection = validation_ood
-    if selection is None and _was_shown(run, roles.get("validation_ood")):
-        selection = hashes("validation_ood")
+    if selection is None and _was_shown(run, source.roles.get("validation_ood")):
+        selection = source.hashes("validation_ood")
+    training = source.of("training") if source.learned else source.hashes("training")
+    held_out = source.of("held_out", searched, epsilons)
 
     def tests(parameters):
-        steps = _steps(rules, parameters)
-        found = [scores.get(n).parameters | parameters.get(n, {}) for n in of_layers]
-        moves = dict.fromkeys(values["epsilon"] for values in found)
-        return test_sets(lambda role: of(role, steps, moves or [0.0]), roles)
+        moved = source.moved_by(parameters)
+        return test_sets(lambda role: source.of(role, *moved), source.roles)
 
-    def advice():
-        if validation_ood is not None or "validation_ood" not in roles:
-            return validation_ood
-        names, split = roles["validation_ood"].names, roles["validation_ood"].split
-        for some in ([f"{name}@{ENOUGH}" for name in names], names):
-            try:
-                return extractor.extract(run, some, split, data_dir=data_dir)
-            except FileNotFoundError:
-                return None
-            except ValueError:  # there are fewer
-                continue
-
-    training = of("training") if learning else hashes("training")
-    held_out = of("held_out", searched, epsilons)
     return Material(
         held_out=held_out,
         training=training,
@@ -85,10 +39,77 @@ def classifier(group, request, wanted, data_dir=None) -> Material:
         tests=tests,
         fingerprints=run.config["fingerprints"],
         baseline="msp",
-        scores=extractor.SCORES or scores.names(),
-        advice=advice,
+        scores=source.extractor.SCORES or scores.names(),
+        advice=lambda: source.advice() if validation_ood is None else validation_ood,
         notes=strangers(run, training, held_out),
     )
+
+
+class _Source:
+    """What a run gives for its roles: only those outputs that the wanted scores need."""
+
+    def __init__(self, run, request, wanted, data_dir):
+        self.run, self.data_dir, self.extractor = run, data_dir, extractor_of(run)
+        self.roles = asked_roles(run.roles, request)
+        entries = [scores.get(name) for name in wanted]
+        learning = [entry for entry in entries if entry.fit_needs and entry.fit_on == "training"]
+        self.needed = {field for entry in entries for field in entry.needs}
+        self.learned = {field for entry in learning for field in entry.fit_needs}
+        perturbed = self.extractor.PERTURBED
+        self.rules = {n: perturbed[named.bare(n)] for n in wanted if named.bare(n) in perturbed}
+        self.layers = tuple(request.inner_layers)
+        self.of_layers = [name for name in wanted if named.bare(name) == "mahalanobis_layers"]
+        self.over_layers = bool(self.layers and self.of_layers)
+
+    def of(self, role, perturbations=(), epsilons=()):
+        """Outputs of a role; None if the run has it not."""
+        if role not in self.roles:
+            return None
+        own = self.learned if role == "training" else self.needed
+        parts = Parts(
+            perturbations=tuple(perturbations),
+            inner_layers=self.layers,
+            epsilons=tuple(epsilons) if self.over_layers else (),
+            fields=tuple(field for field in ON_DEMAND if field in own),
+        )
+        return self._extracted(self.roles[role].names, self.roles[role].split, parts=parts)
+
+    def hashes(self, role):
+        """Hashes of a role's examples; None if they are not there."""
+        try:
+            role = self.roles[role]
+            return self.extractor.hashes(self.run, role.names, role.split, data_dir=self.data_dir)
+        except (KeyError, FileNotFoundError):
+            return None  # it was there when the run was made
+
+    def searched(self, tune):
+        """(perturbations, epsilons of layers) that are looked at before parameters are chosen."""
+        steps = _grid(self.rules) if tune else _steps(self.rules, {})
+        if tune:
+            return steps, scores.get("mahalanobis_layers").grid["epsilon"]
+        return steps, [scores.get(name).parameters["epsilon"] for name in self.of_layers]
+
+    def moved_by(self, parameters):
+        """The same for chosen parameters."""
+        found = [scores.get(n).parameters | parameters.get(n, {}) for n in self.of_layers]
+        epsilons = list(dict.fromkeys(values["epsilon"] for values in found))
+        return _steps(self.rules, parameters), epsilons or [0.0]
+
+    def advice(self):
+        """Outputs of validation OOD data that recommend a score, ENOUGH of them if there are."""
+        if "validation_ood" not in self.roles:
+            return None
+        role = self.roles["validation_ood"]
+        for some in ([f"{name}@{ENOUGH}" for name in role.names], role.names):
+            try:
+                return self._extracted(some, role.split)
+            except FileNotFoundError:
+                return None
+            except ValueError:  # there are fewer
+                continue
+
+    def _extracted(self, names, split, **more):
+        return self.extractor.extract(self.run, names, split, data_dir=self.data_dir, **more)
 
 
 def _was_shown(run, role):

@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 from ood_suite.evaluation import figures, page, terminal
-from ood_suite.evaluation.evaluate import group_means, result_row
 from ood_suite.evaluation.report import GroupReport
+from ood_suite.evaluation.results import group_means, result_row
 from tests import browser
 
 SCORES = (

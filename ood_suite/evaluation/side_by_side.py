@@ -106,14 +106,16 @@ def compare(protocol: Protocol, reports: list) -> tuple[list, list]:
     """
     ours = _ours(protocol, reports)
     rows = [
-        _row(ours, one.score, one.method, ood, metric, value, one.source)
+        _row(
+            ours, one.score, one.method, ood=ood, metric=metric, published=value, source=one.source
+        )
         for one in protocol.published
         for ood, values in one.values.items()
         for metric, value in values.items()
     ]
     known = {(row["score"], row["ood"], row["metric"]) for row in rows}
     rows += [
-        _row(ours, score, "", ood, metric)
+        _row(ours, score, "", ood=ood, metric=metric)
         for score, ood, metric in ours
         if (score, ood, metric) not in known and ood != ID and metric in (*SHOWN, protocol.fpr95)
     ]
@@ -123,7 +125,7 @@ def compare(protocol: Protocol, reports: list) -> tuple[list, list]:
     return rows, [ood for ood in _sets(protocol) if ood not in there]
 
 
-def _row(ours, score, method, ood, metric, published=None, source=""):
+def _row(ours, score, method, *, ood, metric, published=None, source=""):
     own = ours.get((score, ood, metric))
     both = own is not None and published is not None
     return {

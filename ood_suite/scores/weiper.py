@@ -48,6 +48,7 @@ class WeiPer(Learner):
 
     def __init__(
         self,
+        *,
         distance: float = 2.1,
         repeats: int = 100,
         bins: int = 100,

@@ -1,0 +1,190 @@
+"""Reads/s of the networks of reads against a plain Keras model and PyTorch, trained and scored.
+
+    python benchmarks/read_networks.py --torch_python=A/bin/python
+
+A has torch. The same sizes, reads of 250 bases in batches of 100, float32: an LSTM, and gated
+dilated convolutions (8 layers, kernel 3). Plain Keras is `Sequential` or a functional model with a
+sparse cross entropy and its own fit; PyTorch is torch.nn.LSTM, or Conv1d with padding on the left,
+with Adam. Each side has a process of its own, in turns; medians over the batches of all rounds.
+Writes benchmarks/read_networks.json; three minutes on two cores.
+"""
+
+import argparse
+import json
+import os
+import pathlib
+import subprocess
+import sys
+import time
+
+import numpy as np
+
+ROOT = pathlib.Path(__file__).parents[1]
+FOUND = ROOT / "benchmarks" / "read_networks.json"
+NETWORKS = {"LSTM, 64": ("lstm", 64), "LSTM, 256": ("lstm", 256), "convolutions, 32": ("conv", 32),
+            "convolutions, 64": ("conv", 64)}  # fmt: skip
+BATCH, LENGTH, LAYERS, KERNEL = 100, 250, 8, 3
+
+
+def reads():
+    """int32 (BATCH, LENGTH) bases 0..3."""
+    return np.random.default_rng(0).integers(0, 4, (BATCH, LENGTH)).astype(np.int32)
+
+
+def rate(function, calls):
+    """Reads/s of each of `calls` calls, after two that compile."""
+    function(), function()
+    found = []
+    for _ in range(calls):
+        start = time.perf_counter()
+        function()
+        found.append(BATCH / (time.perf_counter() - start))
+    return found
+
+
+def ours(kind, units):
+    sys.path.insert(0, str(ROOT))
+    import keras
+
+    from genomics_ood.density import ReadDensity
+    from ood_suite.training import backend
+
+    model = ReadDensity(network=kind, units=units, num_layers=LAYERS, kernel_size=KERNEL, seed=0)
+    model.compile(optimizer=keras.optimizers.Adam(1e-3), jit_compile=backend.jit_compile())
+    bases = reads()
+    return lambda: model.train_on_batch(bases), lambda: model.predict_on_batch(bases)
+
+
+def plain_keras(kind, units):
+    """What a tutorial would write: one-hot of the bases before, cross entropy of the next."""
+    import keras
+    from keras import layers, ops
+
+    x = inputs = keras.Input((LENGTH, 4))
+    if kind == "lstm":
+        x = layers.LSTM(units, return_sequences=True)(x)
+    else:
+        x = layers.Conv1D(units, KERNEL, padding="causal")(x)
+        for number in range(LAYERS):
+            y = layers.Conv1D(2 * units, KERNEL, padding="causal", dilation_rate=2 ** (number % 8))(
+                x
+            )
+            y = ops.tanh(y[..., :units]) * ops.sigmoid(y[..., units:])
+            x = x + layers.Conv1D(units, 1)(y)
+        x = layers.Conv1D(units, 1, activation="relu")(layers.ReLU()(x))
+    model = keras.Model(inputs, layers.Dense(4)(x))
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(keras.optimizers.Adam(1e-3), loss)
+    bases = reads()
+    one_hot = np.eye(4, dtype=np.float32)[bases]
+    before = np.pad(one_hot, ((0, 0), (1, 0), (0, 0)))[:, :-1]
+
+    def score():
+        logits = model.predict_on_batch(before)
+        largest = logits.max(axis=-1, keepdims=True)
+        log_p = logits - largest - np.log(np.exp(logits - largest).sum(axis=-1, keepdims=True))
+        return (log_p * one_hot).sum(axis=-1)
+
+    return lambda: model.train_on_batch(before, bases), score
+
+
+def pytorch(kind, units):
+    import torch
+    from torch import nn
+    from torch.nn import functional
+
+    class Network(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.lstm = nn.LSTM(4, units, batch_first=True) if kind == "lstm" else None
+            self.first = nn.Conv1d(4, units, KERNEL)
+            self.wide = nn.ModuleList(
+                nn.Conv1d(units, 2 * units, KERNEL, dilation=2 ** (i % 8)) for i in range(LAYERS)
+            )
+            self.back = nn.ModuleList(nn.Conv1d(units, units, 1) for _ in range(LAYERS))
+            self.last = nn.Conv1d(units, units, 1)
+            self.head = nn.Linear(units, 4)
+
+        def forward(self, before):  # (batch, length, 4)
+            if self.lstm:
+                return self.head(self.lstm(before)[0])
+            x = self.first(functional.pad(before.transpose(1, 2), (KERNEL - 1, 0)))
+            for wide, back in zip(self.wide, self.back, strict=True):
+                y = wide(functional.pad(x, ((KERNEL - 1) * wide.dilation[0], 0)))
+                value, gate = y.chunk(2, dim=1)
+                x = x + back(torch.tanh(value) * torch.sigmoid(gate))
+            return self.head(self.last(x.relu()).relu().transpose(1, 2))
+
+    model, bases = Network(), torch.tensor(reads(), dtype=torch.long)
+    optimizer = torch.optim.Adam(model.parameters(), 1e-3)
+    one_hot = functional.one_hot(bases, 4).float()
+    before = functional.pad(one_hot, (0, 0, 1, 0))[:, :-1].contiguous()
+
+    def train():
+        optimizer.zero_grad()
+        functional.cross_entropy(model(before).reshape(-1, 4), bases.reshape(-1)).backward()
+        optimizer.step()
+
+    def score():
+        with torch.inference_mode():
+            return (functional.log_softmax(model(before), dim=-1) * one_hot).sum(dim=-1)
+
+    return train, score
+
+
+def measured(pythons, rounds):
+    """{network: {contestant: {"train" and "score": reads/s}}}."""
+    found = {}
+    for name in NETWORKS:
+        times = {}
+        for _ in range(rounds):
+            for worker, python in pythons.items():
+                done = subprocess.run(
+                    [python, __file__, f"--worker={worker}", f"--network={name}"],
+                    stdout=subprocess.PIPE, text=True, check=True,
+                )  # fmt: skip
+                for work, rates in json.loads(done.stdout.splitlines()[-1]).items():
+                    times.setdefault(worker, {}).setdefault(work, []).extend(rates)
+        found[name] = {
+            worker: {work: float(np.median(rates)) for work, rates in row.items()}
+            for worker, row in times.items()
+        }
+    return found
+
+
+def table(found):
+    """Markdown: reads/s trained and scored, and ours over each of the others."""
+    others = [worker for worker in next(iter(found.values())) if worker != "ours"]
+    titles = [f"{worker}: train, score" for worker in ("ours", *others)]
+    titles += [f"ours / {worker}" for worker in others]
+    lines = ["| network | " + " | ".join(titles) + " |", "|" + "---|" * (1 + len(titles))]
+    for name, row in found.items():
+        cells = [f"{row[w]['train']:.0f}, {row[w]['score']:.0f}" for w in ("ours", *others)]
+        for worker in others:
+            ratios = (row["ours"][work] / row[worker][work] for work in ("train", "score"))
+            cells.append(", ".join(f"{ratio:.2f}" for ratio in ratios))
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--torch_python", help="Python with torch")
+    parser.add_argument("--rounds", type=int, default=2, help="turns of each side")
+    parser.add_argument("--worker", choices=["ours", "plain_keras", "pytorch"], help="internal")
+    parser.add_argument("--network", choices=NETWORKS, help="internal")
+    flags = parser.parse_args()
+    if flags.worker:
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+        train, score = globals()[flags.worker](*NETWORKS[flags.network])
+        print(json.dumps({"train": rate(train, 6), "score": rate(score, 6)}))
+        return
+    pythons = {"ours": sys.executable, "plain_keras": sys.executable}
+    pythons |= {"pytorch": flags.torch_python} if flags.torch_python else {}
+    found = measured(pythons, flags.rounds)
+    FOUND.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    print(table(found))
+
+
+if __name__ == "__main__":
+    main()
