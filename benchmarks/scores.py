@@ -4,13 +4,13 @@
     python benchmarks/scores.py --torch_python=A/bin/python --size=imagenet --rounds=1
 
 Each library runs in a process of its own environment, one after the other: A has torch and
-pytorch-ood (see tests/make_references.py), B has oodeel, faiss-cpu and torch. Generated features of
-a DenseNet's shape: 40000 training and 20000 test examples, 342 features, 10 classes. Medians of
-several rounds. Also the metrics of each library on 2 x 20000 scores. Without the other
-environments only ours are measured. Writes benchmarks/scores.json, which docs/scores.md shows; with
---only=NAMES measures these and leaves the others as they are. With --size=imagenet: 100000 training
-and 2000 test examples, 2048 features, 1000 classes, the scores that pytorch-ood has too; writes
-benchmarks/scores_imagenet.json.
+pytorch-ood (see tests/make_references.py), B has oodeel, datasets, faiss-cpu, torch and
+torchvision. Generated features of a DenseNet's shape: 40000 training and 20000 test examples, 342
+features, 10 classes. Medians of several rounds. Also the metrics of each library on 2 x 20000
+scores. Without the other environments only ours are measured. Writes benchmarks/scores.json, which
+docs/scores.md shows; with --only=NAMES measures these and leaves the others as they are. With
+--size=imagenet: 100000 training and 2000 test examples, 2048 features, 1000 classes, the scores
+that pytorch-ood has too; writes benchmarks/scores_imagenet.json.
 """
 
 import argparse
@@ -185,11 +185,7 @@ def pytorch_ood(a, rounds):
 
 def oodeel(a, rounds):
     """Its detectors want a model: here a stack of layers that starts at the features."""
-    sys.path.insert(0, str(ROOT / "tests"))
     import torch
-    from stand_in import stand_in_for_torchvision
-
-    stand_in_for_torchvision()
     from oodeel.eval.metrics import bench_metrics
     from oodeel.methods import DKNN, GEN, MLS, RMDS, VIM, Energy, Entropy, Mahalanobis
 

@@ -1,9 +1,19 @@
-"""What the tests of all branches share: running a binary as a user does, and killing it."""
+"""What the tests of all branches share: running a binary as a user does, and killing it.
 
+Most of a short command is the import of TensorFlow. So commands are forked from a process that
+has imported it and done nothing else: a process of their own, with the whole of the binary and its
+exit, in half of the time. Starts from nothing are tested elsewhere (readme_test.py,
+layering_test.py, wheel_test.py, every Popen).
+"""
+
+import atexit
+import functools
+import json
 import os
 import pathlib
 import subprocess
 import sys
+import tempfile
 
 import numpy as np
 
@@ -32,13 +42,62 @@ runpy.run_module(module, run_name="__main__")
 """
 
 
+# Forks a child for each line of JSON on standard input, and prints how it ended. No thread of
+# these packages runs before they compute. The child goes on below the loop, as a process would.
+SERVER = """
+import json, os, sys
+import keras, matplotlib.figure, scipy.stats, sklearn.covariance, tensorflow
+for line in sys.stdin:
+    child = os.fork()
+    if not child:
+        break
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+else:
+    sys.exit()
+job = json.loads(line)
+os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+for number, path in enumerate(job["out"], start=1):
+    os.dup2(os.open(path, os.O_WRONLY | os.O_APPEND), number)
+sys.argv = job["argv"]
+exec(compile(job["code"], "<forked>", "exec"), {"__name__": "__main__"})
+"""
+MODULE = "import runpy, sys; runpy.run_module(sys.argv[0], run_name='__main__', alter_sys=True)"
+
+
 def command(module, *arguments, kill_at=None):
     """Runs a binary to its end; `kill_at=(writer, n)` kills it in the middle of that write."""
-    start = ["-m", module] if kill_at is None else ["-c", KILLER, *map(str, kill_at), module]
-    return subprocess.run(
-        [sys.executable, *start, *arguments], cwd=ROOT, capture_output=True, text=True,
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
+    if kill_at is None:
+        code, argv = MODULE, [module, *map(str, arguments)]
+    else:
+        code, argv = KILLER, ["-c", *map(str, kill_at), module, *map(str, arguments)]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    environment.pop("PYTEST_CURRENT_TEST", None)
+    if os.environ.get("KERAS_BACKEND", "tensorflow") != "tensorflow":  # JAX does not bear a fork
+        start = [sys.executable, "-c", code, *argv[1:]]
+        if kill_at is None:
+            start = [sys.executable, "-m", *argv]
+        return subprocess.run(start, cwd=ROOT, capture_output=True, text=True, env=environment)
+    with tempfile.TemporaryDirectory() as folder:
+        out = [pathlib.Path(folder) / name for name in ("stdout", "stderr")]
+        for path in out:
+            path.touch()
+        server = _server(json.dumps(environment, sort_keys=True))
+        job = {"code": code, "argv": argv, "out": [str(path) for path in out]}
+        server.stdin.write(json.dumps(job) + "\n")
+        server.stdin.flush()
+        ended = int(server.stdout.readline())
+        return subprocess.CompletedProcess(argv, ended, *(path.read_text("utf-8") for path in out))
+
+
+@functools.cache
+def _server(environment):
+    """One for each environment: variables of TensorFlow are read when it is imported."""
+    server = subprocess.Popen(
+        [sys.executable, "-c", SERVER], cwd=ROOT, env=json.loads(environment), text=True,
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
     )  # fmt: skip
+    atexit.register(server.stdin.close)
+    return server
 
 
 def final_state(folder):
