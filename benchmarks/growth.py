@@ -71,7 +71,7 @@ def worker(axis, job, size):
     """{"seconds", "mib"}: peak memory above what data and libraries take."""
     function = of_scores(job, size) if axis == "scores" else of_outputs(job, axis, size)
     pathlib.Path("/proc/self/clear_refs").write_text("5")  # forget the peak of making the data
-    before = _peak_kib()
+    before = peak_kib()
     times, started = [], time.perf_counter()
     while len(times) < 2 or (time.perf_counter() - started < 1.0 and len(times) < 9):
         start = time.perf_counter()
@@ -79,11 +79,11 @@ def worker(axis, job, size):
         times.append(time.perf_counter() - start)
         if times[0] > 10:
             break
-    used = (_peak_kib() - before) / 1024
+    used = (peak_kib() - before) / 1024
     return {"size": size, "seconds": float(np.median(times)), "mib": used}
 
 
-def _peak_kib():
+def peak_kib():
     status = pathlib.Path("/proc/self/status").read_text()
     return int(status.split("VmHWM:")[1].split()[0])
 

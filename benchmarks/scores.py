@@ -60,29 +60,34 @@ def timed(rounds, function):
     return float(np.median(seconds)), result
 
 
-def ours(a, rounds, only=()):
-    sys.path.insert(0, str(ROOT))
-    from ood_suite import metrics, scores
+def as_outputs(a):
+    """(training, test) Outputs of the arrays, with something in the place of what they lack."""
     from ood_suite.outputs import Outputs
 
     head = {name: a[name] for name in ("head_kernel", "head_bias")}
-    if len(a["head_bias"]) > CLASSES:
-        return _timed_scores(scores, rounds, only, [
-            Outputs(features=a[n], logits=a[f"{n}_logits"], labels=a[f"{n}_labels"], **head)
-            for n in ("train", "test")
-        ])  # fmt: skip
-    training, test = (
-        Outputs(features=a[n], logits=a[f"{n}_logits"], labels=a[f"{n}_labels"],
-                logits_perturbed={"T=1000,epsilon=0.0014": a[f"{n}_logits"]},
-                features_perturbed=0.9 * a[n], rank_one=0.1 * a[n],
-                gram_sums={"layer": np.tile(a[n], 10)}, layer_features={"layer": a[n]},
-                member_logits={f"{member},{rule},T=1000,epsilon=0.002": a[f"{n}_logits"]
-                               for member in range(5) for rule in ("entropy", "cross_entropy")},
-                log_prob=a[n].sum(axis=1), code_length=a[n].sum(axis=1),
-                background_log_prob=a[n].mean(axis=1), background_log_probs=a[n][:, :4], **head)
-        for n in ("train", "test")
-    )  # fmt: skip
-    found = _timed_scores(scores, rounds, only, (training, test))
+    found = []
+    for n in ("train", "test"):
+        features, logits = a[n], a[f"{n}_logits"]
+        found.append(Outputs(
+            features=features, logits=logits, labels=a[f"{n}_labels"],
+            logits_perturbed={"T=1000,epsilon=0.0014": logits},
+            features_perturbed=0.9 * features, rank_one=0.1 * features,
+            gram_sums={"layer": np.tile(features, 3420 // features.shape[1])},
+            layer_features={"layer": features},
+            member_logits={f"{member},{rule},T=1000,epsilon=0.002": logits
+                           for member in range(5) for rule in ("entropy", "cross_entropy")},
+            log_prob=features.sum(axis=1), code_length=features.sum(axis=1),
+            background_log_prob=features.mean(axis=1), background_log_probs=features[:, :4],
+            **head,
+        ))  # fmt: skip
+    return found
+
+
+def ours(a, rounds, only=()):
+    sys.path.insert(0, str(ROOT))
+    from ood_suite import metrics, scores
+
+    found = _timed_scores(scores, rounds, only, as_outputs(a))
     pair = a["id_scores"], a["ood_scores"]
     found["metrics"] = {"fit_s": 0.0, "score_s": timed(rounds, lambda: metrics.evaluate(*pair))[0]}
     return found
@@ -229,12 +234,16 @@ def in_its_environment(python, name, path, rounds, only=()):
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def of_imagenet_size(python, rounds):
-    """Both libraries on the scores that pytorch-ood has, at the size of ImageNet's networks."""
+def of_imagenet_size(python, rounds, known):
+    """Both libraries on the scores that pytorch-ood has, at the size of ImageNet's networks. Its
+    known times stay without its Python.
+    """
     with tempfile.TemporaryDirectory() as folder:
         path = pathlib.Path(folder) / "arrays.npz"
         np.savez(path, **arrays(IMAGENET))
-        theirs = in_its_environment(python, "pytorch_ood", path, rounds)
+        theirs = known.get("pytorch_ood", {})
+        if python:
+            theirs = in_its_environment(python, "pytorch_ood", path, rounds)
         names = [name for name in theirs if name != "metrics"]
         return {
             "ours": in_its_environment(sys.executable, "ours", path, rounds, names),
@@ -287,8 +296,9 @@ def main():
         print(json.dumps(measured))
         return
     if flags.size == "imagenet":
-        found = of_imagenet_size(flags.torch_python, flags.rounds)
         path = COSTS.with_name("scores_imagenet.json")
+        known = json.loads(path.read_text()) if path.exists() else {}
+        found = of_imagenet_size(flags.torch_python, flags.rounds, known)
         path.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
         print(table(found))
         return

@@ -11,8 +11,9 @@ import numpy as np
 # Of float64 rows at a time: what is made of them stays in the cache, and is small enough for the C
 # library to hand the same memory out again (some scores take five times as long with 2 MiB).
 CHUNK_BYTES = 2**19
-MOMENT_BYTES = 2**22  # the same for products of rows with themselves, which want longer blocks
-WIDE, WIDE_ROWS = 512, 256  # columns from which on blocks have so many rows, up to MOMENT_BYTES
+WIDE, WIDE_ROWS, WIDE_BYTES = 512, 256, 2**22  # columns from which on a chunk has so many rows
+# Of products of rows with themselves: fewer, and reading and writing the d x d result outweighs.
+MOMENT_ROWS, MOMENT_BYTES = 2048, 2**26
 COLUMN_BYTES = 2**27  # of whole float32 columns at a time
 FEW_CLASSES = 32  # that are scored column by column
 FIRST_ROWS = 1000  # of logits that are looked at for probabilities
@@ -123,7 +124,7 @@ def _parts(values, beside, rows=0):
     width = max(values.shape[1], beside)
     fitting = CHUNK_BYTES // (8 * width)
     if width >= WIDE:  # or what a score does once a block would outweigh its few rows
-        fitting = min(WIDE_ROWS, MOMENT_BYTES // (8 * width))
+        fitting = min(WIDE_ROWS, WIDE_BYTES // (8 * width))
     rows = rows or max(1, fitting)
     return [slice(start, start + rows) for start in range(0, len(values), rows)]
 
@@ -143,7 +144,8 @@ def second_moment(name, values, change, width=None):
     """
     width = width or values.shape[1]
     total = np.zeros((width, width))
-    rows = max(1, MOMENT_BYTES // (8 * max(width, values.shape[1])))
+    fitting = MOMENT_BYTES // (8 * max(width, values.shape[1]))
+    rows = max(1, min(MOMENT_ROWS, fitting))
     for start in range(0, len(values), rows):
         part = slice(start, start + rows)
         block = change(part, rows_of(name, values, part))
@@ -216,11 +218,15 @@ def class_sums(features, labels, num_classes):
     """float64 (classes, d): the sum over each class's examples, in one pass."""
     sums = np.zeros((num_classes, features.shape[1]))
     for part, rows in chunks("features", features):
-        here = labels[part]
-        order = np.argsort(here, kind="stable")
-        starts = np.flatnonzero(np.diff(here[order], prepend=-1))
-        sums[here[order][starts]] += np.add.reduceat(rows[order], starts)
+        add_by_class(sums, rows, labels[part])
     return sums
+
+
+def add_by_class(sums, rows, labels):
+    """Adds each row to that of its class in `sums` (classes, d)."""
+    order = np.argsort(labels, kind="stable")
+    starts = np.flatnonzero(np.diff(labels[order], prepend=-1))
+    sums[labels[order][starts]] += np.add.reduceat(rows[order], starts)
 
 
 def class_means(features, labels, num_classes):

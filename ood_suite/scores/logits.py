@@ -224,12 +224,15 @@ class KLMatching(Learner):
 
     def fit(self, logits: Array) -> Self:
         """Learns the templates; labels are not needed."""
-        logits = checks.logits_matrix(logits)
+        logits = checks.raw_logits(logits)
         if not len(logits):
             raise ValueError("KL matching cannot be fitted to no examples.")
-        predicted, classes = logits.argmax(axis=1), logits.shape[1]
-        sums = checks.class_sums(np.exp(log_softmax(logits)), predicted, classes)
-        counts = np.bincount(predicted, minlength=classes)
+        classes = logits.shape[1]
+        sums, counts = np.zeros((classes, classes)), np.zeros(classes, np.int64)
+        for _, rows in checks.chunks("logits", logits):
+            predicted = rows.argmax(axis=1)
+            checks.add_by_class(sums, np.exp(log_softmax(rows)), predicted)
+            counts += np.bincount(predicted, minlength=classes)
         templates = sums[counts > 0] / counts[counts > 0, None]
         self.log_templates_ = np.log(np.maximum(templates, 1e-300))
         return self

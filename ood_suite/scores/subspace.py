@@ -120,6 +120,9 @@ class Vim(Learner):
         return self.alpha_ * self.space_.score(features) + energies
 
 
+MOST_BYTES = 2**32  # of the covariances of all classes
+
+
 class ClassResidual(Learner):
     """min_c |R_c^T (x - mean_c)|: the length of a feature vector outside the principal subspace of
     the class that it fits best.
@@ -134,8 +137,8 @@ class ClassResidual(Learner):
 
     Defaults: half of the features, as Residual has for narrow networks; no paper states one.
 
-    Fails: with fewer examples per class than features, whose subspace is that of noise; its memory
-        is classes * d^2, too much for ImageNet.
+    Fails: with fewer examples per class than features, whose subspace is that of noise. Its memory
+        is that of classes * d^2 numbers; more than 4 GiB, as of ImageNet, is refused.
 
     Reference: ours, after Wang et al., "ViM: Out-Of-Distribution with Virtual-logit Matching", CVPR
         2022, section 4.1, class by class.
@@ -156,6 +159,11 @@ class ClassResidual(Learner):
             raise ValueError(
                 f"`dimension` must lie in 1..{width - 1}, below the number of features. Received: "
                 f"{dimension}."
+            )
+        if 8 * classes * width**2 > MOST_BYTES:
+            raise ValueError(
+                f"class_residual would take {8 * classes * width**2 / 2**30:.0f} GiB for {classes} "
+                f"classes of {width} features, at most {MOST_BYTES / 2**30:.0f}: use residual."
             )
         self.means_ = checks.class_means(features, labels, classes)
         moments = np.zeros((classes, width, width))
