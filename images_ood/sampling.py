@@ -19,15 +19,16 @@ from ood_suite.progress import progress
 class OneRow(Builder):
     """Connects the layers that a model has to one row of its images.
 
+    Args:
+        model: PixelCNN with num_hierarchies=1.
+        before: `now` of the row above; None: zeros, as above the first.
+
     Attributes:
         now: what the next row will need of this one, a tensor (batch, 1, width, channels) for each
             layer that reads two rows; complete when the whole row of pixels was given.
     """
 
     def __init__(self, model, before=None):
-        """Args:
-        model: PixelCNN with num_hierarchies=1. before: `now` of the row above; None: zeros.
-        """
         super().__init__(model.options | {"dropout_p": 0.0}, model.dtype_policy)
         self.layers = iter(model.builder.made)
         self.before = before

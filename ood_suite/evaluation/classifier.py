@@ -72,7 +72,7 @@ class _Source:
             epsilons=tuple(epsilons) if self.over_layers else (),
             fields=tuple(field for field in ON_DEMAND if field in own),
         )
-        return self._extracted(self.roles[role].names, self.roles[role].split, parts=parts)
+        return self._extracted(self.roles[role].names, self.roles[role].split, parts)
 
     def hashes(self, role):
         """Hashes of a role's examples; None if they are not there."""
@@ -108,8 +108,8 @@ class _Source:
             except ValueError:  # there are fewer
                 continue
 
-    def _extracted(self, names, split, **more):
-        return self.extractor.extract(self.run, names, split, data_dir=self.data_dir, **more)
+    def _extracted(self, names, split, parts=Parts()):
+        return self.extractor.extract(self.run, names, split, data_dir=self.data_dir, parts=parts)
 
 
 def _was_shown(run, role):

@@ -296,6 +296,12 @@ def test_weiper_literally():
     np.testing.assert_allclose(detector.score(test), expected, rtol=1e-8)
 
 
+def test_class_residual_refuses_what_no_memory_holds(rng):
+    features, labels = rng.normal(size=(600, 2048)).astype(np.float32), np.arange(600) % 300
+    with pytest.raises(ValueError, match="9 GiB for 300 classes of 2048 features, at most 4"):
+        get("class_residual").make().fit(features, labels)
+
+
 def test_class_residual_literally():
     training, test = outputs(2, 100), outputs(1)
     expected = np.full(60, np.inf)
