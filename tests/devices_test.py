@@ -3,17 +3,14 @@ logical CPU devices, because TensorFlow fixes its devices at the start.
 """
 
 import json
-import os
 import signal
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 
 from ood_suite.files import read_csv
 from ood_suite.training import devices
-from tests.support import ROOT, assert_same_run
+from tests.support import assert_same_run, forked
 
 SCRIPT = """
 import dataclasses, json, pathlib, sys
@@ -75,11 +72,7 @@ train(experiment, "exp", folder, data_dir)
 
 
 def process(branch, folder, data_dir, strategy, batch_size=8, random=0.0, kill=""):
-    arguments = (branch, folder, data_dir, strategy, batch_size, random, kill)
-    return subprocess.run(
-        [sys.executable, "-c", SCRIPT, *map(str, arguments)],
-        capture_output=True, text=True, cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)},
-    )  # fmt: skip
+    return forked(SCRIPT, "-c", branch, folder, data_dir, strategy, batch_size, random, kill)
 
 
 def trained(folder, *arguments, **options):
@@ -143,10 +136,7 @@ with devices.scope("mirrored", 2):
 print(json.dumps(model.layers[0](tf.fill((1, 50), 9.0), training=True).numpy().tolist()))
 """
     )
-    done = subprocess.run(
-        [sys.executable, "-c", script, *"abcdefg"], capture_output=True, text=True,
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-    )  # fmt: skip
+    done = forked(script, "-c", *"abcdefg")
     assert done.returncode == 0, done.stderr
     first, second, _ = map(json.loads, done.stdout.splitlines())
     assert len({str(part) for part in [*first, *second]}) == 4

@@ -67,16 +67,20 @@ MODULE = "import runpy, sys; runpy.run_module(sys.argv[0], run_name='__main__', 
 def command(module, *arguments, kill_at=None):
     """Runs a binary to its end; `kill_at=(writer, n)` kills it in the middle of that write."""
     if kill_at is None:
-        code, argv = MODULE, [module, *map(str, arguments)]
-    else:
-        code, argv = KILLER, ["-c", *map(str, kill_at), module, *map(str, arguments)]
+        return forked(MODULE, module, *arguments)
+    return forked(KILLER, "-c", *kill_at, module, *arguments)
+
+
+def forked(code, *argv):
+    """Runs code with this sys.argv to its end, in a process of its own."""
+    argv = list(map(str, argv))
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     environment.pop("PYTEST_CURRENT_TEST", None)
     if os.environ.get("KERAS_BACKEND", "tensorflow") != "tensorflow":  # JAX does not bear a fork
-        start = [sys.executable, "-c", code, *argv[1:]]
-        if kill_at is None:
-            start = [sys.executable, "-m", *argv]
-        return subprocess.run(start, cwd=ROOT, capture_output=True, text=True, env=environment)
+        start = ["-m", *argv] if code is MODULE else ["-c", code, *argv[1:]]
+        return subprocess.run(
+            [sys.executable, *start], cwd=ROOT, capture_output=True, text=True, env=environment
+        )
     with tempfile.TemporaryDirectory() as folder:
         out = [pathlib.Path(folder) / name for name in ("stdout", "stderr")]
         for path in out:
