@@ -19,9 +19,9 @@ from ood_suite import outputs, scores
 from ood_suite.data.npz import write_images
 from ood_suite.detector import Detector
 from ood_suite.evaluation.evaluate import evaluate_group
+from ood_suite.evaluation.gathering import applicable_scores, gather
 from ood_suite.evaluation.groups import Group
 from ood_suite.evaluation.request import Request
-from ood_suite.evaluation.selection import applicable_scores, gather
 from ood_suite.files import RunError, read_csv
 from ood_suite.outputs import Outputs
 from ood_suite.runs import extraction

@@ -61,7 +61,14 @@ def row_mixture(model, row, before=None, labels=None):
             itself and those after it.
         before: what this function gave with the row above, None for the first row.
         labels: (batch,) for a class-conditional model.
+
+    Raises:
+        ValueError: a model with num_hierarchies above 1, whose rows are of several sizes.
     """
+    if model.options["num_hierarchies"] > 1:
+        raise ValueError(
+            f"`row_mixture` needs num_hierarchies=1. Received: {model.options['num_hierarchies']}."
+        )
     builder = OneRow(model, before)
     raw = connect(builder, model.scaled(ops.cast(row, "float32")), labels)
     return model.split(raw), builder.now

@@ -35,6 +35,13 @@ def test_rows_one_after_the_other_are_the_whole_image(rng, shape, options):
 
 
 @pytest.mark.jax
+def test_rows_of_several_sizes_are_refused():
+    model = PixelCNN((4, 4, 1), **OPTIONS | {"num_hierarchies": 2})
+    with pytest.raises(ValueError, match="needs num_hierarchies=1. Received: 2."):
+        sampling.row_mixture(model, np.zeros((1, 1, 4, 1), np.float32))
+
+
+@pytest.mark.jax
 def test_pixels_from_here_on_change_nothing_here(rng):
     model = PixelCNN((4, 6, 1), **OPTIONS)
     row = rng.integers(0, 256, (1, 1, 6, 1)).astype(np.float32)

@@ -13,18 +13,15 @@ imports.
 import argparse
 import dataclasses
 import functools
-import multiprocessing
 import os
 import pathlib
 import random
 import re
-import runpy
 import shutil
 import signal
 import sys
 import tempfile
 import time
-import traceback
 import zipfile
 
 import h5py
@@ -35,10 +32,8 @@ sys.path.insert(0, str(ROOT))
 
 from ood_suite.data.npz import write_images  # noqa: E402
 from ood_suite.files import load_npz, read_csv  # noqa: E402
+from tests import support  # noqa: E402
 
-LOADED = [
-    "ood_suite.runs.cli", "tensorflow", "keras", "matplotlib.figure", "scipy.stats", "sklearn.svm",
-]  # fmt: skip
 SMALL_IMAGES = "--exp=fashion_small --num_filters=4 --num_resnet=1 --batch_size=8 --eval_images=8"
 SMALL_READS = "--exp=bacteria --units=4 --num_layers=2 --batch_size=16 --eval_reads=16"
 SMALL_CLASSIFIER = "--exp=fashion --options=width=2 --batch_size=8"
@@ -152,10 +147,10 @@ class Stage:
 
     def __init__(self, folder):
         self.folder, self.data = folder, small_data(folder / "data")
-        self.context = multiprocessing.get_context("forkserver")
-        self.context.set_forkserver_preload(LOADED)
         self.made = {}  # commands -> folder that they made
-        first = self.context.Process(target=os.getpid)  # loads Keras, which no job is to wait for
+        first = support.forking().Process(
+            target=os.getpid
+        )  # loads Keras, which no job is to wait for
         first.start()
         first.join()
 
@@ -196,7 +191,9 @@ class Stage:
 
     def start(self, command, out):
         module, *flags = command.format(out=out, data=self.data).split()
-        process = self.context.Process(target=run, args=(module, flags, self.log(out)))
+        said = self.log(out)
+        arguments = support.MODULE, [module, *flags], said, said
+        process = support.forking().Process(target=support.run, args=arguments)
         process.start()
         return process
 
@@ -211,21 +208,6 @@ class Stage:
 
     def said(self, out):
         return self.log(out).read_text(encoding="utf-8")
-
-
-def run(module, flags, log):
-    """`python -m module flags`, in a process that was forked for it."""
-    os.setsid()
-    os.chdir(ROOT)
-    with open(log, "w", encoding="utf-8") as file:
-        for number in (1, 2):
-            os.dup2(file.fileno(), number)
-    sys.argv = [module, *flags]
-    try:
-        runpy.run_module(module, run_name="__main__", alter_sys=True)
-    except Exception:
-        traceback.print_exc()
-        raise SystemExit(1) from None
 
 
 def kill(process):

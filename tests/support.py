@@ -1,14 +1,13 @@
 """What the tests of all branches share: running a binary as a user does, and killing it.
 
 Most of a short command is the import of TensorFlow. So commands are forked from a process that
-has imported it and done nothing else: a process of their own, with the whole of the binary and its
-exit, in half of the time. Starts from nothing are tested elsewhere (readme_test.py,
+has imported it and done nothing else: a process of their own, in half of the time. Starts from
+nothing are tested elsewhere (readme_test.py,
 layering_test.py, wheel_test.py, every Popen).
 """
 
-import atexit
 import functools
-import json
+import multiprocessing
 import os
 import pathlib
 import subprocess
@@ -42,26 +41,11 @@ runpy.run_module(module, run_name="__main__")
 """
 
 
-# Forks a child for each line of JSON on standard input, and prints how it ended. No thread of
-# these packages runs before they compute. The child goes on below the loop, as a process would.
-SERVER = """
-import json, os, sys
-import keras, matplotlib.figure, scipy.stats, sklearn.covariance, tensorflow
-for line in sys.stdin:
-    child = os.fork()
-    if not child:
-        break
-    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
-else:
-    sys.exit()
-job = json.loads(line)
-os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-for number, path in enumerate(job["out"], start=1):
-    os.dup2(os.open(path, os.O_WRONLY | os.O_APPEND), number)
-sys.argv = job["argv"]
-exec(compile(job["code"], "<forked>", "exec"), {"__name__": "__main__"})
-"""
 MODULE = "import runpy, sys; runpy.run_module(sys.argv[0], run_name='__main__', alter_sys=True)"
+# No thread of these packages runs before they compute.
+LOADED = [
+    "ood_suite.runs.cli", "tensorflow", "keras", "matplotlib.figure", "scipy.stats", "sklearn.svm",
+]  # fmt: skip
 
 
 def command(module, *arguments, kill_at=None):
@@ -74,34 +58,38 @@ def command(module, *arguments, kill_at=None):
 def forked(code, *argv):
     """Runs code with this sys.argv to its end, in a process of its own."""
     argv = list(map(str, argv))
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    environment.pop("PYTEST_CURRENT_TEST", None)
     if os.environ.get("KERAS_BACKEND", "tensorflow") != "tensorflow":  # JAX does not bear a fork
         start = ["-m", *argv] if code is MODULE else ["-c", code, *argv[1:]]
         return subprocess.run(
-            [sys.executable, *start], cwd=ROOT, capture_output=True, text=True, env=environment
-        )
+            [sys.executable, *start], cwd=ROOT, capture_output=True, text=True,
+            env=os.environ | {"PYTHONPATH": str(ROOT)},
+        )  # fmt: skip
     with tempfile.TemporaryDirectory() as folder:
         out = [pathlib.Path(folder) / name for name in ("stdout", "stderr")]
-        for path in out:
-            path.touch()
-        server = _server(json.dumps(environment, sort_keys=True))
-        job = {"code": code, "argv": argv, "out": [str(path) for path in out]}
-        server.stdin.write(json.dumps(job) + "\n")
-        server.stdin.flush()
-        ended = int(server.stdout.readline())
-        return subprocess.CompletedProcess(argv, ended, *(path.read_text("utf-8") for path in out))
+        process = forking().Process(target=run, args=(code, argv, *out))
+        process.start()
+        process.join()
+        texts = (path.read_text("utf-8") for path in out)
+        return subprocess.CompletedProcess(argv, process.exitcode, *texts)
 
 
 @functools.cache
-def _server(environment):
-    """One for each environment: variables of TensorFlow are read when it is imported."""
-    server = subprocess.Popen(
-        [sys.executable, "-c", SERVER], cwd=ROOT, env=json.loads(environment), text=True,
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
-    atexit.register(server.stdin.close)
-    return server
+def forking():
+    """The context of multiprocessing whose processes are forked from one that has LOADED."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(LOADED)
+    return context
+
+
+def run(code, argv, stdout, stderr):
+    """Within a process of `forking`: runs code with this sys.argv, as the head of a group."""
+    os.setsid()
+    os.chdir(ROOT)
+    os.environ["PYTHONPATH"] = str(ROOT)
+    for number, path in ((1, stdout), (2, stderr)):
+        os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o644), number)
+    sys.argv = argv
+    exec(compile(code, "<forked>", "exec"), {"__name__": "__main__"})
 
 
 def final_state(folder):

@@ -12,10 +12,10 @@ from ood_suite.detector import Detector
 from ood_suite.evaluation import (
     diagrams,
     figures,
+    gathering,
     read_figures,
     report,
     result_card,
-    selection,
     shifted,
     terminal,
     unit_tests,
@@ -62,13 +62,13 @@ def evaluate(folder, request=Request(), *, data_dir=None, out=None, beside=None)
     """
     check(request)
     corruptions.expanded(request.ood_shifted)  # refuses unknown names before any work
-    request = selection.completed(request)
+    request = gathering.completed(request)
     folder = pathlib.Path(folder)
     groups = find_groups(folder, request.checkpoint)
     if len(groups) > 1 and not request.repeats:
         logging.info("Only repeat %d of %d; --repeats takes all.", groups[0].repeat_id, len(groups))
         groups = groups[:1]
-    reports = [evaluate_group(g, selection.gather(g, request, data_dir), request) for g in groups]
+    reports = [evaluate_group(g, gathering.gather(g, request, data_dir), request) for g in groups]
     for group, found in zip(groups, reports, strict=True):
         if hasattr(extractor_of(group.foreground), "load_classifier"):
             found.next_command = next_command(group.foreground, found.verdict, data_dir)
@@ -92,17 +92,18 @@ def evaluate(folder, request=Request(), *, data_dir=None, out=None, beside=None)
 def evaluate_group(group, material, request):
     """All scores of one repeat on all test sets: a report.GroupReport with its figures."""
     # Stage 1: which scores, with which parameters. Validation data alone decide.
-    names, baseline = selection.names_of(material, request)
+    names, baseline = gathering.names_of(material, request)
     parameters, tuned, tried = _parameters(names, material, request)
 
     # Stage 2: the test sets, which must share nothing with what was trained on or chosen by.
     tests = material.tests(parameters)
     id_test, ood_tests = tests.id_test, tests.ood
-    warned = _test_notes(group, material, tests, request) + _choice_notes(names, material, request)
+    warned = _test_notes(group, material, tests, request)
+    warned += _choice_notes(parameters, names, material, request)
 
     # Stage 3: scores and thresholds of every example.
     costs = Costs()
-    strict = selection.is_strict(request)
+    strict = gathering.is_strict(request)
     detectors, left_out = fit(names, parameters, material, costs, strict=strict)
     absent = [name for name in request.scores if request.optional and name not in names]
     warned += left_out + [f"{name} is left out: it is not for such a run" for name in absent]
@@ -173,7 +174,7 @@ def _test_notes(group, material, tests, request):
     return notes + trained_on_held_out(material, tests.id_test) + material.notes
 
 
-def _choice_notes(names, material, request):
+def _choice_notes(parameters, names, material, request):
     """What a reader must know of background and parameters."""
     notes = []
     if material.chosen and not material.choice:
@@ -181,9 +182,7 @@ def _choice_notes(names, material, request):
         notes.append(f"No validation OOD data chose the background: {name} is the default")
     notes += [f"{n}: its parameters were given with its name" for n in names if "(" in n]
     if request.preset:
-        known = scores.PRESETS[request.preset]
-        chosen = {name: known[name] for name in names if name in known}
-        notes.append(f"Parameters of the preset {request.preset}: {chosen}.")
+        notes.append(f"Parameters of the preset {request.preset}: {parameters}.")
     return notes
 
 

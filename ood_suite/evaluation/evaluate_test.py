@@ -5,7 +5,7 @@ import pytest
 
 from ood_suite import scores
 from ood_suite.detector import Detector
-from ood_suite.evaluation import selection
+from ood_suite.evaluation import gathering
 from ood_suite.evaluation.material import Material
 from ood_suite.evaluation.request import Request
 from ood_suite.outputs import Outputs
@@ -29,8 +29,8 @@ def material(backgrounds):
 
 def test_the_mean_over_one_background_is_no_row_of_its_own():
     """It is likelihood_ratio again."""
-    assert selection.applicable_scores(material(1), ("all",)) == ["likelihood", "likelihood_ratio"]
-    assert "background_mean" in selection.applicable_scores(material(2), ("all",))
+    assert gathering.applicable_scores(material(1), ("all",)) == ["likelihood", "likelihood_ratio"]
+    assert "background_mean" in gathering.applicable_scores(material(2), ("all",))
 
 
 @pytest.mark.parametrize("preset", scores.PRESETS)
