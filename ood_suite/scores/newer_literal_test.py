@@ -7,7 +7,7 @@ from scipy.special import logsumexp
 
 from ood_suite.detector import Detector
 from ood_suite.outputs import Outputs
-from ood_suite.scores import activations, checks, get, kernels
+from ood_suite.scores import activations, checks, get, kernels, subspace
 from ood_suite.scores.scores_test import fitted, outputs
 
 
@@ -296,9 +296,12 @@ def test_weiper_literally():
     np.testing.assert_allclose(detector.score(test), expected, rtol=1e-8)
 
 
-def test_class_residual_refuses_what_no_memory_holds(rng):
-    features, labels = rng.normal(size=(600, 2048)).astype(np.float32), np.arange(600) % 300
-    with pytest.raises(ValueError, match="9 GiB for 300 classes of 2048 features, at most 4"):
+def test_class_residual_refuses_what_no_memory_holds(rng, monkeypatch):
+    features, labels = rng.normal(size=(60, 8)), np.arange(60) % 3
+    monkeypatch.setattr(subspace, "MOST_BYTES", 8 * 3 * 8**2)
+    get("class_residual").make().fit(features, labels)
+    monkeypatch.setattr(subspace, "MOST_BYTES", 8 * 3 * 8**2 - 1)
+    with pytest.raises(ValueError, match="for 3 classes of 8 features, at most .*: use residual"):
         get("class_residual").make().fit(features, labels)
 
 

@@ -9,6 +9,7 @@ from scipy import stats
 from ood_suite import scores
 from ood_suite.detector import Detector
 from ood_suite.outputs import Outputs
+from ood_suite.scores import checks
 
 COMPOSED = ("dice+react+energy", "react+kl_matching", "ash_s+max_logit", "vra+openmax")
 NAMES = (*scores.ALL, *COMPOSED)
@@ -80,6 +81,15 @@ def fitted(name, parameters=None, acceptance=0.95):
     """A detector on held-out, training and validation OOD outputs."""
     detector = Detector(name, acceptance, SMALL.get(name, {}) | (parameters or {}))
     return detector.fit(outputs(0), outputs(2, 100), outputs(3, shift=1.0))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_fit_over_many_blocks_is_that_over_one(name, monkeypatch):
+    expected = fitted(name).score(outputs(1))
+    monkeypatch.setattr(checks, "CHUNK_BYTES", 8 * 12 * 7)  # seven rows of the features
+    monkeypatch.setattr(checks, "MOMENT_ROWS", 9)
+    found = fitted(name).score(outputs(1))
+    np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-8)
 
 
 @pytest.mark.parametrize("name", NAMES)
