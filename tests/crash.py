@@ -192,7 +192,7 @@ class Stage:
     def start(self, command, out):
         module, *flags = command.format(out=out, data=self.data).split()
         said = self.log(out)
-        arguments = support.MODULE, [module, *flags], said, said
+        arguments = support.MODULE, [module, *flags], said, said, dict(os.environ)
         process = support.forking().Process(target=support.run, args=arguments)
         process.start()
         return process

@@ -66,7 +66,7 @@ def forked(code, *argv):
         )  # fmt: skip
     with tempfile.TemporaryDirectory() as folder:
         out = [pathlib.Path(folder) / name for name in ("stdout", "stderr")]
-        process = forking().Process(target=run, args=(code, argv, *out))
+        process = forking().Process(target=run, args=(code, argv, *out, dict(os.environ)))
         process.start()
         process.join()
         texts = (path.read_text("utf-8") for path in out)
@@ -81,11 +81,14 @@ def forking():
     return context
 
 
-def run(code, argv, stdout, stderr):
-    """Within a process of `forking`: runs code with this sys.argv, as the head of a group."""
+def run(code, argv, stdout, stderr, environment):
+    """Within a process of `forking`: runs code with this sys.argv, as the head of a group. (That
+    which it was forked from has the environment of its start.)
+    """
     os.setsid()
     os.chdir(ROOT)
-    os.environ["PYTHONPATH"] = str(ROOT)
+    os.environ.clear()
+    os.environ.update(environment | {"PYTHONPATH": str(ROOT)})
     for number, path in ((1, stdout), (2, stderr)):
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o644), number)
     sys.argv = argv
