@@ -35,13 +35,19 @@ def identity(row):
 
 
 class Draws:
-    """In place of a generator: gives the arrays that it was made of, whatever is asked for."""
+    """In place of a generator: gives the arrays that it was made of, or one row of the first after
+    the other where that is what is asked for.
+    """
 
     def __init__(self, arrays):
         self.arrays = list(arrays)
 
-    def normal(self, *_, **__):
-        return self.arrays.pop(0)
+    def normal(self, *_, size=None, **__):
+        first = self.arrays.pop(0)
+        if size is None or first.shape[1:] != tuple(np.atleast_1d(size)):
+            return first
+        self.arrays[:0] = [first[1:]] if len(first) > 1 else []
+        return first[0]
 
     uniform = normal
 

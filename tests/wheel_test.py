@@ -73,6 +73,7 @@ def test_the_wheel_holds_data_and_models_and_no_tests(wheel):
         "pretrained/images_fashion/reg0_mr0/model.keras", "ood_suite/py.typed",
         "pretrained/images_fashion/reg0_mr0/config.json",
         "pretrained/dna_kmers/reg0_mr0/model.npz",
+        "pretrained/classifier_cifar10/wide_resnet/model.keras",
     ):  # fmt: skip
         assert needed in names, needed
 

@@ -203,9 +203,9 @@ def caption(name):
 
 
 def png(figure):
-    """A figure as bytes."""
+    """A figure as bytes; cut to what is drawn, which takes a drawing more, where nothing arranges it."""
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", bbox_inches="tight")
+    figure.savefig(buffer, format="png", bbox_inches=None if figure.get_layout_engine() else "tight")
     return buffer.getvalue()
 
 

@@ -13,6 +13,7 @@ from scipy.special import logsumexp, softmax
 from ood_suite.detector import Detector
 from ood_suite.outputs import Outputs
 from ood_suite.scores import SCORES, activations, checks, gaussian, get, neighbors
+from ood_suite.scores import logits as logits_module
 from ood_suite.scores.scores_test import fitted, outputs
 
 
@@ -368,3 +369,36 @@ def test_fits_stream_over_features_larger_than_their_memory(tmp_path):
 def test_fits_stream_over_imagenet(tmp_path):
     done = stream(tmp_path / "x.npy", 1_200_000, 2048, 2 * 2**30)
     assert done.returncode == 0, done.stderr[-2000:]
+
+
+def exact_logit_scores(logits):
+    """msp, entropy and energy in long doubles, term by term."""
+    z = np.asarray(logits, np.longdouble)
+    below = z - z.max(axis=1, keepdims=True)
+    others = np.exp(np.sort(below, axis=1)[:, :-1]).sum(axis=1)
+    log_sum = np.log1p(others)
+    p = np.exp(below - log_sum[:, None])
+    return {
+        "msp": others / (1 + others),
+        "entropy": (p * (log_sum[:, None] - below)).sum(axis=1),
+        "energy": -(z.max(axis=1) + log_sum),
+    }
+
+
+@pytest.mark.parametrize("classes", [2, 10, 1000])
+@pytest.mark.parametrize("dtype, digits", [(np.float32, 1e-6), (np.float64, 1e-11)])
+def test_scores_of_float32_logits_are_right_to_a_millionth(rng, dtype, digits, classes):
+    scale = np.repeat([1e-6, 1e-3, 1.0, 5.0, 30.0, 100.0], 50)[:, None]
+    logits = (rng.normal(size=(300, classes)) * scale).astype(dtype)
+    logits[::7, 1] = logits[::7, 0] = np.nextafter(logits[::7].max(axis=1), dtype(1e9))  # ties
+    logits[3::7, 0] = np.nextafter(logits[3::7].max(axis=1), dtype(1e9))  # nearly
+    for name, expected in exact_logit_scores(logits).items():
+        found = getattr(logits_module, name)(logits)
+        np.testing.assert_allclose(found, expected.astype(float), rtol=digits, atol=1e-300)
+
+
+@pytest.mark.parametrize("name", ["msp", "entropy"])
+def test_the_order_of_sure_examples_is_kept_in_float32(name):
+    lead = np.arange(1.0, 700.0, dtype=np.float32)  # exp(-104) is 0 in float32
+    scores = getattr(logits_module, name)(np.stack([lead, np.zeros_like(lead)], axis=1))
+    assert np.all(np.diff(scores) < 0.0)

@@ -50,7 +50,8 @@ def frozen():
     training = Outputs(
         features=arrays["train"], logits=arrays["train_logits"], labels=arrays["labels"], **head
     )
-    test = Outputs(features=arrays["test"], logits=arrays["test_logits"], **head)
+    logits = arrays["test_logits"].astype(np.float64)  # of float32: see literal_test.py
+    test = Outputs(features=arrays["test"], logits=logits, **head)
     return arrays, training, test
 
 

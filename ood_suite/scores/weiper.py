@@ -3,12 +3,12 @@
 from typing import Self
 
 import numpy as np
-from scipy.special import logsumexp
 
 from ood_suite.scores import checks
 from ood_suite.scores.learner import Array, Learner
 
 FEATURE_FLOOR, LOGIT_FLOOR = 0.01, 0.025  # added to densities, as the authors' code does
+ROWS, COLUMNS = 256, 1024  # examples and perturbed logits at a time: a product that fits the cache
 
 
 class WeiPer(Learner):
@@ -77,55 +77,76 @@ class WeiPer(Learner):
                 f"`smoothing` must be at most {self.bins}. Received: {self.smoothing}."
             )
         kernel, bias = checks.head(features, head_kernel, head_bias)
-        rng = np.random.default_rng(self.seed)
-        noise = rng.normal(size=(self.repeats, *kernel.shape))
-        noise *= np.linalg.norm(kernel, axis=0) / np.linalg.norm(noise, axis=1, keepdims=True)
-        perturbed = kernel + self.distance * noise  # (repeats, d, classes)
-        self.kernel_ = perturbed.transpose(1, 0, 2).reshape(len(kernel), -1)
+        self.kernel_ = self._perturbed(kernel)
         self.bias_ = np.tile(bias, self.repeats)
-        spans = [(x.min(), x.max(), z.min(), z.max()) for _, x, z in self._spaces(features)]
+        spans = [
+            (x.min(), x.max(), z.min(), z.max())
+            for _, x in checks.chunks("features", features, rows=ROWS)
+            for z in self._logits(x)
+        ]
         low_x, high_x, low_z, high_z = np.array(spans).T
         self.feature_range_ = np.array([low_x.min(), high_x.max()])
         self.logit_range_ = np.array([low_z.min(), high_z.max()])
         self.feature_density_, self.logit_density_ = np.zeros((2, self.bins))
-        for _, x, z in self._spaces(features):
-            self.feature_density_ += _histograms(x, self.feature_range_, self.bins).sum(axis=0)
-            self.logit_density_ += _histograms(z, self.logit_range_, self.bins).sum(axis=0)
-        self.feature_density_ /= len(features)
-        self.logit_density_ /= len(features)
+        for _, x in checks.chunks("features", features, rows=ROWS):
+            self.feature_density_ += _counts(x, self.feature_range_, self.bins).sum(axis=0)
+            for z in self._logits(x):
+                self.logit_density_ += _counts(z, self.logit_range_, self.bins).sum(axis=0)
+        self.feature_density_ /= features.size
+        self.logit_density_ /= len(features) * len(self.bias_)
         return self
 
-    def _spaces(self, features):
-        """Yields (slice, features, perturbed logits), float64 rows."""
-        for part, rows in checks.chunks("features", features, self.kernel_.shape[1]):
-            yield part, rows, rows @ self.kernel_ + self.bias_
+    def _perturbed(self, kernel):
+        """float64 (d, repeats * classes): the weights of all perturbed heads, side by side."""
+        rng = np.random.default_rng(self.seed)
+        lengths = np.linalg.norm(kernel, axis=0)
+        found = np.empty((len(kernel), self.repeats, kernel.shape[1]))
+        for repeat in range(self.repeats):
+            noise = rng.normal(size=kernel.shape)
+            noise *= lengths / np.linalg.norm(noise, axis=0)
+            found[:, repeat] = kernel + self.distance * noise
+        return found.reshape(len(kernel), -1)
+
+    def _logits(self, rows):
+        """Yields float64 (n, heads * classes) of rows, a few whole heads at a time."""
+        classes = len(self.bias_) // self.repeats
+        step = classes * max(1, COLUMNS // classes)
+        for start in range(0, len(self.bias_), step):
+            part = slice(start, start + step)
+            yield rows @ self.kernel_[:, part] + self.bias_[part]
 
     def score(self, features: Array) -> Array:
         """float64 (n,)."""
         features = checks.matrix("features", features, len(self.kernel_), "features")
+        return checks.each("features", features, self._of_rows, rows=ROWS)
+
+    def _of_rows(self, _, x):
         classes, bins = len(self.bias_) // self.repeats, len(self.feature_density_)
-        scores = np.empty(len(features))
-        for part, x, z in self._spaces(features):
-            own = _histograms(x, self.feature_range_, bins)
-            of_x = _divergence(self.feature_density_, own, self.smoothing, FEATURE_FLOOR)
-            own = _histograms(z, self.logit_range_, bins)
-            of_z = _divergence(self.logit_density_, own, self.smoothing, LOGIT_FLOOR)
-            heads = z.reshape(len(z), self.repeats, classes)
-            sure = np.exp(heads.max(axis=2) - logsumexp(heads, axis=2)).mean(axis=1)
-            scores[part] = of_x + self.logits_weight * of_z - self.msp_weight * sure
-        return scores
+        counts, sure = np.zeros((len(x), bins)), np.zeros(len(x))
+        for z in self._logits(x):
+            counts += _counts(z, self.logit_range_, bins)
+            heads = z.reshape(len(z), -1, classes)
+            heads = np.exp(heads - heads.max(axis=2, keepdims=True))
+            sure += (1 / heads.sum(axis=2)).sum(axis=1)  # the largest softmax of each head
+        own = _counts(x, self.feature_range_, bins) / x.shape[1]
+        of_x = _divergence(self.feature_density_, own, self.smoothing, FEATURE_FLOOR)
+        own = counts / len(self.bias_)
+        of_z = _divergence(self.logit_density_, own, self.smoothing, LOGIT_FLOOR)
+        return of_x + self.logits_weight * of_z - self.msp_weight * sure / self.repeats
 
 
-def _histograms(values, span, bins):
-    """float64 (n, bins): the share of each row's values in each bin of equal width."""
+def _counts(values, span, bins):
+    """int64 (n, bins): how many of each row's values lie in each bin of equal width."""
     width = max(span[1] - span[0], 1e-12)
-    places = np.floor((values - span[0]) / width * bins)
+    places = values - span[0]
+    places /= width
+    places *= bins
+    np.floor(places, out=places)
     places[values == span[1]] = bins - 1
-    inside = (places >= 0) & (places < bins)
-    rows = np.broadcast_to(np.arange(len(values))[:, None], values.shape)[inside]
-    flat = rows * bins + places[inside].astype(np.int64)
-    counts = np.bincount(flat, minlength=len(values) * bins)
-    return counts.reshape(len(values), bins) / values.shape[1]
+    np.clip(places, -1, bins, out=places)  # what is in no bin is counted beside them, and dropped
+    places += np.arange(1, len(values) * (bins + 2), bins + 2)[:, None]
+    counts = np.bincount(places.astype(np.int64).ravel(), minlength=len(values) * (bins + 2))
+    return counts.reshape(len(values), bins + 2)[:, 1:-1]
 
 
 def _divergence(mean, own, smoothing, floor):
