@@ -8,9 +8,9 @@ pytorch-ood (see tests/make_references.py), B has oodeel, datasets, faiss-cpu, t
 torchvision. Generated features of a DenseNet's shape: 40000 training and 20000 test examples, 342
 features, 10 classes. Medians of several rounds. Also the metrics of each library on 2 x 20000
 scores. Without the other environments only ours are measured. Writes benchmarks/scores.json, which
-docs/scores.md shows; with --only=NAMES measures these and leaves the others as they are. With
---size=imagenet: 100000 training and 2000 test examples, 2048 features, 1000 classes, the scores
-that pytorch-ood has too; writes benchmarks/scores_imagenet.json.
+docs/scores.md shows; with --only=NAMES measures these, of ours and of pytorch-ood, and leaves the
+others as they are. With --size=imagenet: 100000 training and 2000 test examples, 2048 features,
+1000 classes, the scores that pytorch-ood has too; writes benchmarks/scores_imagenet.json.
 """
 
 import argparse
@@ -118,7 +118,7 @@ def _timed_scores(scores, rounds, only, outputs):
     return found
 
 
-def pytorch_ood(a, rounds):
+def pytorch_ood(a, rounds, only=()):
     sys.path.insert(0, str(ROOT / "tests"))
     import torch
     from stand_in import stand_in_for_torchvision
@@ -160,18 +160,22 @@ def pytorch_ood(a, rounds):
     }
     maps |= {"scale+energy": detector.SCALE(same, flat, percentile=0.85)}
     found = {}
+
+    def wanted(entries):
+        return [(name, entry) for name, entry in entries.items() if not only or name in only]
+
     with torch.no_grad():
-        for name, (fit, score) in of_logits.items():
+        for name, (fit, score) in wanted(of_logits):
             found[name] = {"fit_s": 0.0}
             if fit:
                 arguments = t["train_logits"], t["train_labels"]
                 found[name]["fit_s"] = timed(rounds, lambda f=fit, x=arguments: f(*x))[0]
             found[name]["score_s"] = timed(rounds, lambda s=score: s(t["test_logits"]))[0]
-        for name, one in of_features.items():
+        for name, one in wanted(of_features):
             fit = timed(rounds, lambda o=one: o.fit_features(t["train"], t["train_labels"]))[0]
             score = timed(rounds, lambda o=one: o.predict_features(t["test"]))[0]
             found[name] = {"fit_s": fit, "score_s": score}
-        for name, one in maps.items():
+        for name, one in wanted(maps):
             x = t["test"][:, :, None, None]
             score = timed(rounds, lambda o=one, x=x: o.predict_feature_maps(x))[0]
             found[name] = {"fit_s": 0.0, "score_s": score}
@@ -184,7 +188,8 @@ def pytorch_ood(a, rounds):
         functional.aupr(values, labels, positive="id")
         functional.fpr_at_tpr(values, labels)
 
-    found["metrics"] = {"fit_s": 0.0, "score_s": timed(rounds, all_metrics)[0]}
+    if not only:
+        found["metrics"] = {"fit_s": 0.0, "score_s": timed(rounds, all_metrics)[0]}
     return found
 
 
@@ -234,21 +239,19 @@ def in_its_environment(python, name, path, rounds, only=()):
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def of_imagenet_size(python, rounds, known):
-    """Both libraries on the scores that pytorch-ood has, at the size of ImageNet's networks. Its
-    known times stay without its Python.
+def of_imagenet_size(python, rounds, known, only):
+    """Both libraries on the scores that pytorch-ood has, at the size of ImageNet's networks. What
+    is known stays, of pytorch-ood all without its Python.
     """
     with tempfile.TemporaryDirectory() as folder:
         path = pathlib.Path(folder) / "arrays.npz"
         np.savez(path, **arrays(IMAGENET))
         theirs = known.get("pytorch_ood", {})
         if python:
-            theirs = in_its_environment(python, "pytorch_ood", path, rounds)
-        names = [name for name in theirs if name != "metrics"]
-        return {
-            "ours": in_its_environment(sys.executable, "ours", path, rounds, names),
-            "pytorch_ood": theirs,
-        }
+            theirs = theirs | in_its_environment(python, "pytorch_ood", path, rounds, only)
+        names = only or [name for name in theirs if name != "metrics"]
+        mine = in_its_environment(sys.executable, "ours", path, rounds, names)
+        return {"ours": known.get("ours", {}) | mine, "pytorch_ood": theirs}
 
 
 def table(found):
@@ -285,38 +288,36 @@ def main():
     parser.add_argument("--torch_python", help="Python with torch and pytorch-ood 0.4.0")
     parser.add_argument("--oodeel_python", help="Python with oodeel 0.4.0")
     parser.add_argument("--rounds", type=int, default=3, help="rounds; the median counts")
-    parser.add_argument("--only", default="", help="names, with commas: ours of these, added anew")
+    parser.add_argument("--only", default="", help="names, with commas: these, added anew")
     parser.add_argument("--size", choices=["cifar", "imagenet"], default="cifar")
     parser.add_argument("--worker", choices=["ours", "pytorch_ood", "oodeel"], help="internal")
     parser.add_argument("--arrays", help="internal")
     flags = parser.parse_args()
+    only = flags.only.split(",") if flags.only else []
     if flags.worker:
-        only = [flags.only.split(",")] if flags.only else []
-        measured = globals()[flags.worker](dict(np.load(flags.arrays)), flags.rounds, *only)
+        more = [only] if only else []
+        measured = globals()[flags.worker](dict(np.load(flags.arrays)), flags.rounds, *more)
         print(json.dumps(measured))
         return
     if flags.size == "imagenet":
         path = COSTS.with_name("scores_imagenet.json")
         known = json.loads(path.read_text()) if path.exists() else {}
-        found = of_imagenet_size(flags.torch_python, flags.rounds, known)
+        found = of_imagenet_size(flags.torch_python, flags.rounds, known, only)
         path.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
         print(table(found))
-        return
-    if flags.only:
-        write(ours(arrays(), flags.rounds, flags.only.split(",")), json.loads(COSTS.read_text()))
         return
     with tempfile.TemporaryDirectory() as folder:
         path = pathlib.Path(folder) / "arrays.npz"
         np.savez(path, **arrays())
         pythons = {"ours": sys.executable, "pytorch_ood": flags.torch_python}
-        pythons |= {"oodeel": flags.oodeel_python}
+        pythons |= {"oodeel": None if only else flags.oodeel_python}
         found = {
-            name: in_its_environment(python, name, path, flags.rounds)
+            name: in_its_environment(python, name, path, flags.rounds, only)
             for name, python in pythons.items()
             if python
         }
     print(table(found))
-    write(found["ours"], {"costs": {}})
+    write(found["ours"], json.loads(COSTS.read_text()) if only else {"costs": {}})
 
 
 if __name__ == "__main__":

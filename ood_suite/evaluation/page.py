@@ -203,9 +203,10 @@ def caption(name):
 
 
 def png(figure):
-    """A figure as bytes; cut to what is drawn, which takes a drawing more, where nothing arranges it."""
+    """A figure as bytes, cut to what is drawn (which draws it once more) if nothing arranges it."""
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", bbox_inches=None if figure.get_layout_engine() else "tight")
+    arranged = figure.get_layout_engine() is not None
+    figure.savefig(buffer, format="png", bbox_inches=None if arranged else "tight")
     return buffer.getvalue()
 
 

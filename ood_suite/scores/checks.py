@@ -66,9 +66,9 @@ def logits_matrix(logits, width=None):
 def raw_logits(logits, width=None):
     """Logits (n, classes) as they came, for `rows_of`; warns if they look like probabilities."""
     logits = matrix("logits", logits, width, "classes")
-    first = np.asarray(logits[:FIRST_ROWS], np.float64)
+    first = np.asarray(logits[:FIRST_ROWS])
     if first.shape[1] > 1 and len(first) and first.min() >= 0.0:
-        if np.allclose(first.sum(axis=1), 1.0, atol=1e-4):
+        if np.allclose(first.sum(axis=1, dtype=np.float64), 1.0, atol=1e-4):
             warnings.warn(
                 "`logits` look like probabilities: rows sum to 1. Scores want the values before "
                 "the softmax.",
@@ -82,9 +82,9 @@ def each_logits(logits, function, width=None, exact=None):
     classes are given column by column (order "F"), along which NumPy reduces twenty times as fast.
 
     Args:
-        exact: values as large as this are right to 1e-6 of themselves where the function is given
-            float32 logits as they are; those below are computed again in float64. (Few processors
-            have vector instructions for exponentials of float64.) None: all are.
+        exact: values as large as this are as exact as float32 logits where the function is given
+            them as they are; those below are computed again in float64. (Few processors have vector
+            instructions for exponentials of float64.) None: all are.
     """
     logits = raw_logits(logits, width)
     order = "F" if logits.shape[1] <= FEW_CLASSES else "C"
