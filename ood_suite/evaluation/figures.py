@@ -208,21 +208,10 @@ def heat_maps(title, outputs, count=16):
         ratio = outputs.log_prob_map[rows] - outputs.background_log_prob_map[rows]
         maps.append(("log p - log p background", ratio))
     figure = Figure(figsize=(0.62 * len(rows) + 1.2, 0.72 * (1 + len(maps)) + 0.5), dpi=110)
-    grid = figure.subplots(
-        1 + len(maps), len(rows), squeeze=False, gridspec_kw={"wspace": 0.05, "hspace": 0.08}
-    )
-    for column, row in enumerate(rows):
-        _picture(grid[0, column], outputs.images[row])
-        for line, (_, values) in enumerate(maps, start=1):
-            drawn = grid[line, column].imshow(
-                values[column], cmap="gray", vmin=MAP_RANGE[0], vmax=MAP_RANGE[1]
-            )
-    for axes in grid.flat:
-        axes.set(xticks=[], yticks=[])
-    for line, name in enumerate(["image"] + [name for name, _ in maps]):
-        grid[line, 0].set_ylabel(
-            name.replace(" - ", "\n- "), rotation=0, ha="right", va="center", fontsize=8
-        )
+    grid = _lines(figure, ["image"] + [name.replace(" - ", "\n- ") for name, _ in maps])
+    _picture(grid[0], _strip(outputs.images[rows]))
+    for axes, (_, values) in zip(grid[1:], maps, strict=True):
+        drawn = axes.imshow(_strip(values), cmap="gray", vmin=MAP_RANGE[0], vmax=MAP_RANGE[1])
     bar = figure.colorbar(drawn, ax=grid, fraction=0.02, pad=0.01)
     bar.set_label("nats per pixel", fontsize=8)
     figure.suptitle(
@@ -303,17 +292,34 @@ def pixel_maps(images, bits, title):
         images: uint8 (n, height, width, channels). bits: (n, height, width).
     """
     figure = Figure(figsize=(0.9 * len(images) + 1.5, 2.6), dpi=110)
-    grid = figure.subplots(
-        2, len(images), squeeze=False, gridspec_kw={"wspace": 0.05, "hspace": 0.05}
-    )
-    for column, image in enumerate(images):
-        _picture(grid[0, column], image)
-        drawn = grid[1, column].imshow(bits[column], cmap="viridis", vmin=0, vmax=float(bits.max()))
-    for axes in grid.flat:
-        axes.set(xticks=[], yticks=[])
+    grid = _lines(figure, ["", ""])
+    _picture(grid[0], _strip(images))
+    drawn = grid[1].imshow(_strip(bits), cmap="viridis", vmin=0, vmax=float(bits.max()))
     figure.colorbar(drawn, ax=grid, fraction=0.02, pad=0.01).set_label("bits per pixel", fontsize=8)
     figure.suptitle(title, fontsize=9)
     return figure
+
+
+def _lines(figure, names):
+    """Axes below each other, for strips of pictures, without ticks: a name at the left of each."""
+    grid = figure.subplots(
+        len(names), 1, gridspec_kw={"hspace": 0.08}, subplot_kw={"xticks": [], "yticks": []}
+    )
+    for axes, name in zip(grid, names, strict=True):
+        axes.spines[:].set_visible(False)
+        axes.set_ylabel(name, rotation=0, ha="right", va="center", fontsize=8)
+    return grid
+
+
+def _strip(pictures):
+    """Pictures (n, height, width, ...) side by side, with white between them. (Axes of their own
+    would take ten times as long to draw.)
+    """
+    gap = max(1, pictures.shape[2] // 16)
+    white = 255 if pictures.dtype == np.uint8 else np.nan
+    around = [(0, 0)] * (pictures.ndim - 1)
+    padded = np.pad(pictures, [*around[:2], (0, gap), *around[2:]], constant_values=white)
+    return np.concatenate(padded, axis=1)[:, :-gap]
 
 
 def _picture(axes, image):
