@@ -2,8 +2,9 @@ PYTHON ?= python3.11
 VENV := .venv
 JAX_VENV := .venv-jax
 RUN := $(VENV)/bin/python
-# Tests in many processes compile the same small programs.
-JAX_CACHE := JAX_COMPILATION_CACHE_DIR=$(CURDIR)/$(JAX_VENV)/compiled JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS=0 JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES=-1
+# Tests in many processes compile the same small programs. (Begun anew each time: tests that kill may cut a file of it.)
+COMPILED = $(CURDIR)/$(JAX_VENV)/compiled
+JAX_CACHE = JAX_COMPILATION_CACHE_DIR="$(COMPILED)" JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS=0 JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES=-1
 INSTALL := pip install --quiet --disable-pip-version-check --require-hashes -r
 TEST_PARTS := test-classifiers test-densities test-whole test-jax test-wheel
 
@@ -63,6 +64,7 @@ test-whole: $(VENV)/installed
 
 # Model, training, extraction and resume tests once more on JAX, where there is no TensorFlow.
 test-jax: $(JAX_VENV)/installed
+	rm -rf "$(COMPILED)"
 	KERAS_BACKEND=jax JAX_PLATFORMS=cpu $(JAX_CACHE) $(JAX_VENV)/bin/python -m pytest -m jax -p no:cacheprovider
 
 # The built wheel in fresh environments and an empty folder.

@@ -203,10 +203,9 @@ def caption(name):
 
 
 def png(figure):
-    """A figure as bytes, cut to what is drawn (which draws it once more) if nothing arranges it."""
+    """A figure as bytes."""
     buffer = io.BytesIO()
-    arranged = figure.get_layout_engine() is not None
-    figure.savefig(buffer, format="png", bbox_inches=None if arranged else "tight")
+    figure.savefig(buffer, format="png", bbox_inches="tight")
     return buffer.getvalue()
 
 

@@ -78,23 +78,27 @@ def raw_logits(logits, width=None):
 
 
 def each_logits(logits, function, width=None, exact=None):
-    """float64 (n,): function(float64 rows) of logits, block by block; warns as logits_matrix. Few
-    classes are given column by column (order "F"), along which NumPy reduces twenty times as fast.
+    """float64 (n,): function(rows) of logits, block by block, as float64 unless `exact` is given;
+    warns as logits_matrix. Few classes are given column by column (order "F"), along which NumPy
+    reduces twenty times as fast.
 
     Args:
-        exact: values as large as this are as exact as float32 logits where the function is given
-            them as they are; those below are computed again in float64. (Few processors have vector
-            instructions for exponentials of float64.) None: all are.
+        exact: float32 logits are given as they are, and results below this in magnitude (or not
+            finite) computed again of float64 ones. (Few processors have vector instructions for
+            exponentials of float64.) None: float64 always.
     """
     logits = raw_logits(logits, width)
     order = "F" if logits.shape[1] <= FEW_CLASSES else "C"
     single = exact is not None and logits.dtype == np.float32
 
     def score(part, rows):
-        found = function(rows)
-        if single:
-            small = np.flatnonzero(np.abs(found) < exact)
-            found[small] = function(rows[small].astype(np.float64))
+        if not single:
+            return function(rows)
+        with np.errstate(over="ignore", invalid="ignore"):
+            found = function(rows)
+            again = np.flatnonzero(~((np.abs(found) >= exact) & (np.abs(found) < np.inf)))
+        if again.size:
+            found[again] = function(np.asarray(rows[again], np.float64, order=order))
         return found
 
     return each("logits", logits, score, order=order, dtype=np.float32 if single else np.float64)

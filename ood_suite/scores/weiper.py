@@ -79,14 +79,11 @@ class WeiPer(Learner):
         kernel, bias = checks.head(features, head_kernel, head_bias)
         self.kernel_ = self._perturbed(kernel)
         self.bias_ = np.tile(bias, self.repeats)
-        spans = [
-            (x.min(), x.max(), z.min(), z.max())
-            for _, x in checks.chunks("features", features, rows=ROWS)
-            for z in self._logits(x)
-        ]
-        low_x, high_x, low_z, high_z = np.array(spans).T
-        self.feature_range_ = np.array([low_x.min(), high_x.max()])
-        self.logit_range_ = np.array([low_z.min(), high_z.max()])
+        self.feature_range_, self.logit_range_ = np.full((2, 2), [np.inf, -np.inf])
+        for _, x in checks.chunks("features", features, rows=ROWS):
+            _widen(self.feature_range_, x)
+            for z in self._logits(x):
+                _widen(self.logit_range_, z)
         self.feature_density_, self.logit_density_ = np.zeros((2, self.bins))
         for _, x in checks.chunks("features", features, rows=ROWS):
             self.feature_density_ += _counts(x, self.feature_range_, self.bins).sum(axis=0)
@@ -133,6 +130,11 @@ class WeiPer(Learner):
         own = counts / len(self.bias_)
         of_z = _divergence(self.logit_density_, own, self.smoothing, LOGIT_FLOOR)
         return of_x + self.logits_weight * of_z - self.msp_weight * sure / self.repeats
+
+
+def _widen(span, values):
+    """Makes a span, float64 (2,), hold all values."""
+    span[:] = min(span[0], values.min()), max(span[1], values.max())
 
 
 def _counts(values, span, bins):
