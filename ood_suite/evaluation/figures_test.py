@@ -3,9 +3,11 @@
 import itertools
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from ood_suite.evaluation import figures
+from ood_suite.outputs import Outputs
 
 
 def test_the_tuning_map_has_each_value_in_its_cell():
@@ -46,3 +48,25 @@ def test_a_contact_sheet_shows_both_ends_of_a_set(tmp_path):
     titles = [axes.get_title() for axes in drawn.axes]
     assert titles == ["2.png\n1", "3.png\n2", "0.png\n3", "4.png\n6", "1.png\n5", "5.png\n4"]
     assert [len(axes.images) for axes in drawn.axes] == [1, 1, 0, 1, 1, 1]
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_heat_maps_show_each_image_above_its_maps(rng, channels):
+    """The most likely image first; between two images there is nothing."""
+    images = rng.integers(0, 256, (3, 5, 4, channels), dtype=np.uint8)
+    maps, background = rng.normal(-3.0, 1.0, (2, 3, 5, 4)).astype(np.float32)
+    outputs = Outputs(
+        images=images, log_prob=np.array([-9.0, -7.0, -8.0]), log_prob_map=maps,
+        background_log_prob_map=background,
+    )  # fmt: skip
+    above, log_p, ratio, _ = figures.heat_maps("a set", outputs).axes
+    assert [axes.get_ylabel() for axes in (above, log_p)] == ["image", "log p + 6"]
+    for place, row in enumerate([1, 2, 0]):
+        columns = slice(5 * place, 5 * place + 4)
+        shown = [np.ma.getdata(axes.images[0].get_array()) for axes in (above, log_p, ratio)]
+        np.testing.assert_array_equal(shown[0][:, columns].reshape(images[row].shape), images[row])
+        np.testing.assert_allclose(shown[1][:, columns], maps[row] + 6.0, rtol=1e-6)
+        np.testing.assert_allclose(shown[2][:, columns], maps[row] - background[row], rtol=1e-5)
+        if place:
+            assert np.all(shown[0][:, 5 * place - 1] == 255)
+            assert np.isnan(shown[1][:, 5 * place - 1]).all()
