@@ -5,6 +5,7 @@ hundred or thousand rows at a time as float64, and `each` scores such blocks.
 """
 
 import warnings
+from typing import Literal
 
 import numpy as np
 
@@ -88,7 +89,7 @@ def each_logits(logits, function, width=None, exact=None):
             exponentials of float64.) None: float64 always.
     """
     logits = raw_logits(logits, width)
-    order = "F" if logits.shape[1] <= FEW_CLASSES else "C"
+    order: Literal["C", "F"] = "F" if logits.shape[1] <= FEW_CLASSES else "C"
     single = exact is not None and logits.dtype == np.float32
 
     def score(part, rows):
