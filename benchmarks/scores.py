@@ -252,7 +252,7 @@ def of_imagenet_size(python, rounds, known, only):
         if python:
             theirs = theirs | in_its_environment(python, "pytorch_ood", path, rounds, only)
         mine = in_its_environment(sys.executable, "ours", path, rounds, only or list(theirs))
-        return {"ours": (known["ours"] if only else {}) | mine, "pytorch_ood": theirs}
+        return {"ours": (known.get("ours", {}) if only else {}) | mine, "pytorch_ood": theirs}
 
 
 def table(found):

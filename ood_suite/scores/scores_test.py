@@ -9,7 +9,7 @@ from scipy import stats
 from ood_suite import scores
 from ood_suite.detector import Detector
 from ood_suite.outputs import Outputs
-from ood_suite.scores import checks
+from ood_suite.scores import checks, weiper
 
 COMPOSED = ("dice+react+energy", "react+kl_matching", "ash_s+max_logit", "vra+openmax")
 NAMES = (*scores.ALL, *COMPOSED)
@@ -88,6 +88,8 @@ def test_a_fit_over_many_blocks_is_that_over_one(name, monkeypatch):
     expected = fitted(name).score(outputs(1))
     monkeypatch.setattr(checks, "CHUNK_BYTES", 8 * 12 * 7)  # seven rows of the features
     monkeypatch.setattr(checks, "MOMENT_ROWS", 9)
+    monkeypatch.setattr(weiper, "ROWS", 7)
+    monkeypatch.setattr(weiper, "COLUMNS", 10)
     found = fitted(name).score(outputs(1))
     np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-8)
 
