@@ -10,7 +10,8 @@ features, 10 classes. Medians of several rounds. Also the metrics of each librar
 scores. Without the other environments only ours are measured. Writes benchmarks/scores.json, which
 docs/scores.md shows; with --only=NAMES measures these, of ours and of pytorch-ood, and leaves the
 others as they are. With --size=imagenet: 100000 training and 2000 test examples, 2048 features,
-1000 classes, the scores that pytorch-ood has too; writes benchmarks/scores_imagenet.json.
+1000 classes, the scores that pytorch-ood has too; writes benchmarks/scores_imagenet.json. (Its
+Mahalanobis takes minutes for 2000: --test=50000 is for --only=NAMES, and writes a file of its own.)
 """
 
 import argparse
@@ -26,7 +27,7 @@ import numpy as np
 ROOT = pathlib.Path(__file__).parents[1]
 COSTS = ROOT / "benchmarks" / "scores.json"
 TRAIN, TEST, WIDTH, CLASSES = 40_000, 20_000, 342, 10
-IMAGENET = 100_000, 2_000, 2048, 1000
+IMAGENET_TRAIN, IMAGENET_TEST, IMAGENET_WIDTHS = 100_000, 2_000, (2048, 1000)
 
 
 def arrays(size=(TRAIN, TEST, WIDTH, CLASSES)):
@@ -241,13 +242,13 @@ def in_its_environment(python, name, path, rounds, only=()):
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def of_imagenet_size(python, rounds, known, only):
+def of_imagenet_size(python, rounds, known, only, test):
     """Both libraries on the scores that pytorch-ood has, at the size of ImageNet's networks. What
     is known stays, of pytorch-ood all without its Python.
     """
     with tempfile.TemporaryDirectory() as folder:
         path = pathlib.Path(folder) / "arrays.npz"
-        np.savez(path, **arrays(IMAGENET))
+        np.savez(path, **arrays((IMAGENET_TRAIN, test, *IMAGENET_WIDTHS)))
         theirs = known.get("pytorch_ood", {})
         if python:
             theirs = theirs | in_its_environment(python, "pytorch_ood", path, rounds, only)
@@ -291,6 +292,7 @@ def main():
     parser.add_argument("--rounds", type=int, default=3, help="rounds; the median counts")
     parser.add_argument("--only", default="", help="names, with commas: these, added anew")
     parser.add_argument("--size", choices=["cifar", "imagenet"], default="cifar")
+    parser.add_argument("--test", type=int, default=IMAGENET_TEST, help="scored, of imagenet")
     parser.add_argument("--worker", choices=["ours", "pytorch_ood", "oodeel"], help="internal")
     parser.add_argument("--arrays", help="internal")
     flags = parser.parse_args()
@@ -301,9 +303,10 @@ def main():
         print(json.dumps(measured))
         return
     if flags.size == "imagenet":
-        path = COSTS.with_name("scores_imagenet.json")
+        many = "" if flags.test == IMAGENET_TEST else f"_{flags.test}"
+        path = COSTS.with_name(f"scores_imagenet{many}.json")
         known = json.loads(path.read_text()) if path.exists() else {}
-        found = of_imagenet_size(flags.torch_python, flags.rounds, known, only)
+        found = of_imagenet_size(flags.torch_python, flags.rounds, known, only, flags.test)
         path.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
         print(table(found))
         return

@@ -4,7 +4,9 @@ Arrays may be memory maps larger than memory: nothing here copies a whole one. `
 hundred or thousand rows at a time as float64, and `each` scores such blocks.
 """
 
+import os
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from typing import Literal
 
 import numpy as np
@@ -17,6 +19,8 @@ WIDE, WIDE_ROWS, WIDE_BYTES = 512, 256, 2**22  # columns from which on a chunk h
 MOMENT_ROWS, MOMENT_BYTES = 2048, 2**26
 COLUMN_BYTES = 2**27  # of whole float32 columns at a time
 FEW_CLASSES = 32  # that are scored column by column
+MANY = 2**23  # logits from which on threads share the blocks; before, waking them is too slow
+MOST_THREADS = 8
 FIRST_ROWS = 1000  # of logits that are looked at for probabilities
 
 
@@ -78,7 +82,7 @@ def raw_logits(logits, width=None):
     return logits
 
 
-def each_logits(logits, function, width=None, exact=None):
+def each_logits(logits, function, width=None, exact=None, *, products=False):
     """float64 (n,): function(rows) of logits, block by block, as float64 unless `exact` is given;
     warns as logits_matrix. Few classes are given column by column (order "F"), along which NumPy
     reduces twenty times as fast.
@@ -87,6 +91,7 @@ def each_logits(logits, function, width=None, exact=None):
         exact: float32 logits are given as they are, and results below this in magnitude (or not
             finite) computed again of float64 ones. (Few processors have vector instructions for
             exponentials of float64.) None: float64 always.
+        products: of matrices are in the function: for these BLAS has its threads.
     """
     logits = raw_logits(logits, width)
     order: Literal["C", "F"] = "F" if logits.shape[1] <= FEW_CLASSES else "C"
@@ -102,7 +107,15 @@ def each_logits(logits, function, width=None, exact=None):
             found[again] = function(np.asarray(rows[again], np.float64, order=order))
         return found
 
-    return each("logits", logits, score, order=order, dtype=np.float32 if single else np.float64)
+    # NumPy releases Python's lock. (Of few classes the blocks are too short for that to pay.)
+    shared = order == "C" and logits.size >= MANY and not products
+    threads, dtype = _processors() if shared else 1, np.float32 if single else np.float64
+    return each("logits", logits, score, order=order, dtype=dtype, threads=threads)
+
+
+def _processors():
+    known = getattr(os, "sched_getaffinity", None)  # on Linux alone
+    return min(MOST_THREADS, len(known(0)) if known else os.cpu_count() or 1)
 
 
 def finite(name, values):
@@ -148,11 +161,24 @@ def _parts(values, beside, rows=0):
     return [slice(start, start + rows) for start in range(0, len(values), rows)]
 
 
-def each(name, values, function, beside=0, order="C", rows=0, *, dtype=np.float64):
-    """float64 (n,): function(slice, rows of `dtype`) -> (rows,) of each chunk, see chunks."""
+def each(name, values, function, beside=0, order="C", rows=0, *, dtype=np.float64, threads=1):
+    """float64 (n,): function(slice, rows of `dtype`) -> (rows,) of each chunk, see chunks.
+
+    Args:
+        threads: that take turns at the chunks.
+    """
     found = np.empty(len(values))
-    for part in _parts(values, beside, rows):
-        found[part] = function(part, rows_of(name, values, part, order, dtype))
+    parts = _parts(values, beside, rows)
+
+    def score(first):
+        for part in parts[first::threads]:
+            found[part] = function(part, rows_of(name, values, part, order, dtype))
+
+    if threads == 1:
+        score(0)
+        return found
+    with ThreadPoolExecutor(threads) as pool:
+        list(pool.map(score, range(threads)))
     return found
 
 

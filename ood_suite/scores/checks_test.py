@@ -1,5 +1,7 @@
 """Blocks: scores in their places, no error lost, moments whose half is computed."""
 
+import threading
+
 import numpy as np
 import pytest
 
@@ -75,3 +77,24 @@ def test_many_classes_need_no_table(rng, monkeypatch):
     monkeypatch.setattr(prototypes, "TABLE_CLASSES", 8)
     monkeypatch.setattr(prototypes, "MANY_CLASSES_ROWS", 7)
     np.testing.assert_allclose(learner.score(*arrays), whole, rtol=1e-12)
+
+
+def test_threads_share_the_blocks_of_many_logits(rng, monkeypatch):
+    monkeypatch.setattr(checks, "CHUNK_BYTES", 8 * 40 * 5)
+    logits = 9.0 * rng.normal(size=(33, 40)).astype(np.float32)
+    alone = {name: scores.get(name).make()(logits) for name in ("msp", "energy", "entropy", "gen")}
+    monkeypatch.setattr(checks, "MANY", logits.size)
+    monkeypatch.setattr(checks, "_processors", lambda: 3)
+    side_by_side = threading.Barrier(3)  # passed when three threads have begun
+
+    def first(rows):
+        if rows[0, 0] in logits[:15:5, 0]:
+            side_by_side.wait(60)
+        return rows[:, 0]
+
+    np.testing.assert_array_equal(checks.each_logits(logits, first), logits[:, 0])
+    for name, expected in alone.items():
+        np.testing.assert_array_equal(scores.get(name).make()(logits), expected)
+    logits[31, 3] = np.nan
+    with pytest.raises(ValueError, match="`logits` has values that are NaN or infinite"):
+        scores.get("energy").make()(logits)

@@ -257,7 +257,8 @@ class KLMatching(Learner):
 
     def score(self, logits: Array) -> Array:
         """float64 (n,)."""
-        return checks.each_logits(logits, self._nearest, self.log_templates_.shape[1])
+        classes = self.log_templates_.shape[1]
+        return checks.each_logits(logits, self._nearest, classes, products=True)
 
     def _nearest(self, rows):
         log_p = log_softmax(rows)
