@@ -2,11 +2,12 @@
 
     python benchmarks/read_networks.py --torch_python=A/bin/python
 
-A has torch. The same sizes, reads of 250 bases in batches of 100, float32: an LSTM, and gated
-dilated convolutions (8 layers, kernel 3). Plain Keras is `Sequential` or a functional model with a
-sparse cross entropy and its own fit; PyTorch is torch.nn.LSTM, or Conv1d with padding on the left,
-with Adam. Each side has a process of its own, in turns; medians over the batches of all rounds.
-Writes benchmarks/read_networks.json; three minutes on two cores.
+A has torch. The same sizes, reads of 250 bases in float32, in batches of 100, and scored in batches
+of 512 too, as a screening does: an LSTM, and gated dilated convolutions (8 layers, kernel 3). Plain
+Keras is a functional model with a sparse cross entropy; PyTorch is torch.nn.LSTM, or Conv1d with
+padding on the left, with Adam. Each side has a process of its own, in turns; medians over the
+batches of all rounds.
+Writes benchmarks/read_networks.json; five minutes on two cores.
 """
 
 import argparse
@@ -23,22 +24,24 @@ ROOT = pathlib.Path(__file__).parents[1]
 FOUND = ROOT / "benchmarks" / "read_networks.json"
 NETWORKS = {"LSTM, 64": ("lstm", 64), "LSTM, 256": ("lstm", 256), "convolutions, 32": ("conv", 32),
             "convolutions, 64": ("conv", 64)}  # fmt: skip
-BATCH, LENGTH, LAYERS, KERNEL = 100, 250, 8, 3
+BATCH, SCREENED, LENGTH, LAYERS, KERNEL = 100, 512, 250, 8, 3
+WORKS = {"train": BATCH, "score": BATCH, "screen": SCREENED}  # reads of a batch
 
 
-def reads():
-    """int32 (BATCH, LENGTH) bases 0..3."""
-    return np.random.default_rng(0).integers(0, 4, (BATCH, LENGTH)).astype(np.int32)
+def reads(count):
+    """int32 (count, LENGTH) bases 0..3."""
+    return np.random.default_rng(0).integers(0, 4, (count, LENGTH)).astype(np.int32)
 
 
-def rate(function, calls):
-    """Reads/s of each of `calls` calls, after two that compile."""
-    function(), function()
+def rate(function, count, calls):
+    """Reads/s of each of `calls` calls of function(bases), after two that compile."""
+    bases = reads(count)
+    function(bases), function(bases)
     found = []
     for _ in range(calls):
         start = time.perf_counter()
-        function()
-        found.append(BATCH / (time.perf_counter() - start))
+        function(bases)
+        found.append(count / (time.perf_counter() - start))
     return found
 
 
@@ -46,13 +49,13 @@ def ours(kind, units):
     sys.path.insert(0, str(ROOT))
     import keras
 
-    from genomics_ood.density import ReadDensity
+    from genomics_ood.density import ReadDensity, ready_to_score
     from ood_suite.training import backend
 
-    model = ReadDensity(network=kind, units=units, num_layers=LAYERS, kernel_size=KERNEL, seed=0)
+    options = {"network": kind, "units": units, "num_layers": LAYERS, "kernel_size": KERNEL}
+    model, trained = ReadDensity(**options, seed=0), ready_to_score(ReadDensity(**options, seed=0))
     model.compile(optimizer=keras.optimizers.Adam(1e-3), jit_compile=backend.jit_compile())
-    bases = reads()
-    return lambda: model.train_on_batch(bases), lambda: model.predict_on_batch(bases)
+    return model.train_on_batch, trained.predict_on_batch
 
 
 def plain_keras(kind, units):
@@ -75,17 +78,19 @@ def plain_keras(kind, units):
     model = keras.Model(inputs, layers.Dense(4)(x))
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile(keras.optimizers.Adam(1e-3), loss)
-    bases = reads()
-    one_hot = np.eye(4, dtype=np.float32)[bases]
-    before = np.pad(one_hot, ((0, 0), (1, 0), (0, 0)))[:, :-1]
 
-    def score():
+    def inputs_of(bases):
+        one_hot = np.eye(4, dtype=np.float32)[bases]
+        return one_hot, np.pad(one_hot, ((0, 0), (1, 0), (0, 0)))[:, :-1]
+
+    def score(bases):
+        one_hot, before = inputs_of(bases)
         logits = model.predict_on_batch(before)
         largest = logits.max(axis=-1, keepdims=True)
         log_p = logits - largest - np.log(np.exp(logits - largest).sum(axis=-1, keepdims=True))
         return (log_p * one_hot).sum(axis=-1)
 
-    return lambda: model.train_on_batch(before, bases), score
+    return lambda bases: model.train_on_batch(inputs_of(bases)[1], bases), score
 
 
 def pytorch(kind, units):
@@ -115,17 +120,22 @@ def pytorch(kind, units):
                 x = x + back(torch.tanh(value) * torch.sigmoid(gate))
             return self.head(self.last(x.relu()).relu().transpose(1, 2))
 
-    model, bases = Network(), torch.tensor(reads(), dtype=torch.long)
+    model = Network()
     optimizer = torch.optim.Adam(model.parameters(), 1e-3)
-    one_hot = functional.one_hot(bases, 4).float()
-    before = functional.pad(one_hot, (0, 0, 1, 0))[:, :-1].contiguous()
 
-    def train():
+    def inputs_of(bases):
+        one_hot = functional.one_hot(torch.tensor(bases, dtype=torch.long), 4).float()
+        return one_hot, functional.pad(one_hot, (0, 0, 1, 0))[:, :-1].contiguous()
+
+    def train(bases):
+        _, before = inputs_of(bases)
         optimizer.zero_grad()
-        functional.cross_entropy(model(before).reshape(-1, 4), bases.reshape(-1)).backward()
+        targets = torch.tensor(bases, dtype=torch.long).reshape(-1)
+        functional.cross_entropy(model(before).reshape(-1, 4), targets).backward()
         optimizer.step()
 
-    def score():
+    def score(bases):
+        one_hot, before = inputs_of(bases)
         with torch.inference_mode():
             return (functional.log_softmax(model(before), dim=-1) * one_hot).sum(dim=-1)
 
@@ -153,15 +163,15 @@ def measured(pythons, rounds):
 
 
 def table(found):
-    """Markdown: reads/s trained and scored, and ours over each of the others."""
+    """Markdown: reads/s of each work, and ours over each of the others."""
     others = [worker for worker in next(iter(found.values())) if worker != "ours"]
-    titles = [f"{worker}: train, score" for worker in ("ours", *others)]
+    titles = [f"{worker}: {', '.join(WORKS)}" for worker in ("ours", *others)]
     titles += [f"ours / {worker}" for worker in others]
     lines = ["| network | " + " | ".join(titles) + " |", "|" + "---|" * (1 + len(titles))]
     for name, row in found.items():
-        cells = [f"{row[w]['train']:.0f}, {row[w]['score']:.0f}" for w in ("ours", *others)]
+        cells = [", ".join(f"{row[w][work]:.0f}" for work in WORKS) for w in ("ours", *others)]
         for worker in others:
-            ratios = (row["ours"][work] / row[worker][work] for work in ("train", "score"))
+            ratios = (row["ours"][work] / row[worker][work] for work in WORKS)
             cells.append(", ".join(f"{ratio:.2f}" for ratio in ratios))
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
@@ -177,7 +187,8 @@ def main():
     if flags.worker:
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
         train, score = globals()[flags.worker](*NETWORKS[flags.network])
-        print(json.dumps({"train": rate(train, 6), "score": rate(score, 6)}))
+        functions = {"train": train, "score": score, "screen": score}
+        print(json.dumps({work: rate(functions[work], n, 6) for work, n in WORKS.items()}))
         return
     pythons = {"ours": sys.executable, "plain_keras": sys.executable}
     pythons |= {"pytorch": flags.torch_python} if flags.torch_python else {}

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy.special import expit, log_softmax
 
-from genomics_ood.density import LayerNormLSTMCell, ReadDensity
+from genomics_ood.density import LayerNormLSTMCell, ReadDensity, ready_to_score
 from genomics_ood.density_run import build_model
 
 SMALL = [
@@ -159,6 +159,23 @@ def test_saved_models_are_the_same(options, tmp_path, rng):
     loaded = keras.saving.load_model(tmp_path / "m.keras", compile=False)
     bases = rng.integers(0, 4, (2, 30)).astype(np.uint8)
     np.testing.assert_array_equal(model.predict(bases, verbose=0), loaded.predict(bases, verbose=0))
+
+
+@pytest.mark.tensorflow
+@pytest.mark.parametrize("options", SMALL)
+def test_a_small_lstm_is_scored_by_xla(options, rng):
+    bases = rng.integers(0, 4, (7, 30)).astype(np.uint8)
+    model = shaken(options)
+    expected = model.predict_on_batch(bases)
+    ready = ready_to_score(shaken(options))
+    assert ready.jit_compile == (options["network"] == "lstm")
+    np.testing.assert_allclose(ready.predict_on_batch(bases), expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.tensorflow
+@pytest.mark.parametrize("options", [{"units": 513}, {"units": 5, "dtype": "mixed_bfloat16"}])
+def test_where_xla_is_slower_it_is_not_used(options):
+    assert not ready_to_score(ReadDensity(network="lstm", **options)).jit_compile
 
 
 @pytest.mark.parametrize("network", ["conv", "lstm"])

@@ -6,7 +6,7 @@ One npz a data set in the run's outputs/ (see ood_suite.outputs). `python -m ood
 
 import numpy as np
 
-from genomics_ood import density, motif_cnn, reads  # noqa: F401 (the classes of stored models)
+from genomics_ood import density, motif_cnn, reads  # noqa: F401 (classes of stored models)
 from genomics_ood.read_extraction import extraction, hashes, load_reads  # noqa: F401 (Extractor)
 from ood_suite.files import example_hashes
 from ood_suite.outputs import Outputs
@@ -26,7 +26,7 @@ def extract(
     """
     if parts.perturbations or parts.inner_layers or parts.fields:
         raise ValueError("A density has no logits and no inner layers: these are of classifiers.")
-    model = load_model(run)
+    model = density.ready_to_score(load_model(run))
 
     def main_part(bases):
         track = model.predict(bases, batch_size=batch_size, verbose=0)
@@ -43,7 +43,7 @@ def extract(
 
 def scorer(run):
     """The run's model as a screen_model.Scorer."""
-    return NetworkScorer(load_model(run), run.settings["length"])
+    return NetworkScorer(density.ready_to_score(load_model(run)), run.settings["length"])
 
 
 class NetworkScorer:
