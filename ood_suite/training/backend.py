@@ -27,6 +27,15 @@ def set_seed(seed):
         tf.config.experimental.enable_op_determinism()
 
 
+def is_deterministic():
+    """Whether TensorFlow's operations are (see set_seed): then Keras lets XLA compile none."""
+    if keras.backend.backend() != "tensorflow":
+        return False
+    from tensorflow.python.framework import config
+
+    return config.is_op_determinism_enabled()
+
+
 def jit_compile():
     """Whether to compile training with XLA: it pays on an accelerator, costs 4 to 5 times on a CPU
     in TensorFlow, and cannot be on several of TensorFlow's devices at once.
