@@ -21,13 +21,12 @@ approximation, since neighbouring windows are more alike than those. What has fe
 """
 
 import contextlib
-import os
 import sys
 
 from absl import flags
 
 from genomics_ood import read_batches, screen_files, screen_summary, screening
-from ood_suite import shipped
+from ood_suite import processors, shipped
 from ood_suite.optional import quietly
 from ood_suite.progress import progress
 from ood_suite.runs import cli
@@ -135,7 +134,9 @@ if __name__ == "__main__":
     flags.DEFINE_string("out", "-", "File to write, gzip if it ends in .gz; - for standard output.")
     cli.define_data_dir("genomics_data")
     flags.DEFINE_bool("paired", False, "Two files of mates, in the same order: one line a pair.")
-    flags.DEFINE_integer("threads", os.cpu_count(), "That score words of reads.", lower_bound=1)
+    flags.DEFINE_integer(
+        "threads", processors.usable(), "That score words of reads.", lower_bound=1
+    )
     flags.DEFINE_enum(
         "score", "auto", ("auto", "likelihood", "likelihood_ratio"),
         "auto: the ratio where the folder has a background model, else the likelihood.",

@@ -17,7 +17,7 @@ FRAMEWORKS = ("tensorflow", "keras", "tf_keras", "tensorflow_probability", "jax"
 # Part of ood_suite -> the other parts that it may import. What has no folder is named by module.
 ARRAYS = {
     "optional", "conformal", "detector", "files", "intervals", "metrics", "outputs", "plugins",
-    "ranks", "selective",
+    "ranks", "selective", "processors",
     "progress", "shipped", "scores", "data",
 }  # fmt: skip
 ARROWS = {part: ARRAYS for part in ARRAYS} | {
@@ -39,8 +39,8 @@ ARROWS = {part: ARRAYS for part in ARRAYS} | {
 }
 # What needs NumPy, SciPy and scikit-learn alone.
 ALONE = (
-    "conformal", "detector", "files", "intervals", "metrics", "outputs", "plugins", "ranks",
-    "scores", "selective",
+    "conformal", "detector", "files", "intervals", "metrics", "outputs", "plugins", "processors",
+    "ranks", "scores", "selective",
 )  # fmt: skip
 # Modules of others that are imported where they are needed, because they are slow to start or not
 # always there; of our own only those that load Keras or matplotlib, and in binaries alone.

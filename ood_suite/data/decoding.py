@@ -2,17 +2,16 @@
 
 import collections
 import io
-import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 from PIL import Image
 
+from ood_suite import processors
 from ood_suite.data.framing import COVER, TRANSFORMS
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".ppm", ".tif", ".tiff"}
-MOST_THREADS = 8
 AHEAD = 4  # images a thread that are begun before the first of them is done
 LARGE = 2**24  # pixels from which images are decoded one at a time
 MOST_PIXELS = 2**26  # of an image in an archive or a list
@@ -20,16 +19,11 @@ MOST_BYTES = 2**25  # of a file in an archive
 _ONE_AT_A_TIME = threading.Lock()
 
 
-def threads():
-    """How many decode: as many as the process may use processors."""
-    return min(MOST_THREADS, len(os.sched_getaffinity(0)))
-
-
 def decoded(jobs, function):
     """uint8 (n, height, width, channels) of function(job) of each; the order is kept, and the first
     error in this order is raised. Jobs are asked for a few ahead.
     """
-    count = threads()
+    count = processors.threads()
     if count == 1:
         return np.stack([function(job) for job in jobs])
     found, begun = [], collections.deque()

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ood_suite import data
+from ood_suite import data, processors
 from ood_suite.data import decoding, framing
 from ood_suite.data.streams import FolderImages
 from ood_suite.data.transforms import to_shape
@@ -131,7 +131,7 @@ def test_threads_change_nothing(tmp_path, rng, monkeypatch):
     published.write_folder(tmp_path, images, np.zeros(50, int), "jpg")
     found = {}
     for count in (1, 2, 7):
-        monkeypatch.setattr(decoding, "threads", lambda count=count: count)
+        monkeypatch.setattr(processors, "threads", lambda count=count: count)
         found[count] = FolderImages(tmp_path, (32, 32, 3))[:]
     np.testing.assert_array_equal(found[1], found[2])
     np.testing.assert_array_equal(found[1], found[7])

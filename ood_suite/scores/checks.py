@@ -4,12 +4,13 @@ Arrays may be memory maps larger than memory: nothing here copies a whole one. `
 hundred or thousand rows at a time as float64, and `each` scores such blocks.
 """
 
-import os
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from typing import Literal
 
 import numpy as np
+
+from ood_suite import processors
 
 # Of float64 rows at a time: what is made of them stays in the cache, and is small enough for the C
 # library to hand the same memory out again (some scores take five times as long with 2 MiB).
@@ -20,7 +21,6 @@ MOMENT_ROWS, MOMENT_BYTES = 2048, 2**26
 COLUMN_BYTES = 2**27  # of whole float32 columns at a time
 FEW_CLASSES = 32  # that are scored column by column
 MANY = 2**23  # logits from which on threads share the blocks; before, waking them is too slow
-MOST_THREADS = 8
 FIRST_ROWS = 1000  # of logits that are looked at for probabilities
 
 
@@ -109,13 +109,8 @@ def each_logits(logits, function, width=None, exact=None, *, products=False):
 
     # NumPy releases Python's lock. (Of few classes the blocks are too short for that to pay.)
     shared = order == "C" and logits.size >= MANY and not products
-    threads, dtype = _processors() if shared else 1, np.float32 if single else np.float64
+    threads, dtype = processors.threads() if shared else 1, np.float32 if single else np.float64
     return each("logits", logits, score, order=order, dtype=dtype, threads=threads)
-
-
-def _processors():
-    known = getattr(os, "sched_getaffinity", None)  # on Linux alone
-    return min(MOST_THREADS, len(known(0)) if known else os.cpu_count() or 1)
 
 
 def finite(name, values):

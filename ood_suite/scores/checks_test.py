@@ -5,7 +5,7 @@ import threading
 import numpy as np
 import pytest
 
-from ood_suite import scores
+from ood_suite import processors, scores
 from ood_suite.scores import checks, prototypes
 
 
@@ -84,7 +84,7 @@ def test_threads_share_the_blocks_of_many_logits(rng, monkeypatch):
     logits = 9.0 * rng.normal(size=(33, 40)).astype(np.float32)
     alone = {name: scores.get(name).make()(logits) for name in ("msp", "energy", "entropy", "gen")}
     monkeypatch.setattr(checks, "MANY", logits.size)
-    monkeypatch.setattr(checks, "_processors", lambda: 3)
+    monkeypatch.setattr(processors, "threads", lambda: 3)
     side_by_side = threading.Barrier(3)  # passed when three threads have begun
 
     def first(rows):
