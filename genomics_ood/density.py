@@ -21,7 +21,7 @@ from ood_suite.training import backend, devices
 from ood_suite.training.mutation import Mutation
 
 NUM_BASES = 4
-XLA_UNITS = 512  # of an LSTM, up to which XLA scores faster on a CPU
+XLA_UNITS = 512  # of an LSTM that XLA scores on a CPU (64 and 256 are on record in RESULTS.md)
 
 
 @keras.saving.register_keras_serializable("ood_suite")

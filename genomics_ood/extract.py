@@ -10,8 +10,9 @@ from genomics_ood import density, motif_cnn, reads  # noqa: F401 (classes of sto
 from genomics_ood.read_extraction import extraction, hashes, load_reads  # noqa: F401 (Extractor)
 from ood_suite.files import example_hashes
 from ood_suite.outputs import Outputs
-from ood_suite.runs.extraction import Parts
-from ood_suite.training.stored_model import load_model
+from ood_suite.runs.extraction import Parts, kept
+from ood_suite.training import backend
+from ood_suite.training.stored_model import read_model
 
 SCORES: tuple[str, ...] = ("background_mean", "likelihood", "likelihood_ratio", "typicality")
 PERTURBED: dict[str, str] = {}
@@ -26,7 +27,7 @@ def extract(
     """
     if parts.perturbations or parts.inner_layers or parts.fields:
         raise ValueError("A density has no logits and no inner layers: these are of classifiers.")
-    model = density.ready_to_score(load_model(run))
+    model = _model(run)
 
     def main_part(bases):
         track = model.predict(bases, batch_size=batch_size, verbose=0)
@@ -43,7 +44,13 @@ def extract(
 
 def scorer(run):
     """The run's model as a screen_model.Scorer."""
-    return NetworkScorer(density.ready_to_score(load_model(run)), run.settings["length"])
+    return NetworkScorer(_model(run), run.settings["length"])
+
+
+def _model(run):
+    """The model that scores: one of its own, since how it is compiled depends on determinism."""
+    deterministic = backend.is_deterministic()
+    return kept(run, ("scored", deterministic), lambda: density.ready_to_score(read_model(run)))
 
 
 class NetworkScorer:

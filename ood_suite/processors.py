@@ -12,5 +12,9 @@ def usable() -> int:
 
 
 def threads() -> int:
-    """How many threads pay for work that releases Python's lock: 1 to MOST."""
-    return min(MOST, usable())
+    """How many threads pay for work that releases Python's lock: 1 to MOST, and not more than the
+    OMP_NUM_THREADS that bounds those of NumPy's products.
+    """
+    wanted = os.environ.get("OMP_NUM_THREADS", "")
+    bound = int(wanted) if wanted.isdecimal() else 0
+    return min(MOST, usable(), bound or MOST)

@@ -7,6 +7,11 @@ import pytest
 from ood_suite import processors
 
 
+@pytest.fixture(autouse=True)
+def unbounded(monkeypatch):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+
+
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="Linux alone")
 def test_processors_that_the_process_may_not_use_do_not_count():
     before = os.sched_getaffinity(0)
@@ -23,3 +28,10 @@ def test_where_only_their_number_is_known(monkeypatch):
     for count, usable, threads in ((3, 3, 3), (64, 64, processors.MOST), (None, 1, 1)):
         monkeypatch.setattr(os, "cpu_count", lambda n=count: n)
         assert (processors.usable(), processors.threads()) == (usable, threads)
+
+
+@pytest.mark.parametrize(("bound", "threads"), [("1", 1), ("2", 2), ("9", 3), ("0", 3), ("a", 3)])
+def test_the_bound_of_other_libraries_holds_here(bound, threads, monkeypatch):
+    monkeypatch.setattr(processors, "usable", lambda: 3)
+    monkeypatch.setenv("OMP_NUM_THREADS", bound)
+    assert processors.threads() == threads

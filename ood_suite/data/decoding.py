@@ -28,12 +28,25 @@ def decoded(jobs, function):
         return np.stack([function(job) for job in jobs])
     found, begun = [], collections.deque()
     with ThreadPoolExecutor(count) as pool:
-        for job in jobs:
-            begun.append(pool.submit(function, job))
+        for job, error in _with_error(jobs):
+            begun.append(pool.submit(_raise, error) if error else pool.submit(function, job))
             if len(begun) > AHEAD * count:
                 found.append(begun.popleft().result())
         found.extend(future.result() for future in begun)
     return np.stack(found)
+
+
+def _with_error(jobs):
+    """(job, None) of each, and (None, the error that ends them): its turn comes behind theirs."""
+    try:
+        for job in jobs:
+            yield job, None
+    except Exception as error:
+        yield None, error
+
+
+def _raise(error):
+    raise error
 
 
 def picture(file, image_shape, transform=COVER, name="the image"):

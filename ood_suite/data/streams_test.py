@@ -1,14 +1,16 @@
 """Streams of images: folders and TFDS splits, the same whichever slices are read; and noise."""
 
 import os
+import time
 import tracemalloc
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from ood_suite import data
+from ood_suite import data, processors
 from ood_suite.data import synthetic
+from ood_suite.data.decoding import decoded
 from ood_suite.data.streams import FolderImages, TfdsImages
 
 
@@ -21,6 +23,26 @@ def folder(tmp_path, rng):
         Image.fromarray(pixels).save(path)
     (tmp_path / "images" / "notes.txt").write_text("no image")
     return tmp_path / "images"
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_the_first_error_is_told_whichever_thread_met_it(threads, monkeypatch):
+    monkeypatch.setattr(processors, "threads", lambda: threads)
+
+    def jobs():
+        yield from range(4)
+        raise ValueError("no more can be read")
+
+    def function(job):
+        if job == 1:
+            time.sleep(0.05)
+            raise ValueError("1 is no image")
+        return np.zeros((2, 2, 1), np.uint8)
+
+    with pytest.raises(ValueError, match="1 is no image"):
+        decoded(jobs(), function)
+    with pytest.raises(ValueError, match="no more can be read"):
+        decoded(jobs(), lambda job: np.zeros((2, 2, 1), np.uint8))
 
 
 def test_a_folder(folder):

@@ -307,19 +307,20 @@ def _lines(figure, names):
     )
     for axes, name in zip(grid, names, strict=True):
         axes.spines[:].set_visible(False)
+        axes.set_facecolor("lightsteelblue")  # seen through what is NaN
         axes.set_ylabel(name, rotation=0, ha="right", va="center", fontsize=8)
     return grid
 
 
 def _strip(pictures):
-    """Pictures (n, height, width, ...) side by side, with white between them. (Axes of their own
-    would take ten times as long to draw.)
+    """Pictures (n, height, width, ...) side by side, each within a frame: white around images, NaN
+    around maps. (Axes of their own would take ten times as long to draw.)
     """
-    gap = max(1, pictures.shape[2] // 16)
+    frame = (max(1, pictures.shape[2] // 32),) * 2
     white = 255 if pictures.dtype == np.uint8 else np.nan
-    around = [(0, 0)] * (pictures.ndim - 1)
-    padded = np.pad(pictures, [*around[:2], (0, gap), *around[2:]], constant_values=white)
-    return np.concatenate(padded, axis=1)[:, :-gap]
+    behind = [(0, 0)] * (pictures.ndim - 3)
+    padded = np.pad(pictures, [(0, 0), frame, frame, *behind], constant_values=white)
+    return np.concatenate(padded, axis=1)
 
 
 def _picture(axes, image):

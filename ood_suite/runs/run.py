@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 from absl import logging
 
+from ood_suite import processors
 from ood_suite.data import layouts
 from ood_suite.data.layouts import DataDir
 from ood_suite.files import RunError, fingerprint, locked, make_folder, read_json, write_json
@@ -128,7 +129,7 @@ def _as_json(roles: Mapping[str, Role]) -> dict[str, Any]:
 def versions() -> dict[str, str]:
     """Python, platform, TensorFlow's threads and the packages that numbers depend on."""
     found = {"python": platform.python_version(), "platform": platform.platform()}
-    found["threads"] = os.environ.get("TF_NUM_INTRAOP_THREADS", str(os.cpu_count()))
+    found["threads"] = os.environ.get("TF_NUM_INTRAOP_THREADS", str(processors.usable()))
     for package in (*PACKAGES, "ood-suite"):
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             found[package] = importlib.metadata.version(package)

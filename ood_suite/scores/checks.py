@@ -1,9 +1,12 @@
 """What every score of a classifier does with its arguments: refuse bad ones, walk over large ones.
 
-Arrays may be memory maps larger than memory: nothing here copies a whole one. `chunks` gives a few
+Arrays may be memory maps larger than memory: nothing here but `logits_matrix`
+copies a whole one. `chunks` gives a few
 hundred or thousand rows at a time as float64, and `each` scores such blocks.
 """
 
+import contextvars
+import threading
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from typing import Literal
@@ -160,20 +163,34 @@ def each(name, values, function, beside=0, order="C", rows=0, *, dtype=np.float6
     """float64 (n,): function(slice, rows of `dtype`) -> (rows,) of each chunk, see chunks.
 
     Args:
-        threads: that take turns at the chunks.
+        threads: that take turns at the chunks; an error in one ends all.
     """
     found = np.empty(len(values))
     parts = _parts(values, beside, rows)
 
+    stop = threading.Event()
+
     def score(first):
-        for part in parts[first::threads]:
-            found[part] = function(part, rows_of(name, values, part, order, dtype))
+        try:
+            for part in parts[first::threads]:
+                if stop.is_set():
+                    return
+                found[part] = function(part, rows_of(name, values, part, order, dtype))
+        except BaseException:
+            stop.set()
+            raise
 
     if threads == 1:
         score(0)
         return found
     with ThreadPoolExecutor(threads) as pool:
-        list(pool.map(score, range(threads)))
+        # The context holds the caller's np.errstate.
+        running = [pool.submit(contextvars.copy_context().run, score, n) for n in range(threads)]
+        try:
+            for one in running:
+                one.result()
+        finally:
+            stop.set()
     return found
 
 

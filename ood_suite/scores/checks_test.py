@@ -1,6 +1,7 @@
 """Blocks: scores in their places, no error lost, moments whose half is computed."""
 
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -77,6 +78,44 @@ def test_many_classes_need_no_table(rng, monkeypatch):
     monkeypatch.setattr(prototypes, "TABLE_CLASSES", 8)
     monkeypatch.setattr(prototypes, "MANY_CLASSES_ROWS", 7)
     np.testing.assert_allclose(learner.score(*arrays), whole, rtol=1e-12)
+
+
+def test_copies_of_a_class_have_no_boundary(rng):
+    """Their distance, a difference of rounded products, is rarely 0."""
+    for _ in range(60):
+        kernel = rng.normal(size=(340, 19)).astype(np.float32)
+        kernel[:, 3] = kernel[:, 7]
+        features = rng.normal(size=(40, 340))
+        logits = features @ kernel + np.where(np.arange(19) == 3, 0.05, 0.0)
+        found = scores.get("fdbd").make().fit(features).score(features, logits, kernel)
+        assert np.abs(found).max() < 10.0
+
+
+def test_an_error_in_one_thread_ends_all(rng, monkeypatch):
+    monkeypatch.setattr(checks, "CHUNK_BYTES", 8 * 40)  # blocks of one row
+    begun = []
+
+    def score(part, rows):
+        begun.append(part.start)
+        time.sleep(0.001)
+        return rows[:, 0]
+
+    values = rng.normal(size=(300, 40))
+    values[0, 0] = np.nan
+    with pytest.raises(ValueError, match="NaN or infinite"):
+        checks.each("logits", values, score, threads=3)
+    assert len(begun) < 100  # of 200 in the other two threads
+
+
+def test_the_callers_treatment_of_overflow_reaches_all_threads(monkeypatch):
+    monkeypatch.setattr(checks, "CHUNK_BYTES", 8 * 40)
+    values = np.full((9, 40), 1e300)
+
+    def score(_, rows):
+        return (rows * 1e300)[:, 0]
+
+    with np.errstate(over="raise"), pytest.raises(FloatingPointError):
+        checks.each("logits", values, score, threads=3)
 
 
 def test_threads_share_the_blocks_of_many_logits(rng, monkeypatch):

@@ -9,7 +9,7 @@ from scipy.special import softmax
 
 from ood_suite.scores import checks
 from ood_suite.scores.learner import Array
-from ood_suite.scores.logits import msp
+from ood_suite.scores.logits import msp_at
 
 
 def odin_key(temperature, epsilon):
@@ -50,8 +50,7 @@ def odin(
             f"odin needs `logits_perturbed` of {key}. Received: {have}. Extract them with "
             f"--odin_temperature={temperature:g} --odin_epsilon={epsilon:g}."
         )
-    checks.above("temperature", temperature, 0.0)
-    return msp(checks.logits_matrix(logits_perturbed[key]) / temperature)
+    return msp_at(logits_perturbed[key], temperature)
 
 
 def gradnorm(features: Array, logits: Array, temperature: float = 1.0) -> Array:

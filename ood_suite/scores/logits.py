@@ -35,12 +35,18 @@ def msp(logits: Array) -> Array:
     >>> msp([[0.0, 0.0], [np.log(3.0), 0.0]])
     array([0.5 , 0.25])
     """
+    return checks.each_logits(logits, _msp, exact=SURE)
 
-    def score(rows):
-        _, others = _but_the_largest(rows - rows.max(axis=1)[:, None])
-        return others / (others + 1.0)
 
-    return checks.each_logits(logits, score, exact=SURE)
+def msp_at(logits: Array, temperature: float) -> Array:
+    """msp of z / T, float64 (n,), computed in float64."""
+    checks.above("temperature", temperature, 0.0)
+    return checks.each_logits(logits, lambda rows: _msp(rows / temperature))
+
+
+def _msp(rows):
+    _, others = _but_the_largest(rows - rows.max(axis=1)[:, None])
+    return others / (others + 1.0)
 
 
 def _but_the_largest(below):
@@ -217,7 +223,7 @@ class TemperatureScaling(Learner):
 
     def score(self, logits: Array) -> Array:
         """float64 (n,)."""
-        return msp(checks.logits_matrix(logits) / self.temperature_)
+        return msp_at(logits, float(self.temperature_))
 
 
 class KLMatching(Learner):

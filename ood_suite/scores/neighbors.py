@@ -167,7 +167,8 @@ class NNGuide(Learner):
     def score(self, features: Array, logits: Array) -> Array:
         """float64 (n,)."""
         features = checks.matrix("features", features, self.bank_.shape[1], "features")
-        energies = log_sum_exp(checks.logits_matrix(logits))
+        energies = checks.each_logits(logits, log_sum_exp)
+        checks.same_length(features, energies)
         _, similarities = nearest(features, self.bank_, self.norms_, self.k, self.energies_)
         return -energies * similarities.mean(axis=1, dtype=np.float64)
 
@@ -212,17 +213,17 @@ class Relation(Learner):
     def score(self, features: Array, logits: Array) -> Array:
         """float64 (n,)."""
         features = checks.matrix("features", features, self.bank_.shape[1], "features")
-        logits = checks.logits_matrix(logits, self.probabilities_.shape[1])
+        logits = checks.raw_logits(logits, self.probabilities_.shape[1])
         checks.same_length(features, logits)
-        probabilities = softmax(logits, axis=1)
         scores = np.zeros(len(features))
         for part, rows in checks.chunks("features", features, rows=QUERIES):
             units = rows / lengths(rows)[:, None]
+            probabilities = softmax(checks.rows_of("logits", logits, part), axis=1)
             for start in range(0, len(self.bank_), BANK_ROWS):
                 block = slice(start, start + BANK_ROWS)
                 others = np.asarray(self.bank_[block], np.float64) / self.norms_[block, None]
                 related = units @ others.T
-                related *= probabilities[part] @ self.probabilities_[block].T
+                related *= probabilities @ self.probabilities_[block].T
                 related *= related > max(self.least, 0.0)
                 if self.power != 1.0:
                     related **= self.power

@@ -298,9 +298,9 @@ def test_weiper_literally():
 
 def test_class_residual_refuses_what_no_memory_holds(rng, monkeypatch):
     features, labels = rng.normal(size=(60, 8)), np.arange(60) % 3
-    monkeypatch.setattr(subspace, "MOST_BYTES", 8 * 3 * 8**2)
+    monkeypatch.setattr(subspace, "MOST_BYTES", 8 * 3 * 8 * (8 + 4))
     get("class_residual").make().fit(features, labels)
-    monkeypatch.setattr(subspace, "MOST_BYTES", 8 * 3 * 8**2 - 1)
+    monkeypatch.setattr(subspace, "MOST_BYTES", 8 * 3 * 8 * (8 + 4) - 1)
     with pytest.raises(ValueError, match="for 3 classes of 8 features, at most .*: use residual"):
         get("class_residual").make().fit(features, labels)
 

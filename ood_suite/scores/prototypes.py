@@ -114,11 +114,10 @@ def _inverse_distances(kernel, squares, rows):
     """
     found = kernel.T[rows] @ kernel
     found *= -2.0
-    found += squares
-    found += squares[rows, None]
-    np.sqrt(np.maximum(found, 0.0, out=found), out=found)
-    found[found < 1e-12] = np.inf
-    return np.divide(1.0, found, out=found)
+    scale = squares[rows, None] + squares
+    found += scale
+    found[found <= 1e-12 * scale] = np.inf  # the difference of such numbers is their rounding
+    return np.divide(1.0, np.sqrt(found, out=found), out=found)
 
 
 class NCI(MeanFeature):

@@ -177,6 +177,10 @@ def test_every_score_needs_its_arrays_and_refuses_damaged_ones(name):
             function(*spoilt(place, lambda array: array[:, None, None]))
         with pytest.raises(ValueError, match="NaN"):
             function(*spoilt(place, lambda array: np.full(array.shape, np.nan)))
+    of_examples = [n for n, need in enumerate(score.needs) if not need.startswith("head_")]
+    for place in of_examples if len(of_examples) > 1 else ():
+        with pytest.raises(ValueError):
+            function(*spoilt(place, lambda array: array[:1]))
 
 
 @pytest.mark.parametrize("catalogue", (scores.SCORES, scores.SHAPERS))

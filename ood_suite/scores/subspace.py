@@ -120,7 +120,7 @@ class Vim(Learner):
         return self.alpha_ * self.space_.score(features) + energies
 
 
-MOST_BYTES = 2**32  # of the covariances of all classes
+MOST_BYTES = 2**32  # of the covariances of all classes and the subspaces made of them
 
 
 class ClassResidual(Learner):
@@ -138,7 +138,7 @@ class ClassResidual(Learner):
     Defaults: half of the features, as Residual has for narrow networks; no paper states one.
 
     Fails: with fewer examples per class than features, whose subspace is that of noise. Its memory
-        is that of classes * d^2 numbers; more than 4 GiB, as of ImageNet, is refused.
+        is that of classes * d (2 d - D) numbers; more than 4 GiB, as of ImageNet, is refused.
 
     Reference: ours, after Wang et al., "ViM: Out-Of-Distribution with Virtual-logit Matching", CVPR
         2022, section 4.1, class by class.
@@ -160,10 +160,11 @@ class ClassResidual(Learner):
                 f"`dimension` must lie in 1..{width - 1}, below the number of features. Received: "
                 f"{dimension}."
             )
-        if 8 * classes * width**2 > MOST_BYTES:
+        needed = 8 * classes * width * (2 * width - dimension)
+        if needed > MOST_BYTES:
             raise ValueError(
-                f"class_residual would take {8 * classes * width**2 / 2**30:.0f} GiB for {classes} "
-                f"classes of {width} features, at most {MOST_BYTES / 2**30:.0f}: use residual."
+                f"class_residual would take {needed / 2**30:.0f} GiB for {classes} classes of "
+                f"{width} features, at most {MOST_BYTES / 2**30:.0f}: use residual."
             )
         self.means_ = checks.class_means(features, labels, classes)
         moments = np.zeros((classes, width, width))
@@ -171,7 +172,9 @@ class ClassResidual(Learner):
             for c in np.unique(labels[part]):
                 centred = rows[labels[part] == c] - self.means_[c]
                 moments[c] += centred.T @ centred
-        self.residuals_ = np.stack([np.linalg.eigh(m)[1][:, : width - dimension] for m in moments])
+        self.residuals_ = np.empty((classes, width, width - dimension))
+        for residual, moment in zip(self.residuals_, moments, strict=True):
+            residual[:] = np.linalg.eigh(moment)[1][:, : width - dimension]
         return self
 
     def score(self, features: Array) -> Array:
