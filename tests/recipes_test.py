@@ -86,8 +86,8 @@ def test_a_data_set(copy):
     follow("Add a data set", copy, [("FOLDER", str(copy))])
 
 
-def test_a_protocol(copy):
-    follow("Add a protocol", copy)
+def test_an_experiment(copy):
+    follow("Add an experiment", copy)
     assert (copy / "output/classifier_ood/clothes/convnet/report/report.html").exists()
 
 
