@@ -52,7 +52,7 @@ def test_a_contact_sheet_shows_both_ends_of_a_set(tmp_path):
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_heat_maps_show_each_image_above_its_maps(rng, channels):
-    """The most likely image first; between two images there is nothing."""
+    """The most likely image first; around each there is nothing."""
     images = rng.integers(0, 256, (3, 5, 4, channels), dtype=np.uint8)
     maps, background = rng.normal(-3.0, 1.0, (2, 3, 5, 4)).astype(np.float32)
     outputs = Outputs(
@@ -62,11 +62,13 @@ def test_heat_maps_show_each_image_above_its_maps(rng, channels):
     above, log_p, ratio, _ = figures.heat_maps("a set", outputs).axes
     assert [axes.get_ylabel() for axes in (above, log_p)] == ["image", "log p + 6"]
     for place, row in enumerate([1, 2, 0]):
-        columns = slice(5 * place, 5 * place + 4)
         shown = [np.ma.getdata(axes.images[0].get_array()) for axes in (above, log_p, ratio)]
-        np.testing.assert_array_equal(shown[0][:, columns].reshape(images[row].shape), images[row])
-        np.testing.assert_allclose(shown[1][:, columns], maps[row] + 6.0, rtol=1e-6)
-        np.testing.assert_allclose(shown[2][:, columns], maps[row] - background[row], rtol=1e-5)
-        if place:
-            assert np.all(shown[0][:, 5 * place - 1] == 255)
-            assert np.isnan(shown[1][:, 5 * place - 1]).all()
+        framed = [picture[:, 6 * place : 6 * place + 6] for picture in shown]
+        inner = [picture[1:-1, 1:-1] for picture in framed]
+        np.testing.assert_array_equal(inner[0].reshape(images[row].shape), images[row])
+        np.testing.assert_allclose(inner[1], maps[row] + 6.0, rtol=1e-6)
+        np.testing.assert_allclose(inner[2], maps[row] - background[row], rtol=1e-5)
+        for picture in framed:
+            picture[1:-1, 1:-1] = 255 if picture.dtype == np.uint8 else np.nan
+        assert np.all(framed[0] == 255)
+        assert np.isnan(framed[1]).all() and np.isnan(framed[2]).all()
