@@ -7,12 +7,22 @@ import keras
 import numpy as np
 import pytest
 
-from genomics_ood import read_batches, screen_files, screen_summary, screening, sequence_files
+from genomics_ood import (
+    extract,
+    read_batches,
+    screen_files,
+    screen_summary,
+    screening,
+    sequence_files,
+)
 from genomics_ood import reads as read_sets
 from genomics_ood.screen_model import Rule, Screen, check_rule, region_of, score_of
 from ood_suite import conformal
 from ood_suite.evaluation.evaluate import evaluate
 from ood_suite.evaluation.request import Request
+from ood_suite.runs.run import Run
+from ood_suite.training import backend
+from ood_suite.training.stored_model import load_model
 from tests.support import command
 from tests.tiny_reads import LENGTH, fasta, write_data
 
@@ -70,6 +80,15 @@ def test_scores_are_those_of_the_evaluator(sweep, screen, tmp_path):
     np.testing.assert_allclose(rows.scores, expected, rtol=1e-4, atol=1e-6)
     accepted = next(row["accepted"] for row in report.rows if row["score"] == "likelihood_ratio")
     assert 1.0 - rows.is_ood.mean() == pytest.approx(accepted)
+
+
+@pytest.mark.parametrize("sweep", ["conv"], indirect=True)
+def test_the_model_that_scores_is_not_that_which_others_share(sweep, monkeypatch):
+    run = Run.load(next(sweep[0].glob("*/model.keras")).parent)
+    scoring = extract.scorer(run).model
+    assert extract.scorer(run).model is scoring is not load_model(run)
+    monkeypatch.setattr(backend, "is_deterministic", lambda: True)
+    assert extract.scorer(run).model is not scoring
 
 
 def test_reads_of_any_length(screen, rng):

@@ -72,3 +72,4 @@ def test_heat_maps_show_each_image_above_its_maps(rng, channels):
             picture[1:-1, 1:-1] = 255 if picture.dtype == np.uint8 else np.nan
         assert np.all(framed[0] == 255)
         assert np.isnan(framed[1]).all() and np.isnan(framed[2]).all()
+    assert log_p.get_facecolor()[:3] != (1.0, 1.0, 1.0)  # seen there; 6 nats are white

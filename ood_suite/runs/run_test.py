@@ -7,9 +7,9 @@ import sys
 import numpy as np
 import pytest
 
-from ood_suite import files
+from ood_suite import files, processors
 from ood_suite.files import RunError
-from ood_suite.runs.run import Run, next_step
+from ood_suite.runs.run import Run, next_step, versions
 from tests.support import ROOT, command, opening
 
 
@@ -23,6 +23,14 @@ def test_open_continues_the_same_and_refuses_other_settings(tmp_path):
         Run.open(tmp_path / "run", **opening(settings | {"learning_rate": 0.2}))
     with pytest.raises(RunError, match="train: 'abc' there, 'xyz' now"):
         Run.open(tmp_path / "run", **opening(settings, {"train": "xyz"}))
+
+
+def test_the_threads_on_record_are_those_of_the_process(monkeypatch):
+    monkeypatch.setattr(processors, "usable", lambda: 7)
+    monkeypatch.delenv("TF_NUM_INTRAOP_THREADS", raising=False)
+    assert versions()["threads"] == "7"
+    monkeypatch.setenv("TF_NUM_INTRAOP_THREADS", "3")
+    assert versions()["threads"] == "3"
 
 
 def test_load_names_what_is_wrong(tmp_path):

@@ -1,12 +1,10 @@
 """What every score of a classifier does with its arguments: refuse bad ones, walk over large ones.
 
-Arrays may be memory maps larger than memory: nothing here but `logits_matrix`
-copies a whole one. `chunks` gives a few
-hundred or thousand rows at a time as float64, and `each` scores such blocks.
+Arrays may be memory maps larger than memory: nothing here but `logits_matrix` copies a whole one.
+`chunks` gives a few hundred or thousand rows at a time as float64, and `each` scores such blocks.
 """
 
 import contextvars
-import threading
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from typing import Literal
@@ -163,34 +161,21 @@ def each(name, values, function, beside=0, order="C", rows=0, *, dtype=np.float6
     """float64 (n,): function(slice, rows of `dtype`) -> (rows,) of each chunk, see chunks.
 
     Args:
-        threads: that take turns at the chunks; an error in one ends all.
+        threads: that take turns at the chunks; after an error no further one is begun.
     """
     found = np.empty(len(values))
     parts = _parts(values, beside, rows)
 
-    stop = threading.Event()
-
-    def score(first):
-        try:
-            for part in parts[first::threads]:
-                if stop.is_set():
-                    return
-                found[part] = function(part, rows_of(name, values, part, order, dtype))
-        except BaseException:
-            stop.set()
-            raise
+    def score(part):
+        found[part] = function(part, rows_of(name, values, part, order, dtype))
 
     if threads == 1:
-        score(0)
+        for part in parts:
+            score(part)
         return found
+    context = contextvars.copy_context()  # with the caller's np.errstate
     with ThreadPoolExecutor(threads) as pool:
-        # The context holds the caller's np.errstate.
-        running = [pool.submit(contextvars.copy_context().run, score, n) for n in range(threads)]
-        try:
-            for one in running:
-                one.result()
-        finally:
-            stop.set()
+        list(pool.map(lambda part: context.copy().run(score, part), parts))
     return found
 
 

@@ -2,12 +2,16 @@
 
 import threading
 import time
+import tracemalloc
 
 import numpy as np
 import pytest
 
 from ood_suite import processors, scores
-from ood_suite.scores import checks, prototypes
+from ood_suite.scores import checks, prototypes, subspace
+from ood_suite.scores.gradients import odin, odin_key
+from ood_suite.scores.logits import TemperatureScaling, energy
+from ood_suite.scores.neighbors import NNGuide, Relation
 
 
 @pytest.fixture
@@ -116,6 +120,41 @@ def test_the_callers_treatment_of_overflow_reaches_all_threads(monkeypatch):
 
     with np.errstate(over="raise"), pytest.raises(FloatingPointError):
         checks.each("logits", values, score, threads=3)
+
+
+def peak_of(function, *arrays):
+    """Bytes that a call takes at most."""
+    tracemalloc.start()
+    try:
+        function(*arrays)
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+def test_no_copy_of_all_logits_is_made(rng):
+    features, logits = rng.normal(size=(40000, 2)), rng.normal(size=(40000, 100)).astype("f")
+    few, scaling = logits[:100], TemperatureScaling()
+    scaling.temperature_ = np.float64(2.0)
+    key = odin_key(1000.0, 0.0014)
+    scored = {
+        "energy": (energy, logits),
+        "temperature_scaling": (scaling.score, logits),
+        "odin": (odin, {key: logits}),
+        "nnguide": (NNGuide().fit(features[:100], few).score, features, logits),
+        "relation": (Relation().fit(features[:100], few).score, features, logits),
+    }
+    for name, (function, *arrays) in scored.items():
+        assert peak_of(function, *arrays) < logits.nbytes, (
+            name
+        )  # a copy in float64 has twice as many
+
+
+def test_class_residual_takes_what_it_counts(rng, monkeypatch):
+    features, labels = rng.normal(size=(200, 160)), np.arange(200) % 40
+    counted = 8 * 40 * 160 * (2 * 160 - 80)
+    monkeypatch.setattr(subspace, "MOST_BYTES", counted)
+    assert counted < peak_of(subspace.ClassResidual().fit, features, labels) < 1.2 * counted
 
 
 def test_threads_share_the_blocks_of_many_logits(rng, monkeypatch):
