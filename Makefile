@@ -6,7 +6,8 @@ RUN := $(VENV)/bin/python
 COMPILED = $(CURDIR)/$(JAX_VENV)/compiled
 JAX_CACHE = JAX_COMPILATION_CACHE_DIR="$(COMPILED)" JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS=0 JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES=-1
 INSTALL := pip install --quiet --disable-pip-version-check --require-hashes -r
-TEST_PARTS := test-classifiers test-densities test-whole test-jax test-wheel
+# The longest first.
+TEST_PARTS := test-whole test-classifiers test-densities test-jax test-wheel
 
 .PHONY: demo demo-genomics check test $(TEST_PARTS) style site bench clean
 
@@ -36,8 +37,10 @@ check: style
 		--deselect=ood_suite/intervals_test.py::test_ten_million_scores_stay_within_a_gibibyte \
 		tests/layering_test.py tests/docs_test.py tests/site_test.py
 
-# Before landing: everything, two parts at a time.
-test: style $(JAX_VENV)/installed
+# Before landing: everything, two parts at a time. (Tests start hundreds of processes: they keep what they compile.)
+test: export PYTHONDONTWRITEBYTECODE :=
+test:
+	$(MAKE) --jobs=2 style $(JAX_VENV)/installed
 	$(MAKE) --jobs=2 --keep-going $(TEST_PARTS)
 
 style: $(VENV)/installed

@@ -130,7 +130,7 @@ class KerasClassifier:
     def _of_pixels(self, outputs, change=lambda y: y):
         """keras.Model: pixels -> what `change` makes of `outputs` of the model, float32."""
         inputs = keras.Input(self.image_shape, name="pixels")
-        found = keras.Model(self.model.inputs, outputs)(_scaled(inputs, self.input_range))
+        found = keras.Model(self.model.inputs, outputs)(scaled(inputs, self.input_range))
         return keras.Model(
             inputs, keras.tree.map_structure(lambda y: ops.cast(change(y), "float32"), found)
         )
@@ -147,7 +147,7 @@ class KerasClassifier:
         return bool(difference <= 0.01 * max(1.0, np.abs(found["logits"]).max()))
 
 
-def _scaled(inputs, input_range):
+def scaled(inputs, input_range):
     """Pixels 0..255 as a model of this range wants them."""
     if input_range == "0..255":
         return inputs

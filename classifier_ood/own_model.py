@@ -112,7 +112,8 @@ def check(settings, model_path):
         found = data.first_available(role.names, role.split, None, classifier.image_shape)
         labels = found.labels
         if name == "held_out" and labels.min() >= 0 and labels.max() < classes:
-            _compare_ranges(of, classifier.input_range, found, classifier.image_shape)
+            raw = classifier if classifier.input_range == "0..255" else of("0..255")
+            _compare_ranges(raw, classifier.input_range, found)
         if not name.endswith("ood") and not name.startswith("ood:") and labels.max() >= classes:
             raise ValueError(
                 f"{role.names[0]} ({name}) has labels up to {labels.max()}, and the model "
@@ -121,13 +122,19 @@ def check(settings, model_path):
     return settings | {"input_range": classifier.input_range}
 
 
-def _compare_ranges(of, own, found, image_shape):
-    """Warns if held-out labels are much likelier with pixels of another range."""
+def _compare_ranges(raw, own, found):
+    """Warns if held-out labels are much likelier with pixels of another range than `own`.
+
+    Args:
+        raw: KerasClassifier whose model gets the pixels as they are: one program for all ranges.
+    """
+    from classifier_ood.keras_classifier import scaled
+
     rows = np.sort(np.random.default_rng(0).permutation(len(found))[:COMPARED])
-    images, labels = to_shape(found.images[rows], image_shape)[0], found.labels[rows]
+    images, labels = to_shape(found.images[rows], raw.image_shape)[0], found.labels[rows]
     losses = {}
-    for name in INPUT_RANGES if image_shape[-1] == 3 else PIXEL_RANGES:
-        logits = of(name).outputs(images).logits
+    for name in INPUT_RANGES if raw.image_shape[-1] == 3 else PIXEL_RANGES:
+        logits = raw.predict(np.asarray(scaled(images.astype(np.float32), name)))["logits"]
         right = np.take_along_axis(log_softmax(logits, axis=1), labels[:, None], axis=1)
         losses[name] = -float(right.mean())
     best = min(losses, key=losses.get)

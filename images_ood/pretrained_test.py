@@ -15,7 +15,7 @@ def test_the_failure_of_the_likelihood_and_its_cure():
     foreground, background = (
         load_model(Run.load(PAIR / name)) for name in ("reg0_mr0", "reg10_mr0.1")
     )
-    rows = np.arange(0, 2000, 8)
+    rows = np.arange(0, 2000, 16)
     scores = {"likelihood": [], "ratio": []}
     for name in ("fashion_mnist", "mnist"):
         images = data.load(name, "test").images[rows]

@@ -76,7 +76,7 @@ SWEEP_READS = (
 JOBS = {
     "eval_classifier": Job(
         f"ood_suite.eval --run={CLASSIFIER} --data_dir={{data}} --resamples=20 "
-        "--scores=msp,energy,mahalanobis,odin",
+        "--scores=msp,energy,mahalanobis,odin --ood_far=mnist,glyphs",
         (TRAIN_CLASSIFIER,), "fashion/convnet",
     ),
     "eval_images": Job(

@@ -50,7 +50,7 @@ for line in sys.stdin:
 cluster.shutdown()
 """
 SWEEP = (*TINY, "--dropout_p=0.2", "--mutation_rates=0.1,0.3", "--reg_weights=0.5")
-STEPS = "--total_steps=240"
+STEPS = 160
 WAIT_S = 600  # of a busy machine
 
 
@@ -109,7 +109,8 @@ def expected(tmp_path_factory, data_dir):
     """Folder of the sweep as one process trains it, evaluated."""
     out_dir = tmp_path_factory.mktemp("local")
     done = command(
-        "images_ood.sweep", *sweep_arguments(data_dir, out_dir, STEPS, "--cpus_per_job=1")
+        "images_ood.sweep",
+        *sweep_arguments(data_dir, out_dir, f"--total_steps={STEPS}", "--cpus_per_job=1"),
     )
     assert done.returncode == 0, done.stderr
     evaluated(out_dir / "fashion_small", data_dir)
@@ -124,7 +125,7 @@ def evaluated(folder, data_dir):
 
 def driver(cluster, data_dir, out_dir):
     """A sweep on the cluster, started from another folder than the sources'."""
-    arguments = sweep_arguments(data_dir, "out", STEPS, "--engine=ray")
+    arguments = sweep_arguments(data_dir, "out", f"--total_steps={STEPS}", "--engine=ray")
     out_dir.mkdir(exist_ok=True)
     return subprocess.Popen(
         [sys.executable, "-m", "images_ood.sweep", *arguments, f"--address={cluster.address}"],
@@ -152,7 +153,8 @@ def half_done(folder, known=()):
         except (OSError, json.JSONDecodeError):
             continue
         steps = [int(p.stem[5:]) for p in (folder / path.stem).glob("checkpoints/step_*.npz")]
-        if state["state"] == "running" and steps and max(steps) < 120 and path.stem not in known:
+        running = state["state"] == "running" and path.stem not in known
+        if running and steps and max(steps) < STEPS / 2:
             return path.stem, state
     return None
 

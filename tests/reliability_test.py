@@ -30,7 +30,7 @@ def test_each_promise_names_tests_that_there_are(row):
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_signals_end_a_training_that_goes_on(small_data, tmp_path, number):
-    arguments = [*TINY, "--total_steps=400", f"--data_dir={small_data}", f"--out_dir={tmp_path}"]
+    arguments = [*TINY, "--total_steps=160", f"--data_dir={small_data}", f"--out_dir={tmp_path}"]
     process = subprocess.Popen(
         [sys.executable, "-m", "images_ood.train", *arguments], cwd=ROOT, stderr=subprocess.PIPE,
         text=True,
