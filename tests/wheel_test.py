@@ -30,6 +30,7 @@ def installed(folder, wheel, extras):
     """Path of the programs of a fresh environment with the wheel and the extras that it names."""
     subprocess.run([sys.executable, "-m", "venv", folder], check=True)
     install = [folder / "bin/pip", "install", "--quiet", "--disable-pip-version-check"]
+    install += ["--no-compile"]  # what is imported is compiled then: a tenth of it
     subprocess.run([*install, f"{wheel}{extras}"], check=True)
     return folder / "bin"
 
@@ -50,7 +51,7 @@ def empty(tmp_path_factory):
 
 
 def run(*command, cwd):
-    own = ("PYTHONPATH", "TF_CPP_MIN_LOG_LEVEL")
+    own = ("PYTHONPATH", "PYTHONDONTWRITEBYTECODE", "TF_CPP_MIN_LOG_LEVEL")
     environment = {key: value for key, value in os.environ.items() if key not in own}
     return subprocess.run(
         [str(part) for part in command], cwd=cwd, env=environment, capture_output=True, text=True
