@@ -67,6 +67,7 @@ CLASSIFIER = "{out}/fashion/convnet"
 FINETUNE = f"classifier_ood.finetune --run={CLASSIFIER} --data_dir={{data}} --batch_size=8 "
 SWEEP = (
     f"images_ood.sweep {SMALL_IMAGES} --background_steps=4 --total_steps=8 --eval_every=4 "
+    "--mutation_rates=0.1 --reg_weights=10 "
     "--data_dir={data} --out_dir={out}"
 )
 SWEEP_READS = (

@@ -113,6 +113,15 @@ def inference(network, constants=False):
     return outputs
 
 
+def once(network, batch):
+    """The network's outputs as NumPy arrays for one batch, for which TensorFlow compiles nothing:
+    a third of the time where there is no second batch.
+    """
+    if keras.backend.backend() != "tensorflow":  # JAX would compile each operation by itself
+        return network.predict_on_batch(batch)
+    return keras.tree.map_structure(keras.ops.convert_to_numpy, network(batch, training=False))
+
+
 def in_batches(function, images, batch_size):
     """{name: array} of all images by a function of float32 batches, such as `inference` makes."""
     starts = range(0, max(1, len(images)), batch_size)  # of no images: empty arrays
