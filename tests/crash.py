@@ -85,7 +85,7 @@ JOBS = {
         (SWEEP,), "fashion_small",
     ),
     "extract": Job(
-        f"ood_suite.extract --run={CLASSIFIER} --data_dir={{data}} --batch_size=4",
+        f"ood_suite.extract --run={CLASSIFIER} --data_dir={{data}} --batch_size=16",
         (TRAIN_CLASSIFIER,), "fashion/convnet/outputs",
     ),
     "finetune_doe": Job(
@@ -102,7 +102,7 @@ JOBS = {
         (SWEEP_READS,),
     ),
     "shards": Job(
-        f"ood_suite.extract --run={CLASSIFIER} --data_dir={{data}} --batch_size=4 --shards=3",
+        f"ood_suite.extract --run={CLASSIFIER} --data_dir={{data}} --batch_size=16 --shards=3",
         (TRAIN_CLASSIFIER,), "fashion/convnet/outputs",
     ),
     "sweep": Job(SWEEP),
