@@ -51,6 +51,7 @@ def test_with_preprocessing_they_are_taken(made):
         treated = module.preprocess_input(inputs)
         refuse_bare(keras.Model(inputs, made[family](treated)))
     refuse_bare(keras.Sequential([inputs, layers.Rescaling(1 / 255), made["vgg"]]))
+    KerasClassifier(made["vgg"], input_range="0..255")  # what is said is taken at its word
     refuse_bare(applications.EfficientNetB0(**SHAPE))
     refuse_bare(applications.MobileNetV3Small(**SHAPE))
     refuse_bare(build("resnet_cifar", (32, 32, 3), 5))

@@ -135,8 +135,8 @@ def test_runs(small_data, tmp_path):
         assert done.returncode == 0, done.stderr
         settings = json.loads((tmp_path / f"fashion/{own}/config.json").read_text())["settings"]
         assert (settings["normalization"], settings["temperature"]) == (name, temperature)
-    again = train(small_data, tmp_path, *arguments)
-    assert "is finished: nothing to do" in again.stderr
+        again = train(small_data, tmp_path, *arguments)
+        assert "is finished: nothing to do" in again.stderr
     last, same = (
         keras.saving.load_model(tmp_path / path, compile=False)
         for path in ("fashion/feature0.1/model.keras", "fashion/feature0.1/checkpoints/best.keras")

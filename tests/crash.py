@@ -67,7 +67,6 @@ CLASSIFIER = "{out}/fashion/convnet"
 FINETUNE = f"classifier_ood.finetune --run={CLASSIFIER} --data_dir={{data}} --batch_size=8 "
 SWEEP = (
     f"images_ood.sweep {SMALL_IMAGES} --background_steps=4 --total_steps=8 --eval_every=4 "
-    "--mutation_rates=0.1 --reg_weights=10 "
     "--data_dir={data} --out_dir={out}"
 )
 SWEEP_READS = (
@@ -77,7 +76,7 @@ SWEEP_READS = (
 JOBS = {
     "eval_classifier": Job(
         f"ood_suite.eval --run={CLASSIFIER} --data_dir={{data}} --resamples=20 "
-        "--scores=msp,energy,mahalanobis,odin --ood_far=mnist,glyphs",
+        "--scores=msp,energy,mahalanobis,odin",
         (TRAIN_CLASSIFIER,), "fashion/convnet",
     ),
     "eval_images": Job(
@@ -85,7 +84,7 @@ JOBS = {
         (SWEEP,), "fashion_small",
     ),
     "extract": Job(
-        f"ood_suite.extract --run={CLASSIFIER} --data_dir={{data}} --batch_size=16",
+        f"ood_suite.extract --run={CLASSIFIER} --data_dir={{data}} --batch_size=4",
         (TRAIN_CLASSIFIER,), "fashion/convnet/outputs",
     ),
     "finetune_doe": Job(
@@ -102,7 +101,7 @@ JOBS = {
         (SWEEP_READS,),
     ),
     "shards": Job(
-        f"ood_suite.extract --run={CLASSIFIER} --data_dir={{data}} --batch_size=16 --shards=3",
+        f"ood_suite.extract --run={CLASSIFIER} --data_dir={{data}} --batch_size=4 --shards=3",
         (TRAIN_CLASSIFIER,), "fashion/convnet/outputs",
     ),
     "sweep": Job(SWEEP),

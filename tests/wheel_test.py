@@ -30,7 +30,7 @@ def installed(folder, wheel, extras):
     """Path of the programs of a fresh environment with the wheel and the extras that it names."""
     subprocess.run([sys.executable, "-m", "venv", folder], check=True)
     install = [folder / "bin/pip", "install", "--quiet", "--disable-pip-version-check"]
-    install += ["--no-compile"]  # what is imported is compiled then: a tenth of it
+    install += ["--no-compile"]  # what is imported is compiled when it is
     subprocess.run([*install, f"{wheel}{extras}"], check=True)
     return folder / "bin"
 

@@ -115,7 +115,7 @@ def inference(network, constants=False):
 
 def once(network, batch):
     """The network's outputs as NumPy arrays for one batch, for which TensorFlow compiles nothing:
-    a third of the time where there is no second batch.
+    that would pay from the second batch on.
     """
     if keras.backend.backend() != "tensorflow":  # JAX would compile each operation by itself
         return network.predict_on_batch(batch)

@@ -80,6 +80,15 @@ def test_constants_say_what_the_network_says(network, rng):
             np.testing.assert_allclose(array, expected[name], rtol=1e-5, atol=1e-4)
 
 
+@pytest.mark.tensorflow
+def test_nothing_is_compiled_for_one_batch(network, rng):
+    batch = rng.uniform(0, 255, (3, *network.input_shape[1:])).astype(np.float32)
+    found = backend.once(network, batch)
+    assert network.predict_function is None
+    for name, expected in network.predict_on_batch(batch).items():
+        np.testing.assert_allclose(found[name], expected, rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.jax
 def test_no_images_give_empty_arrays(network):
     found = backend.in_batches(backend.inference(network), np.empty((0, 4, 4, 1)), 3)
