@@ -7,7 +7,7 @@ import numpy as np
 from keras import ops
 
 from classifier_ood.losses import unit_length
-from ood_suite.training import devices
+from ood_suite.training import batch_norm, devices
 
 PAD = 4  # zeros around the image that a crop is taken from
 AUGMENTATIONS = ("none", "crop", "flip", "crop_flip")
@@ -77,6 +77,7 @@ class ClassifierModel(keras.Model):
     ):  # fmt: skip
         super().__init__(**kwargs)
         self.backbone = backbone
+        batch_norm.fuse(backbone)
         self.normalization, self.temperature = normalization, temperature
         self.augmentation = CropFlip(augmentation, seed)
         self.label_smoothing = label_smoothing

@@ -223,6 +223,11 @@ class FineTuning:
     augmentation: str | None = _same("augmentation", None)
     eval_every: int = _same("eval_every", 1)
     save_every: int = _same("save_every", 0)
+    dtype: str | None = setting(
+        None,
+        "Precision of the training (files hold float32); if not given: of --run's network.",
+        choices=DTYPES[1:],
+    )
     strategy: str | None = _same("strategy", None)
 
 

@@ -5,9 +5,9 @@ worst transform of the images would.
 import keras
 from keras import ops
 
+from classifier_ood.copies import without_dropout
 from classifier_ood.losses import cross_entropy_to_uniform, sensitivity_to_scale
-from classifier_ood.pruning import without_dropout
-from ood_suite.training import backend
+from ood_suite.training import backend, batch_norm
 
 STRENGTHS = (1e-1, 1e-2, 1e-3, 1e-4)  # gamma, drawn for each step
 SEARCH_RATE, SEARCH_MOMENTUM, SEARCH_DECAY, SEARCH_CLIP = 1.0, 0.9, 1e-4, 1.0
@@ -54,6 +54,7 @@ class ImplicitOutliers(keras.layers.Layer):
             )
         self.uphill = 1.0 if direction == "ascent" else -1.0
         copy = without_dropout(network)
+        batch_norm.fuse(copy)
         self._networks = lambda: (network, copy)  # not layers of this one
         self.warm_up = warm_up
         self.seed_generator = keras.random.SeedGenerator(seed)

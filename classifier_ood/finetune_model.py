@@ -5,6 +5,7 @@ from keras import ops
 
 from classifier_ood import losses, pruning
 from classifier_ood.classifier_model import ClassifierModel, cross_entropy
+from classifier_ood.copies import in_precision
 from classifier_ood.doe import ImplicitOutliers
 from ood_suite.training import devices
 
@@ -56,7 +57,14 @@ class FineTuneModel(ClassifierModel):
 
     def network(self):
         """The plain network: masks are applied."""
-        return pruning.applied(self.backbone) if self.settings.prune_rate < 1.0 else self.backbone
+        masked = self.settings.prune_rate < 1.0
+        return self.kept(pruning.applied(self.backbone) if masked else self.backbone)
+
+    def kept(self, network):
+        """What files hold of a network: with --dtype one that computes in float32, as its weights
+        are, so that it runs anywhere and is compared with its base at the same precision.
+        """
+        return in_precision(network, "float32") if self.settings.dtype else network
 
     def call(self, images, training=False):
         if not (training and self.id_rows):

@@ -12,6 +12,7 @@ from classifier_ood import base_network, outlier_exposure, poem, pruning
 from classifier_ood.classifier_run import check_settings as check_training
 from classifier_ood.classifier_run import compile_model, keeper
 from classifier_ood.configs import FineTuning
+from classifier_ood.copies import in_precision
 from classifier_ood.finetune_model import FineTuneModel
 from ood_suite.files import atomic_path, write_json
 from ood_suite.runs.run import opened
@@ -109,6 +110,8 @@ def _finetune(base, settings, seed, folder, data_dir):
     # Stage 1: the network, its data and the outliers, checked before a folder is made.
     backend.set_seed(seed)  # before the network is loaded, whose dropout draws its seeds
     network = base_network.load_network(base)
+    if settings.dtype:
+        network = in_precision(network, settings.dtype)
     sets = base_network.training_data(base, network, data_dir)
     if settings.batch_size > len(sets["training"]):
         raise ValueError(
@@ -121,6 +124,7 @@ def _finetune(base, settings, seed, folder, data_dir):
         "backend": keras.backend.backend(),
         "normalization": None,  # this and the next: of the training before
         "temperature": None,
+        "dtype": settings.dtype or base.settings.get("dtype"),
         "base_run": str(base.folder),
         "base_checkpoint": base.checkpoint,
         "repeat_id": seed,
@@ -183,7 +187,7 @@ def _fit(run, model, settings, sets, outliers, seed):
     steps = per_epoch(settings, sets["training"])
     if settings.prune_rate < 1.0:
         with atomic_path(run.folder / "checkpoints" / "unmasked.keras") as temporary:
-            pruning.unmask(model.backbone).save(temporary)
+            model.kept(pruning.unmask(model.backbone)).save(temporary)
 
     def finished_network():
         if settings.prune_rate < 1.0:
@@ -240,7 +244,7 @@ def report_masks(run, model, held_out):
     """
     accuracies = {}
     for mode, network in (
-        ("masked", model.network()), ("unmasked", pruning.unmask(model.backbone)),
+        ("masked", model.network()), ("unmasked", model.kept(pruning.unmask(model.backbone))),
     ):  # fmt: skip
         logits = network.predict(held_out.images, batch_size=100, verbose=0)["logits"]
         accuracies[mode] = float(np.mean(logits.argmax(axis=1) == held_out.labels))

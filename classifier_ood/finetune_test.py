@@ -15,6 +15,7 @@ from ood_suite import data
 from ood_suite.data.npz import write_images
 from ood_suite.files import RunError, load_npz, read_csv
 from ood_suite.runs.run import Run
+from ood_suite.training.backend import has_bfloat16
 from tests.support import assert_same_run, command, opening
 
 SMALL = configs.FineTuning(epochs=3, steps_per_epoch=4, batch_size=8, learning_rate=0.05)
@@ -165,6 +166,23 @@ def test_a_model_of_the_users_is_fine_tuned(base, tmp_path):
     for name in ("model", "checkpoints/unmasked", "checkpoints/best"):
         with zipfile.ZipFile(masked.folder / f"{name}.keras") as file:
             assert b"Masked" not in file.read("config.json")  # a plain network, for anyone
+
+
+@pytest.mark.skipif(not has_bfloat16(), reason="this processor has no bfloat16")
+@pytest.mark.parametrize("prune_rate", [1.0, 0.8])
+def test_a_training_in_bfloat16_keeps_files_in_float32(base, tmp_path, prune_rate):
+    run, data_dir = base
+    rows = {}
+    for dtype in ("float32", "mixed_bfloat16"):
+        settings = dataclasses.replace(SMALL, dtype=dtype, um=2.0, prune_rate=prune_rate)
+        made = finetune_run.finetune(run, settings, 0, tmp_path / dtype, data_dir)
+        assert made.settings["dtype"] == dtype
+        rows[dtype] = [float(r["loss"]) for r in read_csv(made.folder / "logs" / "history.csv")]
+        for path in made.folder.rglob("*.keras"):
+            network = keras.saving.load_model(path, compile=False)
+            assert {layer.dtype_policy.name for layer in network.layers} == {"float32"}
+    assert rows["float32"] != rows["mixed_bfloat16"]
+    np.testing.assert_allclose(rows["float32"], rows["mixed_bfloat16"], rtol=0.05)
 
 
 def test_a_missing_or_unfinished_start_is_an_error(base, tmp_path):

@@ -8,6 +8,7 @@ from keras import layers, ops
 
 from classifier_ood.bare_applications import refuse_bare
 from classifier_ood.configs import INPUT_RANGES
+from classifier_ood.copies import computable
 from ood_suite.data.transforms import PIXEL_RANGES
 from ood_suite.files import fingerprint
 from ood_suite.outputs import Outputs
@@ -24,7 +25,7 @@ class KerasClassifier:
     Args:
         model: functional or sequential keras.Model of one image input. Either it returns
             {"features", "logits"}, or it ends in a Dense layer, perhaps with a softmax in it or
-            after it.
+            after it. One in bfloat16 computes in float32 on a processor that has no bfloat16.
         features_layer: name of the layer whose output are the features; default: what enters the
             last Dense layer. Maps are averaged over positions.
         inner_layers: names of further layers, whose positions are averaged.
@@ -50,7 +51,8 @@ class KerasClassifier:
     def __init__(
         self, model, features_layer=None, inner_layers=(), input_range=None, image_shape=None
     ):
-        self.model, self.image_shape = model, _image_shape(model, image_shape)
+        self.image_shape = _image_shape(model, image_shape)
+        self.model = model = computable(model)
         head, head_input, logits, self.head_activation = _head(model)
         outputs = {"logits": logits, "features": head_input}
         if features_layer is not None:

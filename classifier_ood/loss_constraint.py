@@ -17,6 +17,7 @@ from absl import logging
 
 from classifier_ood import base_network, pruning
 from classifier_ood.classifier_model import CropFlip, cross_entropy
+from classifier_ood.copies import leaves
 from ood_suite.files import RunError, read_json, write_json
 from ood_suite.progress import progress
 from ood_suite.runs.settings import check
@@ -116,7 +117,7 @@ def _evaluator(run, network, training, rows, settings):
             )
 
     def evaluate(title, number):
-        for place, layer in enumerate([*pruning.leaves(network), *filter(None, [augment])]):
+        for place, layer in enumerate([*leaves(network), *filter(None, [augment])]):
             if hasattr(layer, "seed_generator"):  # each mask has its own dropout and crops
                 layer.seed_generator.state.assign(np.uint32([1000 * settings.seed + number, place]))
         total = 0.0

@@ -11,6 +11,8 @@ import numpy as np
 from absl import logging
 from keras import layers, ops
 
+from classifier_ood.copies import copied, leaves, rebuilt
+
 MASKED_LAYERS = (
     layers.Conv1D, layers.Conv2D, layers.Conv3D, layers.Dense, layers.DepthwiseConv1D,
     layers.DepthwiseConv2D,
@@ -159,10 +161,10 @@ def masked(network, kept, seed=0):
     def replaced(layer):
         if isinstance(layer, MASKED_LAYERS):
             dtype, score_seed = layer.dtype_policy, int(rng.integers(2**31))
-            return Masked(_copied(layer), kept, score_seed, name=layer.name, dtype=dtype)
+            return Masked(copied(layer), kept, score_seed, name=layer.name, dtype=dtype)
         if isinstance(layer, layers.BatchNormalization):
             return TwoModeBatchNormalization.from_config(layer.get_config())
-        return _copied(layer)
+        return copied(layer)
 
     def fill(source, target):
         if isinstance(target, Masked):
@@ -176,7 +178,7 @@ def masked(network, kept, seed=0):
             target.trainable = False
 
     kernels(network)
-    return _rebuilt(network, replaced, fill)
+    return rebuilt(network, replaced, fill)
 
 
 def applied(network):
@@ -208,28 +210,13 @@ def kept_counts(network):
     return found
 
 
-def without_dropout(network):
-    """A copy of a network, weights and all, that has no dropout."""
-
-    def replaced(layer):
-        if isinstance(layer, layers.Dropout):
-            return layers.Identity(name=layer.name, dtype=layer.dtype_policy)
-        return _copied(layer)
-
-    def fill(source, target):
-        if not isinstance(target, layers.Identity):
-            target.set_weights(source.get_weights())
-
-    return _rebuilt(network, replaced, fill)
-
-
 def _plain(network, fill_kernel, statistics):
     def replaced(layer):
         if isinstance(layer, Masked):
-            return _copied(layer.layer, trainable=True)
+            return copied(layer.layer, trainable=True)
         if isinstance(layer, TwoModeBatchNormalization):
             return layers.BatchNormalization.from_config(layer.get_config())
-        return _copied(layer, trainable=True)
+        return copied(layer, trainable=True)
 
     def fill(source, target):
         if isinstance(source, Masked):
@@ -241,7 +228,7 @@ def _plain(network, fill_kernel, statistics):
         else:
             target.set_weights(source.get_weights())
 
-    return _rebuilt(network, replaced, fill)
+    return rebuilt(network, replaced, fill)
 
 
 def _fill_norm(target, source, mean, variance):
@@ -256,26 +243,3 @@ def _fill_norm(target, source, mean, variance):
 def _assign(variable, value):
     """A copy: under JAX two variables must not share their memory."""
     variable.assign(ops.convert_to_numpy(value).copy())
-
-
-def _copied(layer, **changes):
-    """A layer of the same configuration; or an operation, which knows no changes."""
-    changes = changes if isinstance(layer, layers.Layer) else {}
-    return layer.__class__.from_config(layer.get_config() | changes)
-
-
-def _rebuilt(network, replaced, fill):
-    """A network of `replaced(layer)` in place of each layer, after `fill(layer, its copy)`."""
-    copy = keras.models.clone_model(network, clone_function=replaced, recursive=True)
-    for source, target in zip(leaves(network), leaves(copy), strict=True):
-        fill(source, target)
-    return copy
-
-
-def leaves(network):
-    """All layers of a network, those of models within it in their place."""
-    for layer in network.layers:
-        if isinstance(layer, keras.Model):
-            yield from leaves(layer)
-        else:
-            yield layer

@@ -154,15 +154,6 @@ def test_random_masks_drop_exactly_their_share(network):
         assert counts[name] == size - pruning.dropped_count(size, 0.9)
 
 
-def test_without_dropout(network, images):
-    plain = pruning.without_dropout(network)
-    np.testing.assert_array_equal(logits(plain, images), logits(network, images))
-    shapes = [[tuple(v.shape) for v in m.trainable_variables] for m in (plain, network)]
-    assert shapes[0] == shapes[1]
-    first = plain(images, training=True)["logits"]
-    np.testing.assert_array_equal(first, plain(images, training=True)["logits"])
-
-
 @pytest.mark.parametrize("kept", [0.0, 1.1, -0.5, float("nan")])
 def test_refusals(network, kept):
     with pytest.raises(ValueError, match=r"must lie in \(0, 1\]"):
