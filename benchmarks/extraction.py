@@ -117,7 +117,7 @@ def theirs(name):
             found[title] = seconds(forward(one, last), count)
         except Exception as error:  # of their compiler: said, and gone on
             print(f"{name}, {title}: {type(error).__name__} {error}"[:300], file=sys.stderr)
-    if _has_bfloat16():
+    if has_bfloat16():
         found["channels_last, bfloat16"] = seconds(forward(model, last, half=True), count)
     with tempfile.TemporaryDirectory() as folder:
         path = pathlib.Path(folder) / "network.onnx"
@@ -127,7 +127,7 @@ def theirs(name):
     return found
 
 
-def _has_bfloat16():
+def has_bfloat16():
     cpuinfo = pathlib.Path("/proc/cpuinfo")
     limit = os.environ.get("ONEDNN_MAX_CPU_ISA", "")
     return not limit and cpuinfo.exists() and "avx512_bf16" in cpuinfo.read_text()
@@ -146,7 +146,7 @@ def _engines(path):
         import openvino
 
         for title, precision in {"OpenVINO": "f32", "OpenVINO, bfloat16": "bf16"}.items():
-            if precision == "f32" or _has_bfloat16():
+            if precision == "f32" or has_bfloat16():
                 options = {"INFERENCE_PRECISION_HINT": precision}
                 compiled = openvino.compile_model(path, "CPU", options)
                 found[title] = lambda x, f=compiled: f(x.astype(np.float32))

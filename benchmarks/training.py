@@ -4,9 +4,9 @@
 
 A has torch (its networks: tests/make_references.py). Steps of SGD with momentum on batches of 128
 random CIFAR images in memory, without augmentation, in float32 and, where the processor has it, in
-mixed bfloat16. "keras" is ours without ood_suite/training/batch_norm.py. PyTorch trains eagerly, in
-both layouts, under autocast in bfloat16. Each side has a process of its own, in turns; medians over
-the steps of all rounds. Writes benchmarks/training.json; four minutes on two cores.
+mixed bfloat16. "keras_own" is ours without ood_suite/training/batch_norm.py. PyTorch trains
+eagerly, in both layouts, under autocast in bfloat16. Each side has a process of its own, in turns;
+medians over the steps of all rounds. Writes benchmarks/training.json; four minutes on two cores.
 """
 
 import argparse
@@ -15,9 +15,9 @@ import os
 import pathlib
 import subprocess
 import sys
-import time
 
 import numpy as np
+from extraction import has_bfloat16, seconds
 
 ROOT = pathlib.Path(__file__).parents[1]
 FOUND = ROOT / "benchmarks" / "training.json"
@@ -32,17 +32,6 @@ def batch():
     """(uint8 (BATCH, 32, 32, 3), labels)."""
     rng = np.random.default_rng(0)
     return rng.integers(0, 256, (BATCH, 32, 32, 3), dtype=np.uint8), rng.integers(0, 10, BATCH)
-
-
-def seconds(step, count):
-    """Of each of `count` steps, after two that compile."""
-    step(), step()
-    found = []
-    for _ in range(count):
-        start = time.perf_counter()
-        step()
-        found.append(time.perf_counter() - start)
-    return found
 
 
 def ours(name, fused=True):
@@ -88,7 +77,7 @@ def pytorch(name):
     found = {}
     layouts = {"": torch.contiguous_format, ", channels_last": torch.channels_last}
     for title, layout in layouts.items():
-        for dtype in ("float32", "bfloat16")[: 1 + _has_bfloat16()]:
+        for dtype in ("float32", "bfloat16")[: 1 + has_bfloat16()]:
             model = build().train().requires_grad_(True).to(memory_format=layout)
             optimizer = torch.optim.SGD(model.parameters(), 0.1, 0.9, weight_decay=1e-4)
 
@@ -103,12 +92,6 @@ def pytorch(name):
 
             found[dtype + title] = seconds(step, NETWORKS[name][-1])
     return found
-
-
-def _has_bfloat16():
-    cpuinfo = pathlib.Path("/proc/cpuinfo")
-    limit = os.environ.get("ONEDNN_MAX_CPU_ISA", "")
-    return not limit and cpuinfo.exists() and "avx512_bf16" in cpuinfo.read_text()
 
 
 def measured(name, pythons, rounds):
