@@ -3,24 +3,9 @@ import numpy as np
 import pytest
 from keras import layers
 
-from classifier_ood import copies, models
+from classifier_ood import copies
 from classifier_ood.keras_classifier import KerasClassifier
 from ood_suite.training import backend
-
-
-@pytest.fixture
-def images(rng):
-    return rng.integers(0, 256, (16, 8, 8, 1)).astype(np.float32)
-
-
-@pytest.fixture
-def network(images):
-    """A network whose BatchNorm statistics are not those of its initialisation."""
-    keras.utils.set_random_seed(0)
-    built = models.build("convnet", (8, 8, 1), 3, {"width": 3, "dropout": 0.2})
-    for _ in range(3):
-        built(images, training=True)
-    return built
 
 
 def logits(model, images):
