@@ -212,7 +212,7 @@ def main(_):
 if __name__ == "__main__":
     flags.DEFINE_integer("repeats", 1000, "Repeats of each cell.")
     flags.DEFINE_integer("resamples", 300, "Resamples of the bootstrap.")
-    flags.DEFINE_integer("pair_repeats", 4000, "Repeats of each cell of paired differences.")
+    flags.DEFINE_integer("pair_repeats", 2000, "Repeats of each cell of paired differences.")
     flags.DEFINE_bool("paired_only", False, "Simulate the paired differences alone.")
     flags.DEFINE_bool("page_only", False, "Write the page from benchmarks/coverage.json again.")
     app.run(main)
