@@ -24,9 +24,9 @@ def without_dropout(network):
 
 def in_precision(network, dtype):
     """A copy of a network, weights and all, that computes in `dtype`, "float32" or
-    "mixed_bfloat16"; what it returns stays float32.
+    "mixed_bfloat16"; the layers that make what it returns stay float32.
     """
-    ends = {id(y._keras_history.operation) for y in network.outputs}
+    ends = {id(layer) for y in network.outputs for layer in _made_by(y)}
 
     def replaced(layer):
         return copied(layer, dtype="float32" if id(layer) in ends else dtype)
@@ -34,22 +34,56 @@ def in_precision(network, dtype):
     return rebuilt(network, replaced, lambda source, copy: copy.set_weights(source.get_weights()))
 
 
+def _made_by(tensor):
+    """The layers of which a tensor comes, through operations and models within models."""
+    operation, node, place = tensor._keras_history
+    if isinstance(operation, keras.Model):
+        yield from _made_by(operation.outputs[place])
+    elif isinstance(operation, layers.Layer):
+        yield operation
+    else:
+        for before in operation._inbound_nodes[node].input_tensors:
+            yield from _made_by(before)
+
+
+def precision(network):
+    """mixed_bfloat16 if any layer computes in bfloat16, else float32."""
+    types = {getattr(layer, "compute_dtype", None) for layer in network._flatten_layers()}
+    return "mixed_bfloat16" if "bfloat16" in types else "float32"
+
+
 def computable(network):
     """The network, or its copy in float32 where it computes in bfloat16 and this processor does
     not (oneDNN would refuse, or take four times as long).
     """
-    if backend.has_bfloat16() or all(
-        getattr(layer, "compute_dtype", None) != "bfloat16" for layer in leaves(network)
-    ):
+    if backend.has_bfloat16() or precision(network) == "float32":
         return network
     logging.info("%s: float32 in place of bfloat16, which this processor lacks.", network.name)
     return in_precision(network, "float32")
 
 
 def copied(layer, **changes):
-    """A layer of the same configuration; or an operation, which knows no changes."""
-    changes = changes if isinstance(layer, layers.Layer) else {}
-    return layer.__class__.from_config(layer.get_config() | changes)
+    """A layer of the same configuration but for `changes`, those of a dtype also in the layers that
+    it wraps; or an operation, which knows no changes.
+    """
+    config = layer.get_config()
+    if isinstance(layer, layers.Layer):
+        config |= changes
+        if "dtype" in changes:
+            config = {name: _in_dtype(part, changes["dtype"]) for name, part in config.items()}
+    return layer.__class__.from_config(config)
+
+
+def _in_dtype(part, dtype):
+    """A part of a configuration in which serialized layers have another dtype."""
+    if isinstance(part, list | tuple):
+        return type(part)(_in_dtype(p, dtype) for p in part)
+    if not isinstance(part, dict):
+        return part
+    part = {name: _in_dtype(p, dtype) for name, p in part.items()}
+    if isinstance(part.get("config"), dict) and "dtype" in part["config"]:
+        part["config"] = part["config"] | {"dtype": dtype}
+    return part
 
 
 def rebuilt(network, replaced, fill):
@@ -57,6 +91,8 @@ def rebuilt(network, replaced, fill):
     copy = keras.models.clone_model(network, clone_function=replaced, recursive=True)
     for source, target in zip(leaves(network), leaves(copy), strict=True):
         fill(source, target)
+        if hasattr(target, "finalize_state"):  # Normalization: what it computes with follows
+            target.finalize_state()
     return copy
 
 

@@ -56,7 +56,7 @@ def extract(
     layer = run.settings.get("features_layer") or "input of the last layer"
     job = Extraction(
         run, source, split, source.images,
-        identity={"features_layer": layer},
+        identity={"features_layer": layer} | classifier.precision,
         prepare=lambda images: to_shape(images, classifier.image_shape),
         batch_size=batch_size,
         shard=shard,

@@ -6,8 +6,9 @@ import keras
 import numpy as np
 import pytest
 
-from classifier_ood import configs, doe, losses, models
+from classifier_ood import configs, doe, losses, models, pruning
 from classifier_ood.finetune_model import FineTuneModel
+from ood_suite.training import batch_norm
 
 SETTINGS = configs.FineTuning(augmentation="none", batch_size=8)
 
@@ -34,6 +35,20 @@ def one_step(model, images, labels):
     logs = model.train_on_batch(images, labels, return_dict=True)
     after = [np.copy(keras.ops.convert_to_numpy(v)) for v in model.backbone.trainable_variables]
     return [new - old for new, old in zip(after, before, strict=True)], logs
+
+
+@pytest.mark.tensorflow
+@pytest.mark.parametrize("what", ["plain", "masked", "copy of DOE"])
+def test_batch_norm_is_fused_wherever_a_network_is_trained(what):
+    if what == "masked":
+        network = models.build("convnet", (8, 8, 1), 3, {"width": 2})
+        trained = FineTuneModel(pruning.masked(network, 0.8), SETTINGS).backbone
+    elif what == "plain":
+        trained = tuner().backbone
+    else:
+        trained = tuner(oe_method="doe").implicit_outliers._networks()[1]
+    norms = [y for y in trained.layers if isinstance(y, keras.layers.BatchNormalization)]
+    assert norms and all(layer.call.func is batch_norm._call for layer in norms)
 
 
 def test_under_the_constraint_the_step_is_the_opposite_one(images):

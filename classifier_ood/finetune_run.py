@@ -12,7 +12,7 @@ from classifier_ood import base_network, outlier_exposure, poem, pruning
 from classifier_ood.classifier_run import check_settings as check_training
 from classifier_ood.classifier_run import compile_model, keeper
 from classifier_ood.configs import FineTuning
-from classifier_ood.copies import in_precision
+from classifier_ood.copies import in_precision, precision
 from classifier_ood.finetune_model import FineTuneModel
 from ood_suite.files import atomic_path, write_json
 from ood_suite.runs.run import opened
@@ -124,7 +124,7 @@ def _finetune(base, settings, seed, folder, data_dir):
         "backend": keras.backend.backend(),
         "normalization": None,  # this and the next: of the training before
         "temperature": None,
-        "dtype": settings.dtype or base.settings.get("dtype"),
+        "dtype": (settings.dtype or base.settings.get("dtype")) and precision(network),
         "base_run": str(base.folder),
         "base_checkpoint": base.checkpoint,
         "repeat_id": seed,

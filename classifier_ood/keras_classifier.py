@@ -8,7 +8,7 @@ from keras import layers, ops
 
 from classifier_ood.bare_applications import refuse_bare
 from classifier_ood.configs import INPUT_RANGES
-from classifier_ood.copies import computable
+from classifier_ood.copies import computable, precision
 from ood_suite.data.transforms import PIXEL_RANGES
 from ood_suite.files import fingerprint
 from ood_suite.outputs import Outputs
@@ -42,6 +42,7 @@ class KerasClassifier:
         image_shape: (height, width, channels).
         input_range: of the pixels that `model` gets.
         head_activation: of the last Dense layer, which the logits are without.
+        precision: {"dtype": what `model`, which is in bfloat16, computes in here}; of others empty.
 
     Raises:
         ValueError: a model without such a layer; an unknown layer, with the candidates; an unknown
@@ -52,7 +53,9 @@ class KerasClassifier:
         self, model, features_layer=None, inner_layers=(), input_range=None, image_shape=None
     ):
         self.image_shape = _image_shape(model, image_shape)
+        stored = precision(model)
         self.model = model = computable(model)
+        self.precision = {} if stored == "float32" else {"dtype": precision(model)}
         head, head_input, logits, self.head_activation = _head(model)
         outputs = {"logits": logits, "features": head_input}
         if features_layer is not None:

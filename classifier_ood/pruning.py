@@ -106,14 +106,15 @@ class Masked(layers.Layer):
         self.layer.trainable = False
         uniform = keras.initializers.VarianceScaling(1 / 3, "fan_in", "uniform", self.seed)
         self.scores = self.add_weight(
-            shape=self.layer.kernel.shape, initializer=uniform, name="scores"
-        )
+            shape=self.layer.kernel.shape, initializer=uniform, name="scores", autocast=False
+        )  # in bfloat16 others would be the largest
 
     def compute_output_shape(self, input_shape):
         return self.layer.compute_output_shape(input_shape)
 
     def masked_kernel(self):
-        return self.layer.kernel * top_share(self.scores, self.kept)
+        kernel = self.layer.kernel
+        return kernel * ops.cast(top_share(self.scores, self.kept), kernel.dtype)
 
     def call(self, inputs):
         values = [

@@ -4,7 +4,8 @@ import keras
 import numpy as np
 import pytest
 
-from classifier_ood import pruning
+from classifier_ood import copies, pruning
+from ood_suite.training import backend
 
 
 def logits(model, images):
@@ -99,6 +100,19 @@ def test_applied_is_the_masked_network_without_our_classes(network, images):
     np.testing.assert_allclose(logits(plain, images), logits(masked, images), atol=1e-5)
     kinds = {type(layer).__module__ for layer in plain.layers}
     assert not any(kind.startswith("classifier_ood") for kind in kinds)
+
+
+@pytest.mark.skipif(not backend.has_bfloat16(), reason="this processor has no bfloat16")
+def test_in_bfloat16_the_masks_are_those_of_the_scores_as_they_are(network, images):
+    masked = pruning.masked(copies.in_precision(network, "mixed_bfloat16"), 0.6)
+    np.testing.assert_array_equal(logits(pruning.applied(masked), images), logits(masked, images))
+    layer = masked.get_layer("stage2_conv1")
+    close = 1.0 + np.arange(layer.scores.shape.num_elements()) / 2**20  # in bfloat16 all are 1
+    layer.scores.assign(np.random.default_rng(0).permutation(close).reshape(layer.scores.shape))
+    np.testing.assert_array_equal(logits(pruning.applied(masked), images), logits(masked, images))
+    before = np.copy(layer.scores)
+    trained(masked, images)
+    assert np.any(before != np.asarray(layer.scores))
 
 
 def test_everything_kept_changes_nothing(network, images):

@@ -9,8 +9,8 @@ from ood_suite.training import backend
 
 
 def fuse(network):
-    """Lets the BatchNorm layers of a network run as TensorFlow's FusedBatchNormV3; elsewhere (JAX,
-    accelerators, where XLA does the same) nothing changes.
+    """Lets the BatchNorm layers of a network run as TensorFlow's FusedBatchNormV3 on processors;
+    on accelerators, and under JAX, whose programs XLA fuses, nothing changes.
 
     Keras makes of each a dozen passes over the maps, in float32. What is computed is the same, to
     rounding: y = gamma * (x - m) / sqrt(v + epsilon) + beta, in training by the batch's mean m and
@@ -31,10 +31,12 @@ def fuse(network):
 
 
 def _is_known(layer):
-    own = type(layer).call is keras.layers.BatchNormalization.call
-    last_of_four = layer.input_spec.ndim == 4 and layer.axis in (-1, 3)
+    ours, theirs = type(layer), keras.layers.BatchNormalization
+    own = ours.call is theirs.call and ours._moments is theirs._moments
+    last_of_four = layer.built and layer.input_spec.ndim == 4 and layer.axis in (-1, 3)
     types = layer.compute_dtype in ("float32", "bfloat16") and layer.variable_dtype == "float32"
-    return own and last_of_four and types and not (layer.renorm or layer.synchronized)
+    renorm = getattr(layer, "renorm", False)  # of newer Keras
+    return own and last_of_four and types and not (renorm or layer.synchronized)
 
 
 def _call(layer, inputs, training=None, mask=None):
@@ -45,7 +47,7 @@ def _call(layer, inputs, training=None, mask=None):
     channels = layer.moving_mean.shape
     by_batch = bool(training and layer.trainable)
     y, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
-        x=inputs,
+        x=tf.cast(inputs, layer.compute_dtype),
         scale=layer.gamma if layer.scale else tf.ones(channels),
         offset=layer.beta if layer.center else tf.zeros(channels),
         mean=tf.zeros([0]) if by_batch else layer.moving_mean,

@@ -112,6 +112,18 @@ def test_what_the_operation_does_not_know_stays():
         def call(self, inputs, training=None, mask=None):
             return super().call(inputs, training=training, mask=mask)
 
+    class Ghost(layers.BatchNormalization):
+        def _moments(self, inputs, mask):
+            return super()._moments(inputs[:2], mask)
+
+    class Unused(layers.Layer):
+        def __init__(self):
+            super().__init__()
+            self.norm = layers.BatchNormalization()
+
+        def call(self, inputs):
+            return inputs
+
     inputs = keras.Input((4, 4, 2))
     flat = keras.Input((5,))
     for model in (
@@ -119,11 +131,38 @@ def test_what_the_operation_does_not_know_stays():
         keras.Model(inputs, layers.BatchNormalization(dtype="mixed_float16")(inputs)),
         keras.Model(inputs, layers.BatchNormalization(dtype="float64")(inputs)),
         keras.Model(inputs, layers.BatchNormalization(synchronized=True)(inputs)),
+        keras.Model(inputs, layers.BatchNormalization(renorm=True)(inputs)),
         keras.Model(inputs, Own()(inputs)),
+        keras.Model(inputs, Ghost()(inputs)),
+        keras.Model(inputs, Unused()(inputs)),
         keras.Model(flat, layers.BatchNormalization()(flat)),
     ):
         batch_norm.fuse(model)
         assert "FusedBatchNormV3" not in operations(model)
+
+
+def test_masked_maps_are_keras_own():
+    layer = layers.BatchNormalization()
+    x = np.random.default_rng(0).normal(size=(5, 4, 4, 2)).astype(np.float32)
+    mask = np.random.default_rng(1).random((5, 4, 4)) < 0.5
+    inputs = keras.Input((4, 4, 2))
+    model = keras.Model(inputs, layer(inputs))
+    expected = layer(x, training=True, mask=mask)
+    moved = np.copy(layer.moving_mean)
+    layer.moving_mean.assign(np.zeros(2))
+    batch_norm.fuse(model)
+    np.testing.assert_array_equal(layer(x, training=True, mask=mask), expected)
+    np.testing.assert_array_equal(layer.moving_mean, moved)
+    assert np.abs(layer(x, training=True) - expected).max() > 0.01
+
+
+def test_inputs_are_cast_as_keras_does():
+    pictures = keras.Input((4, 4, 2), dtype="uint8")
+    plain, fused = (keras.Model(pictures, layers.BatchNormalization()(pictures)) for _ in range(2))
+    batch_norm.fuse(fused)
+    x = np.random.default_rng(0).integers(0, 256, (5, 4, 4, 2), dtype=np.uint8)
+    found, expected = (model(x, training=True) for model in (fused, plain))
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_layers_within_models_are_found(monkeypatch):
