@@ -47,6 +47,7 @@ def ours(name, fused=True):
         batch_norm.fuse = lambda network: None
     backbone, options, steps = NETWORKS[name]
     images, labels = batch()
+    backend.set_seed(0)  # deterministic operations, as in every training
     found = {}
     for dtype in ("float32", "mixed_bfloat16")[: 1 + backend.has_bfloat16()]:
         keras.config.set_dtype_policy(dtype)
@@ -137,6 +138,7 @@ def main():
     flags = parser.parse_args()
     if flags.worker:
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+        os.environ.setdefault("TF_NUM_INTEROP_THREADS", "1")  # as every binary has it
         print(json.dumps(globals()[flags.worker](flags.network)))
         return
     pythons = {"ours": sys.executable, "keras_own": sys.executable}
