@@ -183,6 +183,8 @@ def test_a_training_in_bfloat16_keeps_files_in_float32(base, tmp_path, prune_rat
             assert {layer.dtype_policy.name for layer in network.layers} == {"float32"}
     assert rows["float32"] != rows["mixed_bfloat16"]
     np.testing.assert_allclose(rows["float32"], rows["mixed_bfloat16"], rtol=0.05)
+    further = finetune_run.finetune(made, SMALL, 0, tmp_path / "further", data_dir)
+    assert further.settings["dtype"] == "float32"  # as the files that it began with
 
 
 def test_a_missing_or_unfinished_start_is_an_error(base, tmp_path):
