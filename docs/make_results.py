@@ -164,7 +164,7 @@ def main():
     parser.add_argument("--collect", type=pathlib.Path, help="Folder of the runs.")
     options = parser.parse_args()
     if options.collect:
-        known = json.loads(CLASSIFIERS.read_text()) if CLASSIFIERS.exists() else {}
+        known = json.loads(CLASSIFIERS.read_text())
         write_json(CLASSIFIERS, joined(known, collect(options.collect)))
     chosen = json.loads(RATIO.read_text())["chosen"]
     ratio_figure(chosen).savefig(FIGURES / "ratio_by_step.png", dpi=120)
