@@ -12,7 +12,7 @@ from keras import layers
 from PIL import Image
 from sklearn.metrics import roc_auc_score
 
-from classifier_ood import models
+from classifier_ood import copies, models
 from classifier_ood.extract import extract, hashes
 from classifier_ood.train_test import train
 from ood_suite import outputs, scores
@@ -90,6 +90,20 @@ def test_outputs_are_the_models(run):
     for name in ("example_hashes", "perceptual_hashes"):
         np.testing.assert_array_equal(getattr(outputs, name), getattr(found, name))
     assert outputs.perceptual_hashes.shape == (20, 18)
+
+
+@pytest.mark.skipif(not backend.has_bfloat16(), reason="this processor has no bfloat16")
+def test_outputs_of_another_precision_are_not_taken(copy, monkeypatch):
+    data_dir, run = copy
+    network = keras.saving.load_model(run.model_path, compile=False)
+    copies.in_precision(network, "mixed_bfloat16").save(run.model_path)
+    found = {}
+    for is_here in (True, False):
+        monkeypatch.setattr(backend, "has_bfloat16", lambda here=is_here: here)
+        extraction._KEPT.clear()  # as in another process
+        found[is_here] = extract(run, ("mnist",), "test", data_dir=data_dir)
+    assert [y.meta["dtype"] for y in found.values()] == ["mixed_bfloat16", "float32"]
+    assert np.any(found[True].logits != found[False].logits)
 
 
 def test_parameters_of_a_name_are_extracted_and_reported(run):
