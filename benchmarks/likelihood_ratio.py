@@ -7,7 +7,8 @@
 FashionMNIST against MNIST. Trains every case (a run folder each, which continues after a kill),
 keeps models on the way, and scores each on a part of every data set: OUT_DIR/scores/CASE.npz.
 `--report` needs those files alone: for every foreground it chooses background and step by notMNIST,
-against held-out ID images, and writes what comes out on the test sets to --out.
+against held-out ID images, and writes what comes out on the test sets to --out, beside what stands
+there of foregrounds that are not among them.
 """
 
 import argparse
@@ -47,10 +48,20 @@ FAMILIES = {
     "r2": {"num_resnet": 2, "rescale_pixel_value": True},
     "r5": {"num_resnet": 5, "rescale_pixel_value": True},  # the paper's size
     "r5_raw": {"num_resnet": 5, "rescale_pixel_value": False},  # and its inputs, 0..255
+    # The same in a little over an hour on one core with AMX: batches of 16, fewer steps, bfloat16.
+    "r5_raw_core": {
+        "num_resnet": 5,
+        "rescale_pixel_value": False,
+        "batch_size": 16,
+        "total_steps": 8000,
+        "background_steps": 600,
+        "dtype": "mixed_bfloat16",
+    },
 }
 MUTATIONS, PENALTIES = (0.01, 0.05, 0.1, 0.2, 0.3), (0.0, 10.0, 100.0)
 CENTRAL = ((0.1, 10.0), (0.3, 10.0), (0.3, 100.0))  # backgrounds of every family and seed
-SEEDS = {"r5": 3}
+SEEDS = {"r5": (0, 1, 2), "r5_raw_core": (1, 2)}
+PAIRS = {"r5_raw_core": ((0.1, 10.0),)}  # the one that notMNIST chose for r5_raw
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,9 +93,9 @@ def cases():
     """{name: Case}; of the family r5 with seed 0, one row of the grid and two of its columns."""
     found = []
     for family in FAMILIES:
-        for seed in range(SEEDS.get(family, 1)):
+        for seed in SEEDS.get(family, (0,)):
             found.append(Case(family, seed))
-            found += [Case(family, seed, *pair) for pair in CENTRAL]
+            found += [Case(family, seed, *pair) for pair in PAIRS.get(family, CENTRAL)]
     more = itertools.chain(
         ((rate, 10.0) for rate in MUTATIONS),
         ((rate, penalty) for rate in (0.1, 0.3) for penalty in PENALTIES),
@@ -227,6 +238,15 @@ def report(out_dir):
     return {"chosen": chosen, "rows": rows}
 
 
+def merged(known, found):
+    """What a file says of other foregrounds stays beside what was found of those scored here."""
+    scored = {row["foreground"] for row in found["rows"]}
+    return {
+        part: [row for row in known.get(part, []) if row["foreground"] not in scored] + rows
+        for part, rows in found.items()
+    }
+
+
 def main():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -243,8 +263,9 @@ def main():
         print("\n".join(cases()))
         return
     if options.report:
+        out = pathlib.Path(options.out)
         found = report(out_dir)
-        write_json(pathlib.Path(options.out), found)
+        write_json(out, merged(json.loads(out.read_text()) if out.exists() else {}, found))
         for row in found["chosen"]:
             print(json.dumps(row))
         return

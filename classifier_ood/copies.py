@@ -26,7 +26,7 @@ def in_precision(network, dtype):
     """A copy of a network, weights and all, that computes in `dtype`, "float32" or
     "mixed_bfloat16"; the layers that make what it returns stay float32.
     """
-    ends = {id(layer) for y in network.outputs for layer in _made_by(y)}
+    ends = {id(layer) for y in network.outputs for layer in _layers_behind(y)}
 
     def replaced(layer):
         return copied(layer, dtype="float32" if id(layer) in ends else dtype)
@@ -34,16 +34,16 @@ def in_precision(network, dtype):
     return rebuilt(network, replaced, lambda source, copy: copy.set_weights(source.get_weights()))
 
 
-def _made_by(tensor):
+def _layers_behind(tensor):
     """The layers of which a tensor comes, through operations and models within models."""
     operation, node, place = tensor._keras_history
     if isinstance(operation, keras.Model):
-        yield from _made_by(operation.outputs[place])
+        yield from _layers_behind(operation.outputs[place])
     elif isinstance(operation, layers.Layer):
         yield operation
     else:
         for before in operation._inbound_nodes[node].input_tensors:
-            yield from _made_by(before)
+            yield from _layers_behind(before)
 
 
 def precision(network):

@@ -88,10 +88,10 @@ def test_without_bfloat16_a_model_in_it_computes_in_float32(monkeypatch, images)
     assert copies.computable(whole) is whole
     found, expected = (KerasClassifier(model, input_range="0..255") for model in (half, whole))
     assert {layer.compute_dtype for layer in found.model.layers} == {"float32"}
-    assert (found.precision, expected.precision) == ({"dtype": "float32"}, {})
+    assert (found.dtype, expected.dtype) == ("float32", None)
     for name in ("logits", "features"):
         ours, theirs = (getattr(c.outputs(images), name) for c in (found, expected))
         np.testing.assert_array_equal(ours, theirs)
     monkeypatch.setattr(backend, "has_bfloat16", lambda: True)
     assert copies.computable(half) is half
-    assert KerasClassifier(half, input_range="0..255").precision == {"dtype": "mixed_bfloat16"}
+    assert KerasClassifier(half, input_range="0..255").dtype == "mixed_bfloat16"

@@ -54,9 +54,10 @@ def extract(
     classifier = load_classifier(run, parts.inner_layers)
     source = data.first_available(names, split, data_dir, classifier.image_shape)
     layer = run.settings.get("features_layer") or "input of the last layer"
+    dtype = {"dtype": classifier.dtype} if classifier.dtype else {}
     job = Extraction(
         run, source, split, source.images,
-        identity={"features_layer": layer} | classifier.precision,
+        identity={"features_layer": layer} | dtype,
         prepare=lambda images: to_shape(images, classifier.image_shape),
         batch_size=batch_size,
         shard=shard,

@@ -42,7 +42,7 @@ class KerasClassifier:
         image_shape: (height, width, channels).
         input_range: of the pixels that `model` gets.
         head_activation: of the last Dense layer, which the logits are without.
-        precision: {"dtype": what `model`, which is in bfloat16, computes in here}; of others empty.
+        dtype: what `model`, which is in bfloat16, computes in here; None of others.
 
     Raises:
         ValueError: a model without such a layer; an unknown layer, with the candidates; an unknown
@@ -55,7 +55,7 @@ class KerasClassifier:
         self.image_shape = _image_shape(model, image_shape)
         stored = precision(model)
         self.model = model = computable(model)
-        self.precision = {} if stored == "float32" else {"dtype": precision(model)}
+        self.dtype = None if stored == "float32" else precision(model)
         head, head_input, logits, self.head_activation = _head(model)
         outputs = {"logits": logits, "features": head_input}
         if features_layer is not None:
