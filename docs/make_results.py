@@ -32,7 +32,7 @@ FAMILIES = {
     "r1_s0_fg": "1 layer, [-1, 1]", "r2_s0_fg": "2 layers, [-1, 1]",
     "r5_s0_fg": "5 layers, [-1, 1]", "r5_s1_fg": "the same, seed 1", "r5_s2_fg": "seed 2",
     "r5_raw_s0_fg": "5 layers, 0..255 (the paper's)",
-    "r5_raw_core_s1_fg": "the same, seed 1, batches of 16", "r5_raw_core_s2_fg": "seed 2, so too",
+    "r5_raw_s1_fg": "the same, seed 1", "r5_raw_s2_fg": "seed 2",
 }  # fmt: skip
 
 

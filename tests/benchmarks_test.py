@@ -44,3 +44,16 @@ def test_ratios_of_extraction_are_over_the_best_of_the_other_side():
     assert extraction.table(found).splitlines()[-1] == (
         "| a net | 30 | 10 |  |  | 20 |  |  | 1.50 | 4 | 8 | 0.50 |  |  |  |"
     )
+
+
+def test_a_report_keeps_the_foregrounds_of_others():
+    study = script("benchmarks/likelihood_ratio.py")
+    known = {
+        part: [{"foreground": name, "step": 1} for name in "ab"] for part in ("chosen", "rows")
+    }
+    found = {"chosen": [], "rows": [{"foreground": "b", "step": 2}]}
+    assert study.merged({}, found) == found
+    assert study.merged(known, found) == {
+        "chosen": [{"foreground": "a", "step": 1}],
+        "rows": [{"foreground": "a", "step": 1}, {"foreground": "b", "step": 2}],
+    }
