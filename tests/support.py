@@ -7,6 +7,7 @@ layering_test.py, wheel_test.py, every Popen).
 """
 
 import functools
+import gc
 import multiprocessing
 import os
 import pathlib
@@ -85,6 +86,7 @@ def run(code, argv, stdout, stderr, environment):
     """Within a process of `forking`: runs code with this sys.argv, as the head of a group. (That
     which it was forked from has the environment of its start.)
     """
+    gc.freeze()  # what was imported is not looked through again and again
     os.setsid()
     os.chdir(ROOT)
     os.environ.clear()

@@ -100,14 +100,19 @@ def inference(network, constants=False):
     shape = tf.TensorSpec((None, *network.inputs[0].shape[1:]), "float32")
     compiled = tf.function(lambda batch: network(batch, training=False), input_signature=[shape])
     concrete = compiled.get_concrete_function()  # a tenth of a millisecond sooner than by signature
-    program, names = concrete, sorted(concrete.structured_outputs)  # the order of a flat dict
+    call, names = concrete, sorted(concrete.structured_outputs)  # the order of a flat dict
     if constants and 4 * network.count_params() <= LARGEST_PROGRAM:
         from tensorflow.python.framework import convert_to_constants
 
         program = convert_to_constants.convert_variables_to_constants_v2(concrete)
 
+        # Called as a function it first fails to bind its input, milliseconds in which the batch is
+        # written out for an error that nobody sees.
+        def call(batch):
+            return program._call_flat([batch], program.captured_inputs)
+
     def outputs(batch):
-        found = tf.nest.flatten(program(tf.convert_to_tensor(batch)))
+        found = tf.nest.flatten(call(tf.convert_to_tensor(batch)))
         return {name: y.numpy() for name, y in zip(names, found, strict=True)}
 
     return outputs

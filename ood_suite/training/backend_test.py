@@ -105,3 +105,15 @@ def test_what_a_program_can_hold_becomes_constant(network, largest, is_constant,
     before = forward(image)["logits"]
     network.get_layer("head").bias.assign([100.0, 100.0])
     assert np.array_equal(forward(image)["logits"], before) == is_constant
+
+
+@pytest.mark.tensorflow
+def test_no_batch_is_written_out(network, monkeypatch):
+    """As TensorFlow does in an error that it catches itself, which took most of a small batch."""
+    import tensorflow as tf
+
+    images = np.ones((3, 4, 4, 1), np.float32)
+    tensor = type(tf.convert_to_tensor(images))
+    forward = backend.inference(network, constants=True)
+    monkeypatch.setattr(tensor, "__repr__", lambda self: pytest.fail("A batch was written out."))
+    assert forward(images)["logits"].shape == (3, 2)
