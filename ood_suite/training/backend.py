@@ -86,7 +86,7 @@ def inference(network, constants=False):
     Args:
         constants: whether the weights become constants of TensorFlow's program. What follows from
             them alone (BatchNorm, above all) is then computed once: a DenseNet runs at 1.2 times
-            the speed, a small network on one image takes twice the time.
+            the speed.
             Weights that change later are not seen, and logits differ by rounding. Not done to
             networks of more than 1.5 GiB, since a program of TensorFlow holds 2 GiB at most.
     """
