@@ -86,9 +86,8 @@ def inference(network, constants=False):
     Args:
         constants: whether the weights become constants of TensorFlow's program. What follows from
             them alone (BatchNorm, above all) is then computed once: a DenseNet runs at 1.2 times
-            the speed.
-            Weights that change later are not seen, and logits differ by rounding. Not done to
-            networks of more than 1.5 GiB, since a program of TensorFlow holds 2 GiB at most.
+            the speed. Weights that change later are not seen, and logits differ by rounding. Not
+            done to networks of more than 1.5 GiB: a program of TensorFlow holds 2 GiB at most.
     """
     if keras.backend.backend() != "tensorflow":
         return lambda batch: {
@@ -107,7 +106,7 @@ def inference(network, constants=False):
         program = convert_to_constants.convert_variables_to_constants_v2(concrete)
 
         # Called as a function it first fails to bind its input, milliseconds in which the batch is
-        # written out for an error that nobody sees.
+        # written out for an error that TensorFlow then catches.
         def call(batch):
             return program._call_flat([batch], program.captured_inputs)
 

@@ -1,0 +1,99 @@
+"""Models of users with their folders of images, from the file to a report."""
+
+import shutil
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+from PIL import Image
+
+from classifier_ood.extract_test import evaluate
+from ood_suite.outputs import Outputs
+from tests.support import command
+
+
+@pytest.fixture
+def own(tmp_path, rng):
+    """A user's model, and folders of images of several sizes."""
+    model = keras.Sequential([
+        keras.Input((8, 8, 3)), layers.Rescaling(1 / 255), layers.Conv2D(6, 3, activation="relu"),
+        layers.GlobalAveragePooling2D(name="pool"), layers.Dense(2, activation="softmax"),
+    ])  # fmt: skip
+    model.save(tmp_path / "mine.keras")
+    for split, shift in (("train", 0), ("val", 0), ("test", 0), ("other", 90)):
+        for label in ("cat", "dog"):
+            folder = tmp_path / split / label
+            folder.mkdir(parents=True)
+            for i in range(12):
+                shape = (int(rng.integers(9, 30)), int(rng.integers(9, 30)), 3)
+                pixels = rng.integers(shift, 160, shape, dtype=np.uint8)
+                Image.fromarray(pixels).save(folder / f"{i}.png")
+    return tmp_path
+
+
+def test_an_old_file_whose_head_has_a_relu(own):
+    """As the network of PyPI's cifar-10-model: logits are what the activation acts on."""
+    inputs = keras.Input((12, 12, 3))
+    pooled = keras.layers.GlobalAveragePooling2D()(keras.layers.Conv2D(6, 3)(inputs))
+    below = keras.initializers.Constant(-1e4)  # whatever the other weights: negative logits
+    head = keras.layers.Dense(2, activation="relu", bias_initializer=below)
+    keras.Model(inputs, head(pooled)).save(own / "old.h5")
+    made = command(
+        "classifier_ood.own_model", f"--model={own}/old.h5", f"--id_val={own}/val",
+        f"--id_test={own}/test", f"--ood_far={own}/other", f"--out_dir={own}/run",
+    )  # fmt: skip
+    assert made.returncode == 0, made.stderr
+    assert "The last Dense layer has the activation relu, which is left out" in made.stderr
+    done = evaluate(own / "run", own, "--scores=energy,max_logit")
+    assert done.returncode == 0, done.stderr
+    outputs = Outputs.load(own / "run" / "outputs" / "other_test.npz")
+    expected = outputs.features @ outputs.head_kernel + outputs.head_bias
+    np.testing.assert_allclose(outputs.logits, expected, rtol=1e-4, atol=1e-4)
+    assert outputs.logits.min() < 0.0
+
+
+def test_a_model_and_folders_of_a_user(own):
+    arguments = (
+        f"--model={own}/mine.keras", f"--id_train={own}/train", f"--id_val={own}/val",
+        f"--id_test={own}/test", f"--ood_far={own}/other,gaussian", f"--out_dir={own}/run",
+    )  # fmt: skip
+    before = (own / "mine.keras").read_bytes()
+    made = command("classifier_ood.own_model", *arguments)
+    assert made.returncode == 0 and "Next: python -m ood_suite.eval" in made.stderr, made.stderr
+    assert "which pixels was the model trained on" not in made.stderr
+    done = command("ood_suite.extract", f"--run={own}/run", "--odin_epsilon=0.002")
+    assert done.returncode == 0, done.stderr
+    assert (own / "mine.keras").read_bytes() == before
+    outputs = Outputs.load(own / "run" / "outputs" / f"{own.name}_train_train.npz")
+    assert outputs.features.shape == (24, 6) and outputs.labels.tolist() == [0] * 12 + [1] * 12
+    result = evaluate(own / "run", own, "--scores=mahalanobis,energy,knn,odin")
+    assert "`k` must lie in 1..24" in result.stderr
+    result = evaluate(own / "run", own, "--scores=mahalanobis,energy,himplos,odin")
+    assert result.returncode == 0, result.stderr
+    assert "OOD: other (24 examples) against ID (24 examples)" in result.stdout
+    found = Outputs.load(own / "run" / "outputs" / "other_test.npz")
+    assert found.example_names[0].endswith("other/cat/0.png") and len(found.example_names) == 24
+    assert (own / "run/report/figures/images_other.png").exists()
+    typo = command(
+        "classifier_ood.own_model", *arguments[:-1], "--features_layer=pol",
+        f"--out_dir={own / 'b'}",
+    )  # fmt: skip
+    assert typo.returncode == 1 and "no layer 'pol'. Candidates:" in typo.stderr
+    assert not (own / "b").exists()
+    (own / "val" / "bird").mkdir()
+    shutil.copy(own / "val" / "cat" / "1.png", own / "val" / "bird")
+    classes = command("classifier_ood.own_model", *arguments)
+    assert "must have the same sub-folders" in classes.stderr
+    shutil.rmtree(own / "val" / "bird")
+    missing = command("classifier_ood.own_model", arguments[0], "--id_val=x.npz", "--id_test=y.npz")
+    assert "There is no file or folder x.npz" in missing.stderr
+    for split in ("train", "val", "test"):
+        (own / split / "emu").mkdir()
+        shutil.copy(own / split / "cat" / "1.png", own / split / "emu")
+    third = command("classifier_ood.own_model", *arguments[:-1], f"--out_dir={own / 'c'}")
+    assert "(training) has labels up to 2, and the model 2 outputs" in third.stderr
+    assert not (own / "c").exists()
+    (own / "test" / "cat" / "broken.png").write_bytes(b"no image")
+    broken = command("ood_suite.extract", f"--run={own}/run")
+    assert broken.returncode == 1 and "broken.png cannot be read as an image" in broken.stderr
