@@ -63,7 +63,7 @@ def ours(name):
     backbone, side, classes, options, batch, count = NETWORKS[name]
     classifier = KerasClassifier(models.build(backbone, (side, side, 3), classes, options))
     pixels = images(name)
-    forward = backend.inference(classifier.network, constants=True)
+    forward = backend.inference(classifier.network)
     perturbed = input_gradients.odin(classifier.network, TEMPERATURE, [EPSILON])
     found = {
         "ours": seconds(lambda: backend.in_batches(forward, pixels, batch), count),
@@ -72,7 +72,7 @@ def ours(name):
     if backend.has_bfloat16():
         keras.config.set_dtype_policy("mixed_bfloat16")
         half = models.build(backbone, (side, side, 3), classes, options)
-        half = backend.inference(half, constants=True)
+        half = backend.inference(half)
         found["ours, bfloat16"] = seconds(lambda: backend.in_batches(half, pixels, batch), count)
     return found
 

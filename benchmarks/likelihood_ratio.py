@@ -128,16 +128,15 @@ def score(run, images, path):
         np.savez(file, **{k: v.astype(np.float32) for k, v in arrays.items()})
 
 
-def train(case, out_dir, data_dir):
+def train(case, out_dir, data_dir, dtype="float32"):
     """Trains and scores one case, unless that is done."""
     from images_ood.density_run import train as train_density
 
     path = out_dir / "scores" / f"{case.name}.npz"
     if path.exists():
         return
-    run = train_density(
-        case.experiment, case.family, out_dir, data_dir=data_dir, repeat_id=case.seed
-    )
+    experiment = dataclasses.replace(case.experiment, dtype=dtype)
+    run = train_density(experiment, case.family, out_dir, data_dir=data_dir, repeat_id=case.seed)
     score(run, image_sets(data_dir), path)
 
 
@@ -244,6 +243,7 @@ def main():
     parser.add_argument("--data_dir", help="Folder of the npz files.")
     parser.add_argument("--out_dir", default="output/likelihood_ratio", help="%(default)s")
     parser.add_argument("--only", help="Names, or parts of names, of cases, with commas between.")
+    parser.add_argument("--dtype", default="float32", help="Of the trainings. %(default)s")
     parser.add_argument("--report", action="store_true", help="From the scores that there are.")
     parser.add_argument("--list", action="store_true", help="The names of all cases.")
     parser.add_argument("--out", default="benchmarks/likelihood_ratio.json", help="%(default)s")
@@ -267,7 +267,7 @@ def main():
         complexity(options.data_dir, out_dir / "scores" / "complexity.npz")
     for case in todo:
         print(f"{case.name}: {run_name(case.experiment, case.seed)}", flush=True)
-        train(case, out_dir, options.data_dir)
+        train(case, out_dir, options.data_dir, options.dtype)
 
 
 if __name__ == "__main__":

@@ -107,7 +107,7 @@ class KerasClassifier:
 
     @functools.cached_property
     def _forward(self):
-        return backend.inference(self.network, constants=True)
+        return backend.inference(self.network)
 
     def maps(self, names):
         """keras.Model: pixels -> {layer: float32 (n, ..., channels)}, nothing pooled."""

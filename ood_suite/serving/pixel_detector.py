@@ -61,7 +61,8 @@ class PixelDetector:
 
     Args:
         network: keras.Model, float32 pixels 0..255 (n, *image_shape) -> {"features", "logits",
-            perhaps "layer_features/<name>"}, as KerasClassifier.network is.
+            perhaps "layer_features/<name>"}, as KerasClassifier.network is. Weights that change
+            later are not seen.
         head: {"head_kernel", "head_bias"}, as KerasClassifier.head; may be empty.
         detector: fitted Detector, of held-out outputs of this network.
         classes: names of the classes; default: their numbers.

@@ -79,15 +79,14 @@ def dtype_of(wanted, folder):
     return "mixed_bfloat16" if has_bfloat16() else "float32"
 
 
-def inference(network, constants=False):
+def inference(network):
     """A compiled map from float32 (n, *shape) to the network's outputs as {name: NumPy array}, one
     program for every n under TensorFlow, without the overhead of `predict`.
 
-    Args:
-        constants: whether the weights become constants of TensorFlow's program. What follows from
-            them alone (BatchNorm, above all) is then computed once: a DenseNet runs at 1.2 times
-            the speed. Weights that change later are not seen, and logits differ by rounding. Not
-            done to networks of more than 1.5 GiB: a program of TensorFlow holds 2 GiB at most.
+    The weights become constants of TensorFlow's program. What follows from them alone (BatchNorm,
+    above all) is then computed once: a DenseNet runs at 1.2 times the speed. Weights that change
+    later are not seen, and logits differ by rounding. Not done to networks of more than 1.5 GiB: a
+    program of TensorFlow holds 2 GiB at most.
     """
     if keras.backend.backend() != "tensorflow":
         return lambda batch: {
@@ -100,7 +99,7 @@ def inference(network, constants=False):
     compiled = tf.function(lambda batch: network(batch, training=False), input_signature=[shape])
     concrete = compiled.get_concrete_function()  # a tenth of a millisecond sooner than by signature
     call, names = concrete, sorted(concrete.structured_outputs)  # the order of a flat dict
-    if constants and 4 * network.count_params() <= LARGEST_PROGRAM:
+    if 4 * network.count_params() <= LARGEST_PROGRAM:
         from tensorflow.python.framework import convert_to_constants
 
         program = convert_to_constants.convert_variables_to_constants_v2(concrete)

@@ -70,14 +70,15 @@ def network():
 
 
 @pytest.mark.jax
-def test_constants_say_what_the_network_says(network, rng):
+@pytest.mark.parametrize("largest", [2**30, 0])  # a program of constants, and one of variables
+def test_a_program_says_what_the_network_says(network, rng, largest, monkeypatch):
+    monkeypatch.setattr(backend, "LARGEST_PROGRAM", largest)
     images = rng.integers(0, 256, (7, 4, 4, 1), dtype=np.uint8)
     expected = network.predict(images.astype(np.float32), verbose=0)
-    for constants in (False, True):
-        found = backend.in_batches(backend.inference(network, constants), images, batch_size=3)
-        assert found.keys() == expected.keys()
-        for name, array in found.items():
-            np.testing.assert_allclose(array, expected[name], rtol=1e-5, atol=1e-4)
+    found = backend.in_batches(backend.inference(network), images, batch_size=3)
+    assert found.keys() == expected.keys()
+    for name, array in found.items():
+        np.testing.assert_allclose(array, expected[name], rtol=1e-5, atol=1e-4)
 
 
 @pytest.mark.tensorflow
@@ -101,7 +102,7 @@ def test_no_images_give_empty_arrays(network):
 @pytest.mark.parametrize("largest, is_constant", [(2**30, True), (0, False)])
 def test_what_a_program_can_hold_becomes_constant(network, largest, is_constant, monkeypatch):
     monkeypatch.setattr(backend, "LARGEST_PROGRAM", largest)
-    forward, image = backend.inference(network, constants=True), np.ones((1, 4, 4, 1), np.float32)
+    forward, image = backend.inference(network), np.ones((1, 4, 4, 1), np.float32)
     before = forward(image)["logits"]
     network.get_layer("head").bias.assign([100.0, 100.0])
     assert np.array_equal(forward(image)["logits"], before) == is_constant
@@ -114,6 +115,6 @@ def test_no_batch_is_written_out(network, monkeypatch):
 
     images = np.ones((3, 4, 4, 1), np.float32)
     tensor = type(tf.convert_to_tensor(images))
-    forward = backend.inference(network, constants=True)
+    forward = backend.inference(network)
     monkeypatch.setattr(tensor, "__repr__", lambda self: pytest.fail("A batch was written out."))
     assert forward(images)["logits"].shape == (3, 2)

@@ -52,7 +52,7 @@ def odin(network, temperature, epsilons, rule="cross_entropy", scale=255.0):
             return -ops.sum(ops.softmax(scaled) * ops.log_softmax(scaled), axis=-1)
         return ops.logsumexp(scaled, axis=-1) - ops.max(scaled, axis=-1)
 
-    gradient, forward = backend.input_gradient(loss), backend.inference(network, constants=True)
+    gradient, forward = backend.input_gradient(loss), backend.inference(network)
 
     def outputs(images):
         found = {odin_key(temperature, epsilon): [] for epsilon in epsilons}
