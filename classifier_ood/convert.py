@@ -49,7 +49,7 @@ def main(_):
     exp = known_name(configs.EXPERIMENTS, FLAGS.exp, "experiment") if FLAGS.exp else None
     default_exp, size, *defaults = BACKBONES[asked]
     normalisation = _normalisation(defaults)
-    size = _numbers("image_size", FLAGS.image_size or size, int)
+    size = cli.sizes("image_size") or size
     if len(size) != 2 or min(size) < 1:
         raise ValueError(f"--image_size must be height,width. Received: {FLAGS.image_size}.")
     with quietly():  # not at the top: --help need not wait for Keras
@@ -90,17 +90,9 @@ def _normalisation(defaults):
         name = known_name(configs.NORMALISATIONS, FLAGS.normalised, "normalisation")
         defaults = configs.NORMALISATIONS[name]
     return {
-        name: _numbers(name, FLAGS[name].value, float) if FLAGS[name].value else default
+        name: cli.sizes(name, float) or default
         for name, default in zip(("mean", "std"), defaults, strict=True)
     }
-
-
-def _numbers(name, texts, kind):
-    """[kind] of the words of a list flag; unlike cli.numbers, with those that occur twice."""
-    try:
-        return [kind(text) for text in texts]
-    except ValueError as error:
-        raise ValueError(f"--{name} must be numbers. Received: {','.join(texts)}.") from error
 
 
 if __name__ == "__main__":

@@ -137,7 +137,7 @@ if __name__ == "__main__":
     cli.define_name(None, "Name of the runs' folder; default: the method's.")
     flags.DEFINE_string("out_dir", None, "Where it goes; default: RUN_finetuned.")
     cli.define_data_dir("image_data")
-    flags.DEFINE_bool("final", False, "Evaluate first, best and last when all seeds are done.")
+    flags.DEFINE_bool("final", False, "Evaluate first, best, unmasked and last when all are done.")
     others = {field.name for field in dataclasses.fields(Request)} - set(OF_FINAL)
     cli.define_settings(Request, without=others)
     cli.define_settings(jobs.Engine)

@@ -246,8 +246,8 @@ def report_masks(run, model, held_out):
     for mode, network in (
         ("masked", model.network()), ("unmasked", model.kept(pruning.unmask(model.backbone))),
     ):  # fmt: skip
-        logits = network.predict(held_out.images, batch_size=100, verbose=0)["logits"]
-        accuracies[mode] = float(np.mean(logits.argmax(axis=1) == held_out.labels))
+        found = backend.in_batches(backend.inference(network), held_out.images, 100)
+        accuracies[mode] = float(np.mean(found["logits"].argmax(axis=1) == held_out.labels))
     counts = pruning.kept_counts(model.backbone)
     layers = {name: {"kept": kept, "of": size} for name, (kept, size) in counts.items()}
     write_json(run.folder / "pruning.json", {"held_out_accuracy": accuracies, "layers": layers})

@@ -16,6 +16,7 @@ from ood_suite.data.npz import write_images
 from ood_suite.files import RunError, load_npz, read_csv
 from ood_suite.runs.run import Run
 from ood_suite.training.backend import has_bfloat16
+from tests import published
 from tests.support import assert_same_run, command, opening
 
 SMALL = configs.FineTuning(epochs=3, steps_per_epoch=4, batch_size=8, learning_rate=0.05)
@@ -141,7 +142,7 @@ def test_seeds_final_and_comparison(base, tmp_path):
 
 
 def test_a_model_of_the_users_is_fine_tuned(base, tmp_path):
-    """With a softmax in its head and pixels in 0..1."""
+    """With a softmax in its head, pixels in 0..1, and held-out images in a folder."""
     from classifier_ood.own_model import own_run
 
     _, data_dir = base
@@ -153,7 +154,9 @@ def test_a_model_of_the_users_is_fine_tuned(base, tmp_path):
         "input_range": "0..1", "image_shape": None, "ood_near": [], "ood_far": [],
         "ood_validation": [], "ood_validation_split": "val",
     }  # fmt: skip
-    parts = {f"id_{part}": str(data_dir / f"fashion_mnist_{part}.npz") for part in ("train", "val")}
+    parts = {"id_train": str(data_dir / "fashion_mnist_train.npz"), "id_val": str(tmp_path / "val")}
+    held_out = data.load("fashion_mnist", "val", data_dir)
+    published.write_folder(tmp_path / "val", held_out.images, held_out.labels)
     own = own_run(tmp_path / "m.keras", tmp_path / "own", settings | parts)
     made = finetune_run.finetune(
         own, dataclasses.replace(SMALL, um=0.5), 0, tmp_path / "um", data_dir

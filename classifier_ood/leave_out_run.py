@@ -209,6 +209,6 @@ def _validation(sets, left_out, classes):
     images, _ = to_shape(outside.images[rows], validation.images.shape[1:])
     labels = local_labels(validation.labels, left_out, classes)
     return (
-        np.concatenate([validation.images, images]),
+        np.concatenate([validation.images[:], images]),
         np.concatenate([labels, np.full(len(images), OTHER_OUTLIER, np.int32)]),
     )

@@ -5,6 +5,7 @@ What an epoch shows is a function of seed and epoch (and, under POEM, of the wei
 so that an interrupted training continues bit-identically and no pool of crops is kept in memory.
 """
 
+import functools
 import math
 
 import numpy as np
@@ -14,7 +15,9 @@ from classifier_ood.classifier_model import PAD
 from ood_suite import data
 from ood_suite.data.streams import TfdsImages
 from ood_suite.data.transforms import to_shape
+from ood_suite.data.views import BYTES_AT_ONCE
 from ood_suite.files import example_hashes
+from ood_suite.progress import progress
 from ood_suite.training import fit
 
 MAX_TFDS_BYTES = 2**32  # TFDS has no access by index: such a set is read into memory
@@ -52,20 +55,22 @@ class Outliers:
         return len(self.rows)
 
     def leave_out(self, other):
-        """Takes out the images that `other`, a data.ImageSet of arrays, has too; ValueError if that
-        leaves none.
+        """Takes out the images that `other`, a data.ImageSet, has too; of files all are read for
+        it. Images of another size are not compared. ValueError if that leaves none.
         """
-        if not all(isinstance(images, np.ndarray) for images in (self.images, other.images)):
-            return
         if self.images.shape[1:] != other.images.shape[1:]:
             return
-        shared = np.isin(example_hashes(self.images), example_hashes(other.images))
+        shared = np.isin(self._hashes, _hashes_of(other))
         self.rows = np.setdiff1d(self.rows, np.flatnonzero(shared))
         if not len(self.rows):
             raise ValueError(
                 f"All {len(self.images)} outliers of {self.source.name} are in {other.name} "
                 f"({other.split}), which is ID data or a test set."
             )
+
+    @functools.cached_property
+    def _hashes(self):
+        return _hashes_of(self.source)
 
     def crops(self, epoch, rows):
         """uint8 (len(rows), height, width, channels): this epoch's crops of these images."""
@@ -87,6 +92,15 @@ class Outliers:
             rng = np.random.default_rng([self.seed, epoch, 1])
             self._drawn = epoch, rng.random((3, len(self)), dtype=np.float32)
         return self._drawn[1]
+
+
+def _hashes_of(source):
+    """uint64 (n,), of the bytes of each image of a data.ImageSet."""
+    if isinstance(source.images, np.ndarray):
+        return example_hashes(source.images)
+    step = max(1, BYTES_AT_ONCE // math.prod(source.images.shape[1:]))
+    starts = progress(range(0, len(source), step), desc=f"comparing {source.name}")
+    return np.concatenate([example_hashes(source.images[i : i + step]) for i in starts])
 
 
 def load(name, data_dir, image_shape, seed):

@@ -7,6 +7,7 @@ import pytest
 from classifier_ood import outlier_exposure, poem
 from ood_suite import data
 from ood_suite.data.streams import FolderImages
+from tests import published
 
 
 def image_set(images):
@@ -56,6 +57,21 @@ def test_other_shapes_and_folders(rng, tmp_path):
     assert folder.crops(0, np.array([2, 1])).max(axis=(1, 2, 3)).tolist() == [120, 60]
     with pytest.raises(FileNotFoundError, match="no embedded sample of cifar10"):
         outlier_exposure.load("cifar10", tmp_path, (8, 8, 1), seed=0)
+
+
+@pytest.mark.parametrize("pool, other", [("files", "array"), ("array", "files"), ("files",) * 2])
+def test_images_of_files_are_compared_too(rng, tmp_path, pool, other):
+    images = rng.integers(0, 256, (7, 8, 8, 1), dtype=np.uint8)
+    for name, own in (("a", images), ("b", images[[6, 2]])):
+        published.write_folder(tmp_path / name, own, np.zeros(len(own), int))
+    sets = {
+        kind: [image_set(FolderImages(tmp_path / name, (8, 8, 1)) if kind == "files" else own)
+               for name, own in (("a", images), ("b", images[[6, 2]]))]
+        for kind in ("files", "array")
+    }  # fmt: skip
+    outliers = outlier_exposure.Outliers(sets[pool][0], (8, 8, 1), seed=0)
+    outliers.leave_out(sets[other][1])
+    assert outliers.rows.tolist() == [0, 1, 3, 4, 5]
 
 
 def test_large_uncompressed_pools_stay_on_disk(tmp_path, rng):

@@ -190,7 +190,7 @@ def main(_):
         for key, value in dataclasses.asdict(own).items()
     } | {
         "exp": name, "id_dataset": None, "repeat_id": 0, "ood_validation_split": "val",
-        "image_shape": list(cli.numbers("image_shape", int)) or None,
+        "image_shape": cli.sizes("image_shape") or None,
     }  # fmt: skip
     settings = check(settings, FLAGS.model)
     own_run(FLAGS.model, FLAGS.out_dir or f"output/classifier_ood/{name}", settings)

@@ -56,7 +56,8 @@ def test_an_old_file_whose_head_has_a_relu(own):
 def test_a_model_and_folders_of_a_user(own):
     arguments = (
         f"--model={own}/mine.keras", f"--id_train={own}/train", f"--id_val={own}/val",
-        f"--id_test={own}/test", f"--ood_far={own}/other,gaussian", f"--out_dir={own}/run",
+        f"--id_test={own}/test", f"--ood_far={own}/other,gaussian", "--image_shape=8,8,3",
+        f"--out_dir={own}/run",
     )  # fmt: skip
     before = (own / "mine.keras").read_bytes()
     made = command("classifier_ood.own_model", *arguments)

@@ -25,7 +25,7 @@ float64 (n,), and higher means more OOD. Symbols: x features, z logits, W and b 
 - **needs**: fields of `ood_suite.outputs.Outputs` at test time; **learns from**: fields at fit, and
   of which data.
 - **cost**: milliseconds per 1000 examples of 342 features and 10 classes, fitted to 40000, on two
-  cores (fit in seconds), as `python benchmarks/scores.py` measures it, one round each.
+  cores (fit in seconds), as `python benchmarks/scores.py` measures it.
 - The parameters' defaults are in bold in their grid, which `python -m ood_suite.eval --tune`
   searches on validation data; **defaults** says where they come from, **fails** where the score is
   known to. What authors use on one benchmark is a preset, see the end of this page.

@@ -177,6 +177,8 @@ def test_the_binary(tmp_path, sources, genomes):
         ("file\tclass\trole\nx\ty\tood\n", "role must be one of id, ood_val, ood_test"),
         ("file\tclass\trole\nx\ty\tid\nz\ty\tood_val\n", "the class y has two roles"),
         ("", "must have the tab-separated columns"),
+        ("file\tclass\trole\nx\ty\n", "a row has no role. Received: .*'class': 'y'"),
+        ("file\tclass\trole\nx\ty\tid\n\tz\tid\n", "a row has no file"),
         ("file\tclass\trole\nx\ty\tid\n x \tz\tood_val\n", "is given twice"),
     ],
 )

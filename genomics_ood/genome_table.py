@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import itertools
 import pathlib
 import re
 
@@ -41,14 +42,19 @@ def read_table(path, per_record=False):
         raise FileNotFoundError(f"There is no file {path}.")
     with open(path, newline="", encoding="utf-8-sig") as file:  # Excel writes a mark at its start
         table = [[cell.strip() for cell in row] for row in csv.reader(file, "excel-tab")]
-    rows = [dict(zip(table[0], cells, strict=False)) for cells in table[1:] if any(cells)]
-    columns = set(rows[0]) if rows else set()
-    if not {"file", "class", "role"} <= columns:
+    columns = table[0] if table else []
+    if not {"file", "class", "role"} <= set(columns):
         raise ValueError(
             f"{path} must have the tab-separated columns file, class and role. Received: "
-            f"{sorted(map(str, columns))}."
+            f"{sorted(columns)}."
         )
+    rows = [
+        dict(itertools.zip_longest(columns, cells[: len(columns)], fillvalue=""))
+        for cells in table[1:] if any(cells)
+    ]  # fmt: skip
     for row in rows:
+        if missing := [name for name in ("file", "class", "role") if not row[name]]:
+            raise ValueError(f"{path}: a row has no {missing[0]}. Received: {row}.")
         if row["role"] not in ROLES:
             raise ValueError(f"{path}: role must be one of {', '.join(ROLES)}. Received: {row}.")
     found = [

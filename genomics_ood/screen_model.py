@@ -180,30 +180,43 @@ class Screen:
         """float64 (classes,), nats, by predicted class; all alike unless rule.per_class."""
         scores, predicted = self.held_out_scores(size, windows)
         if not self.rule.per_class:
-            return np.full(self.classes, self._by_rank(scores))
+            return np.full(self.classes, self._by_rank(scores, windows))
         found = []
         for label, name in enumerate(self.names_of(range(self.classes))):
             own = scores[predicted == label]
             try:
                 if not len(own):
                     raise ValueError("No validation read is predicted to be of it.")
-                found.append(self._by_rank(own))
+                found.append(self._by_rank(own, windows, len(own) / len(scores)))
             except ValueError as error:
                 raise ValueError(f"--per_class_thresholds, class {name}: {error}") from error
         return np.array(found)
 
-    def _by_rank(self, scores):
-        """The threshold among scores of validation reads, by conformal.rank_for. What is promised
-        with confidence counts the reads as independent ones.
+    def _by_rank(self, scores, windows, share=1.0):
+        """The threshold among scores of a share of the validation reads, by conformal.rank_for.
+        What is promised with confidence counts independent ones; where those are too few for sums
+        over several windows, it is the largest.
         """
         alarms = 1.0 - self.rule.acceptance
         if self.rule.confidence is None:
             if self.rule.per_class:
                 return conformal.threshold(scores, alarms)
             return conformal.accepting(scores, self.rule.acceptance)
-        count = max(1, int(self.independent * len(scores)))
-        rank = conformal.rank_for(count, alarms, self.rule.confidence)
+        count = self._count(windows, share)
+        try:
+            rank = conformal.rank_for(count, alarms, self.rule.confidence)
+        except ValueError as error:
+            if windows == 1:
+                raise
+            logging.warning("Reads of %d windows: %s The largest score is taken.", windows, error)
+            return scores.max()
         return np.sort(scores)[int(np.ceil(rank / count * len(scores))) - 1]
+
+    def _count(self, windows, share=1.0):
+        """How many independent sums over so many windows a share of the validation reads is worth:
+        those that share no read.
+        """
+        return int(self.independent * len(self.labels) * share + 1e-9) // windows
 
     def _independent(self, origins):
         """How many independent reads a validation read is worth, at most 1: reads of one region of
@@ -222,10 +235,9 @@ class Screen:
 
     def promise(self, windows=1):
         """conformal.Promise of the threshold of so many windows, for as many independent reads as
-        the validation reads are worth; None if they are too few for one. Sums over several windows
-        share reads: they count as the groups that do not.
+        the validation reads are worth; None if they are too few for one.
         """
-        count = int(self.independent * len(self.labels)) // windows
+        count = self._count(windows)
         alarms = 1.0 - self.rule.acceptance
         try:
             rank = conformal.rank_for(count, alarms, self.rule.confidence)

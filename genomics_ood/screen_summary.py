@@ -31,7 +31,7 @@ class Summary:
     """
 
     def __init__(self, classes=1):
-        self.reads, self.trimmed, self.cut = 0, 0, 0
+        self.reads, self.trimmed, self.cut, self.alone = 0, 0, 0, 0
         self.scored = np.zeros((classes, 2), np.int64)  # predicted class, is_ood -> reads
         self.gc = np.zeros(2)  # is_ood -> sum of GC contents
         self.windows = collections.Counter()  # windows of a read -> reads
@@ -40,8 +40,9 @@ class Summary:
         """Counts screening.Rows."""
         scored = rows.windows > 0
         self.reads += len(rows)
-        self.trimmed += int((scored & (rows.known < rows.lengths)).sum())
-        self.cut += int((rows.windows > len(rows.files)).sum())
+        self.trimmed += int(rows.trimmed.sum())
+        self.cut += int(rows.cut.sum())
+        self.alone += int(rows.alone.sum())
         for is_ood in (0, 1):
             own = scored & (rows.is_ood == is_ood)
             self.gc[is_ood] += rows.gc[own].sum()
@@ -55,6 +56,8 @@ class Summary:
         yield f"{self.reads} {unit}, {total} scored, {left} with too few known bases."
         if self.trimmed:
             yield f"{self.trimmed} with unknown bases: their longest known part was scored."
+        if self.alone:
+            yield f"{self.alone} of which one read alone was long enough, and scored."
         if self.cut:
             yield f"{self.cut} longer than the training reads: cut into windows."
         if total:

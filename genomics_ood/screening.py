@@ -24,6 +24,8 @@ class Rows:
     Attributes:
         names: list of text. lengths: bases. known: bases that are scored, 0 for none.
         gc: share of G and C among these. windows: number of windows that were scored.
+        trimmed: bool, unknown bases were left out. cut: bool, a read is several windows. alone:
+            bool, one read of the pair was not scored.
         scores, thresholds: nats per base. is_ood: bool. labels: predicted classes.
         second: Rows of a second opinion, or None.
         files: the Batches that the reads are of.
@@ -34,6 +36,9 @@ class Rows:
     known: np.ndarray
     gc: np.ndarray
     windows: np.ndarray
+    trimmed: np.ndarray
+    cut: np.ndarray
+    alone: np.ndarray
     scores: np.ndarray
     thresholds: np.ndarray
     is_ood: np.ndarray
@@ -100,9 +105,13 @@ def judge(screen, files, min_length):
         min_length: known bases that a read needs to be scored.
     """
     count, parts = len(files[0]), []
+    trimmed, cut, alone = np.zeros((3, count), bool)
     for batch in files:
         starts, sizes = known_parts(batch)
+        trimmed |= (min_length <= sizes) & (sizes < np.diff(batch.starts))
         sizes[sizes < min_length] = 0
+        cut |= sizes > screen.length
+        alone |= sizes == 0
         parts.append((batch.bases, starts, sizes))
     # The windows of all reads, those of a pair together.
     owners, sums, taken, gc = [], [], [], np.zeros(count)
@@ -128,6 +137,9 @@ def judge(screen, files, min_length):
         known=known,
         gc=gc / np.maximum(known, 1),
         windows=windows.astype(int),
+        trimmed=trimmed,
+        cut=cut,
+        alone=alone & scored,
         scores=scores,
         thresholds=thresholds,
         is_ood=scored & (scores > thresholds),

@@ -226,6 +226,22 @@ def test_thresholds_with_confidence_and_by_class(sweep):
         Screen.of(folder, data_dir, Rule(acceptance=0.99, per_class=True))
 
 
+def test_confidence_of_long_reads_counts_those_that_share_no_window(sweep, caplog):
+    rule = Rule(acceptance=0.8, confidence=0.9)
+    screen = Screen.of(*sweep, rule)
+    count = int(screen.independent * len(screen.labels)) // 2
+    scores = np.sort(screen.held_out_scores(LENGTH, 2)[0])
+    rank = conformal.rank_for(count, 0.2, 0.9)
+    assert screen.promise(2)[:2] == (count, rank)
+    np.testing.assert_array_equal(
+        screen.threshold(LENGTH, 2), scores[int(np.ceil(rank / count * len(scores))) - 1]
+    )
+    assert screen.promise(8) is None and not caplog.text
+    scores = screen.held_out_scores(LENGTH, 8)[0]
+    np.testing.assert_array_equal(screen.threshold(LENGTH, 8), scores.max())
+    assert "Reads of 8 windows: " in caplog.text and "The largest score is taken" in caplog.text
+
+
 def test_reads_of_one_region_count_for_fewer(sweep):
     """A design effect by hand: all reads of a region alike, and each read a region."""
     assert region_of("NC_000913.3:25101-25350(-)") == "NC_000913.3:2"
@@ -246,6 +262,17 @@ def test_reads_of_one_region_count_for_fewer(sweep):
 def test_bad_rules(name):
     with pytest.raises(ValueError, match=rf"--{name} must lie in \(0, 1\). Received: 1.5"):
         check_rule(Rule(**{name: 1.5}))
+
+
+def test_the_summary_of_pairs(screen, rng):
+    summary = screen_summary.Summary(screen.classes)
+    mates = (24, 60, 24), (9, 9, 24)  # 9 bases are too few to be scored
+    files = [batch_of(*(random_text(rng, n) for n in sizes)) for sizes in mates]
+    summary.add(screening.judge(screen, files, 10))
+    lines = list(summary.lines(screen, "pairs"))
+    assert lines[0] == "3 pairs, 3 scored, 0 with too few known bases."
+    assert lines[1] == "2 of which one read alone was long enough, and scored."
+    assert lines[2] == "1 longer than the training reads: cut into windows."
 
 
 def test_the_summary(screen, rng):

@@ -228,11 +228,11 @@ def test_a_reader_that_has_enough(sweep, tmp_path):
     (tmp_path / "r.fa").write_text(fasta(np.zeros((5000, 12), np.uint8)))
     script = (
         f"{sys.executable} -m genomics_ood.screen --run={folder} --data_dir={data_dir} "
-        f"--min_length=5 {tmp_path / 'r.fa'} | head -n 2"
+        f"--min_length=5 {tmp_path / 'r.fa'} | head -n 2; exit ${{PIPESTATUS[0]}}"
     )
-    result = subprocess.run(script, shell=True, cwd=ROOT, capture_output=True, text=True)
-    assert len(result.stdout.splitlines()) == 2
-    assert "Traceback" not in result.stderr and "BrokenPipe" not in result.stderr
+    result = subprocess.run(["bash", "-c", script], cwd=ROOT, capture_output=True, text=True)
+    assert len(result.stdout.splitlines()) == 2 and result.returncode == 141
+    assert "Traceback" not in result.stderr and "Error" not in result.stderr
 
 
 def test_a_sweep_checks_all_its_jobs_first(sweep, tmp_path):

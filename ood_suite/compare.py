@@ -23,9 +23,10 @@ def main(_):
     if not FLAGS.scores:
         raise ValueError("--scores is empty.")
     # Loads matplotlib, which --help need not.
+    from ood_suite import scores
     from ood_suite.evaluation import comparison, comparison_page
 
-    found = comparison.read(FLAGS.reports, FLAGS.scores)
+    found = comparison.read(FLAGS.reports, scores.read(FLAGS.scores))
     print(comparison_page.write(pathlib.Path(FLAGS.out), *found))
     print(f"The page: {FLAGS.out}/comparison.html")
 

@@ -124,6 +124,24 @@ def accepting(held_out, acceptance=0.95):
     return float(checked(held_out).max())
 
 
+def alarms_p_value(alarms, count, held_out, rank):
+    """P(so many alarms or more) among `count` new ID examples, over new examples and held-out sets.
+
+    They are exchangeable with the held-out ones: there are k alarms or more where of the held_out -
+    rank + k largest of all at least k are new, a hypergeometric tail. (A binomial test would take
+    the threshold's mean share for its own, and warn too often of many new examples.)
+
+    Args:
+        held_out: number of held-out scores. rank: of the threshold among them, from 1.
+
+    >>> print(f"{alarms_p_value(1, 1, 99, 95):.4f}")  # one new example: the promised share
+    0.0500
+    """
+    from scipy.stats import hypergeom  # slow to start
+
+    return float(hypergeom.sf(alarms - 1, held_out + count, count, held_out - rank + alarms))
+
+
 def class_thresholds(held_out, labels, false_alarms=0.05, confidence=None):
     """{label: threshold} of each class by itself (Mondrian): the promise holds within each class,
     such as each predicted one.
@@ -211,18 +229,16 @@ class Discoveries(NamedTuple):
 
     Attributes:
         is_ood: bool (m,). adjusted: float64 (m,), the smallest `share` at which each is called OOD.
-        false_share: the expected share of ID examples among those called OOD is at most this, the
-            largest adjusted value among them; 0.0 if there are none.
     """
 
     is_ood: np.ndarray
     adjusted: np.ndarray
-    false_share: float
 
 
 def discoveries(values, share=0.1):
     """OOD examples of a batch, so that at most `share` of them are false in expectation
-    (Benjamini and Hochberg 1995; for conformal p-values Bates et al. 2023, theorem 2.4).
+    (Benjamini and Hochberg 1995; for conformal p-values Bates et al. 2023, theorem 2.4). The bound
+    is `share`, chosen beforehand: the largest adjusted value among those called OOD is none.
 
     Args:
         values: p-values (m,) of one batch, all from the same held-out examples.
@@ -232,5 +248,4 @@ def discoveries(values, share=0.1):
     _check_share("share", share)
     values = np.asarray(values, np.float64)
     adjusted = false_discovery_control(values) if len(values) else values
-    is_ood = adjusted <= share
-    return Discoveries(is_ood, adjusted, float(adjusted[is_ood].max(initial=0.0)))
+    return Discoveries(adjusted <= share, adjusted)

@@ -146,7 +146,6 @@ def test_discoveries_hold_their_share_of_false_ones():
         found = conformal.discoveries(conformal.p_values(held_out, scores), 0.1)
         shares.append(found.is_ood[:80].sum() / max(1, found.is_ood.sum()))
         caught.append(found.is_ood[80:].mean())
-        assert found.false_share <= 0.1
     error = np.std(shares) / np.sqrt(len(shares))
     assert np.mean(shares) <= 0.1 * 0.8 + 5 * error  # 80 of 100 are ID
     assert np.mean(caught) > 0.8
@@ -155,9 +154,24 @@ def test_discoveries_hold_their_share_of_false_ones():
 
 
 def test_discoveries_of_nothing():
-    assert conformal.discoveries(np.zeros(0)).false_share == 0.0
-    none = conformal.discoveries(np.array([0.5, 0.9]))
-    assert not none.is_ood.any() and none.false_share == 0.0
+    assert len(conformal.discoveries(np.zeros(0)).is_ood) == 0
+    assert not conformal.discoveries(np.array([0.5, 0.9])).is_ood.any()
+
+
+@pytest.mark.parametrize("held_out, count", [(100, 50), (500, 10_000)])
+def test_alarms_of_id_examples_are_rarely_called_too_many(held_out, count):
+    generator, rank, repeats = np.random.default_rng(8), conformal.rank_for(held_out, 0.05), 4000
+    share = stats.beta(held_out + 1 - rank, rank).rvs(repeats, random_state=generator)
+    alarms = generator.binomial(count, share)
+    tails = np.array([conformal.alarms_p_value(k, count, held_out, rank) for k in alarms])
+    low, high = stats.binom(repeats, 0.01).ppf([1e-6, 1 - 1e-6])
+    assert (tails < 0.01).sum() <= high
+    if count > 1000:  # hardly discrete; a binomial test of the mean share is wrong here
+        assert (tails < 0.01).sum() >= low
+        naive = stats.binom(count, 0.05).sf(alarms - 1)
+        assert (naive < 0.01).mean() > 0.2
+    expected = stats.betabinom(count, held_out + 1 - rank, rank).sf(alarms[:20] - 1)
+    np.testing.assert_allclose(tails[:20], expected, rtol=1e-6)
 
 
 def test_too_few_held_out_examples_are_told_how_many_are_needed():

@@ -22,7 +22,6 @@ import numpy as np
 from ood_suite import conformal, metrics, scores
 from ood_suite.files import atomic_path, load_npz, reading
 from ood_suite.outputs import Outputs
-from ood_suite.scores import named
 from ood_suite.scores.checks import class_labels
 
 FOLDS = 10  # of held-out data, for the threshold of a score that learns from them
@@ -239,7 +238,6 @@ class Detector:
         calibration = arrays.pop("calibration", None)  # version 0.1 wrote none
         learned = {name.removeprefix("learned/"): array for name, array in arrays.items()}
         with reading(path, "a whole detector"):
-            named.check(scores.get(settings["name"]).parameters, settings["parameters"])
             detector = cls(settings["name"], settings["acceptance"], settings["parameters"])
             if detector.entry.learns:
                 detector.learner.set_arrays(learned)

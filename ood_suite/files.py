@@ -235,7 +235,8 @@ def locked(folder, wait_s=0.0):
         file.flush()
         for leftover in (".", "checkpoints", "logs"):  # of a writer that was killed
             for path in (pathlib.Path(folder) / leftover).glob(".partial-*"):
-                path.unlink()
+                if not path.is_dir():  # those are of work that goes on, such as a screening
+                    path.unlink()
         yield
 
 

@@ -45,7 +45,7 @@ def main(_):
     if not monitor.windows:
         raise ValueError(f"{log} has fewer decisions than --window={FLAGS.window}.")
     out = log.with_name("monitor")
-    write_json(out.with_suffix(".json"), [w._asdict() for w in monitor.windows])
+    write_json(out.with_suffix(".json"), [window.as_json() for window in monitor.windows])
     with atomic_path(out.with_suffix(".png")) as temporary:
         monitoring.figure(monitor).savefig(temporary, format="png")
     logging.info("%d windows: %s.", len(monitor.windows), ", ".join(sorted(warned)) or "no warning")

@@ -11,7 +11,7 @@ import weakref
 import numpy as np
 
 from ood_suite.data import framing, members
-from ood_suite.data.decoding import check_channels, decoded, picture_of
+from ood_suite.data.decoding import check_channels, decoded, is_image, picture_of
 from ood_suite.data.inflating import Gzip
 from ood_suite.data.npz import UNLABELLED
 from ood_suite.data.views import IN_MEMORY, exactly, row_numbers
@@ -198,7 +198,7 @@ def _lines(path):
             is_labelled = len(words) == 2 and words[1].lstrip("-").isdecimal()
             name = words[0].strip() if is_labelled else line.strip()
             label = int(words[1]) if is_labelled else UNLABELLED
-            if not members.is_image(name) or "\0" in name or abs(label) > 2**31 - 1:
+            if not is_image(name) or "\0" in name or abs(label) > 2**31 - 1:
                 raise ValueError(f"line {number} is no path and label: {line[:100]!r}")
             if name.startswith("/") or ".." in name.split("/"):
                 raise ValueError(f"line {number} leads out of the folder: {name[:100]!r}")

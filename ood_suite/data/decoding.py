@@ -2,6 +2,7 @@
 
 import collections
 import io
+import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -17,6 +18,12 @@ LARGE = 2**24  # pixels from which images are decoded one at a time
 MOST_PIXELS = 2**26  # of an image in an archive or a list
 MOST_BYTES = 2**25  # of a file in an archive
 _ONE_AT_A_TIME = threading.Lock()
+
+
+def is_image(name):
+    """Whether a file's name says so: macOS puts files "._NAME" beside each, which are none."""
+    base = name.rpartition("/")[2]
+    return os.path.splitext(base)[1].lower() in SUFFIXES and not base.startswith("._")
 
 
 def decoded(jobs, function):

@@ -8,6 +8,7 @@ import pathlib
 from typing import TypeAlias
 
 from ood_suite.data import readers
+from ood_suite.data.decoding import is_image
 
 _OPENOOD = "OpenOOD's download script"
 _ODIN = "the page of ODIN (facebookresearch/odin), under its OOD data sets"
@@ -23,7 +24,8 @@ class Layout:
             first that is there counts.
         source: where the set is to be had.
         train: places of the training images, where those of `places` are not the whole set. Sets
-            without them are read as they are, whatever the split.
+            without them are read as they are, whatever the split. Those whose name does not say
+            "train" hold all splits, which batches tell apart, and a folder of images does not.
     """
 
     places: tuple[str, ...]
@@ -40,14 +42,14 @@ _CIFAR10 = _torch("cifar10", "cifar-10-batches-py", "cifar-10-batches-bin")
 _CIFAR100 = _torch("cifar100", "cifar-100-python", "cifar-100-binary")
 LAYOUTS = {
     "cifar10": Layout(
-        (*_CIFAR10, "cifar10", "images_classic/cifar10/test"),
+        (*_CIFAR10, "cifar10", "cifar10/test", "images_classic/cifar10/test"),
         "the CIFAR page of the University of Toronto (python or binary version)",
-        (*_CIFAR10, "cifar10", "images_classic/cifar10/train"),
+        (*_CIFAR10, "cifar10", "cifar10/train", "images_classic/cifar10/train"),
     ),
     "cifar100": Layout(
-        (*_CIFAR100, "cifar100", "images_classic/cifar100/test"),
+        (*_CIFAR100, "cifar100", "cifar100/test", "images_classic/cifar100/test"),
         "the CIFAR page of the University of Toronto (python or binary version)",
-        (*_CIFAR100, "cifar100", "images_classic/cifar100/train"),
+        (*_CIFAR100, "cifar100", "cifar100/train", "images_classic/cifar100/train"),
     ),
     "dtd": Layout(
         ("dtd/images", "ood_data/dtd/images", "Textures/images", "dtd", "Textures",
@@ -197,17 +199,18 @@ def find(root, name, split):
     """
     layout = LAYOUTS[name]
     is_test = split == "test" or not layout.train
-    places = (pathlib.Path(root) / place for place in (layout.places if is_test else layout.train))
-    return next((place for place in places if _holds(place, split, is_test)), None)
+    for place in layout.places if is_test else layout.train:
+        path = pathlib.Path(root) / place
+        of_all = place in layout.train and "train" not in path.name
+        if _holds(path, is_test, of_all):
+            return path
+    return None
 
 
-def _holds(place, split, is_test):
+def _holds(place, is_test, of_all):
     if not place.is_dir():
         return place.is_file()
     kind = readers.kind_of(place)
     if kind != "folder":
         return bool(readers.READERS[kind].files_of(place, "test" if is_test else "train"))
-    return any(
-        pathlib.Path(name).suffix.lower() in readers.IMAGE_SUFFIXES
-        for _, _, names in os.walk(place) for name in names
-    )  # fmt: skip
+    return not of_all and any(is_image(name) for _, _, names in os.walk(place) for name in names)

@@ -20,6 +20,8 @@ def write(place, images, labels):
     """What a place holds by its name."""
     name = place.name
     writers = {
+        "cifar10": published.write_cifar10,
+        "cifar100": published.write_cifar100,
         "cifar-10-batches-py": published.write_cifar10,
         "cifar-10-batches-bin": published.write_cifar10_binary,
         "cifar-100-python": published.write_cifar100,
@@ -78,6 +80,20 @@ def test_splits_of_folders(tmp_path, images):
     assert {split: len(part) for split, part in parts.items()} == {"train": 10, "val": 2, "test": 4}
     np.testing.assert_array_equal(parts["val"].images[:], images[[4, 9]])
     assert parts["val"].labels.tolist() == [0, 1]
+
+
+@pytest.mark.parametrize("name", ["cifar10", "cifar100", "mnist"])
+def test_a_folder_of_all_splits_is_not_taken_for_one(name, tmp_path, images):
+    """As in OpenOOD's images_classic, if that is given as the root."""
+    for split, count in (("train", 12), ("test", 4)):
+        published.write_folder(tmp_path / name / split, images[:count], np.arange(count) % 2)
+    folders = Folders(None, str(tmp_path))
+    if name == "mnist":
+        assert layouts.find(tmp_path, name, "test") is None
+        return
+    parts = {split: data.load(name, split, folders, SHAPE) for split in ("train", "val", "test")}
+    assert [len(part) for part in parts.values()] == [10, 2, 4]
+    assert parts["test"].labels.tolist() == [0, 0, 1, 1]
 
 
 def test_what_is_looked_for_first(tmp_path, images, monkeypatch):

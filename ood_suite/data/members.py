@@ -6,7 +6,6 @@ out of the archive is refused. Lists are bounded, and so is what any part of a f
 
 import dataclasses
 import os
-import pathlib
 import struct
 import tarfile
 import zipfile
@@ -14,7 +13,7 @@ import zlib
 
 import numpy as np
 
-from ood_suite.data.decoding import MOST_BYTES, SUFFIXES
+from ood_suite.data.decoding import MOST_BYTES, is_image
 from ood_suite.data.inflating import Gzip, Limited, inflated
 
 MOST_MEMBERS = 2**21
@@ -38,12 +37,6 @@ class Members:
     packed: np.ndarray
     sizes: np.ndarray
     checksums: np.ndarray | None = None
-
-
-def is_image(name):
-    """Whether a member counts: macOS puts files "._NAME" beside each, which are none."""
-    base = name.rpartition("/")[2]
-    return pathlib.PurePosixPath(base).suffix.lower() in SUFFIXES and not base.startswith("._")
 
 
 def of_zip(path):

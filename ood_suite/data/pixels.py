@@ -12,7 +12,7 @@ from functools import partial
 
 from PIL import Image, UnidentifiedImageError
 
-from ood_suite.data.decoding import SUFFIXES, picture
+from ood_suite.data.decoding import is_image, picture
 from ood_suite.data.npz import read_images
 from ood_suite.data.transforms import to_shape
 from ood_suite.files import reading
@@ -68,7 +68,7 @@ def _below(folder):
         folders[:] = [f for f in folders if os.path.realpath(os.path.join(place, f)) not in known]
         known |= {os.path.realpath(os.path.join(place, f)) for f in folders}
         paths = (pathlib.Path(place, file) for file in files)
-        yield from (path for path in paths if path.suffix.lower() in SUFFIXES)
+        yield from (path for path in paths if is_image(path.name))
 
 
 def _read(name, opened, image_shape):
@@ -103,20 +103,16 @@ def _of_archive(path, image_shape):
     if path.suffix.lower() == ".zip":
         with zipfile.ZipFile(path) as archive:
             for member in archive.infolist():
-                if _is_image(member.filename):
+                if is_image(member.filename):
                     name = f"{path}#{member.filename}"
                     opened = partial(archive.read, member)
                     yield name, partial(_member, name, member.file_size, opened, image_shape)
         return
     with tarfile.open(path, "r|*") as archive:
         for member in archive:
-            if member.isreg() and _is_image(member.name):
+            if member.isreg() and is_image(member.name):
                 name, opened = f"{path}#{member.name}", archive.extractfile(member).read
                 yield name, partial(_member, name, member.size, opened, image_shape)
-
-
-def _is_image(name):
-    return pathlib.Path(name).suffix.lower() in SUFFIXES
 
 
 def _member(name, size, content, image_shape):

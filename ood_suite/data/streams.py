@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from ood_suite.data import framing
-from ood_suite.data.decoding import SUFFIXES, check_channels, decoded, picture
+from ood_suite.data.decoding import SUFFIXES, check_channels, decoded, is_image, picture
 from ood_suite.data.npz import UNLABELLED
 from ood_suite.files import fingerprint, reading
 from ood_suite.optional import optional
@@ -38,7 +38,7 @@ class FolderImages:
 
     def __init__(self, folder, image_shape, transform=framing.COVER):
         self.folder, self.transform = pathlib.Path(folder), transform
-        found = (path for path in self.folder.rglob("*") if path.suffix.lower() in SUFFIXES)
+        found = (path for path in self.folder.rglob("*") if is_image(path.name))
         self.paths = np.array(sorted(found), dtype=object)
         if not len(self.paths):
             raise ValueError(
@@ -70,7 +70,7 @@ class FolderImages:
         lines = [f"{p.relative_to(self.folder)} {s.st_size} {s.st_mtime_ns}" for p, s in stats]
         named = [] if self.transform == framing.COVER else [self.transform]
         text = "\n".join([*lines, str(self.shape), *named])
-        return fingerprint(np.frombuffer(text.encode(), np.uint8))
+        return fingerprint(np.frombuffer(text.encode(errors="surrogateescape"), np.uint8))
 
     def _read(self, path):
         with reading(path, "an image"), Image.open(path) as file:

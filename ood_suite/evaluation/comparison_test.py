@@ -94,6 +94,13 @@ def test_the_binary_writes_table_and_figure_of_the_common_sets(tmp_path):
     }  # fmt: skip
 
 
+def test_a_score_with_parameters_is_asked_for_as_eval_is(tmp_path):
+    write(tmp_path / "a/report", [0.5])
+    asked = "--scores=HIMPLoS(mask_percentile=60,clip=1.6)"
+    done = command("ood_suite.compare", f"--reports={tmp_path}/a/report", asked)
+    assert "'himplos(mask_percentile=60,clip=1.6)'. Known: energy" in done.stderr
+
+
 def test_ranks_means_and_costs_of_three_runs(tmp_path):
     shifts = {"a": [0.3, 0.4, 0.2], "b": [1.5, 1.6, 1.4], "c": [0.9, 0.8, 1.0]}
     for number, (name, own) in enumerate(shifts.items()):

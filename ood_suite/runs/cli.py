@@ -46,6 +46,8 @@ def run_app(main, positional=False):
             close_bars()
             print(f"\nInterrupted. This command continues: {_own_command()}", file=sys.stderr)
             raise SystemExit(130) from error
+        except BrokenPipeError:  # is an OSError, and no error
+            raise
         except MENDABLE as error:
             raise SystemExit(f"Error: {error}") from error
 
@@ -177,9 +179,14 @@ def overrides(settings):
 
 def numbers(name, kind=float):
     """The values of a list flag as numbers, each once."""
+    return tuple(dict.fromkeys(sizes(name, kind)))
+
+
+def sizes(name, kind=int):
+    """The values of a list flag as numbers, as they stand there."""
     texts = FLAGS[name].value or ()
     try:
-        return tuple(dict.fromkeys(kind(text) for text in texts))
+        return [kind(text) for text in texts]
     except ValueError as error:
         wanted = "whole numbers" if kind is int else "numbers"
         raise ValueError(f"--{name} must be {wanted}. Received: {','.join(texts)}.") from error

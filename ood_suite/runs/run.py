@@ -32,6 +32,7 @@ from ood_suite.files import RunError, fingerprint, locked, make_folder, read_jso
 
 PLACES = ("base_run",)  # settings that say where something lay; a fingerprint says what it was
 KINDS = ("classifier", "density", "ensemble", "member")
+OF_SETTINGS = ("checkpoints/*.keras", "checkpoints/outliers_*.npz")
 PACKAGES = ("numpy", "scipy", "keras", "tensorflow", "tensorflow-probability", "jax")
 # Extractors of density models: of runs that were made before `kind` was on record.
 _DENSITIES = ("images_ood.extract", "genomics_ood.extract")
@@ -251,8 +252,8 @@ class Run:
             if not differences:
                 return cls(folder, config)
             # A wrong call that failed before its first checkpoint is not in the way of the right
-            # one; models that it kept at step 0 are of its settings.
-            for stale in folder.glob("checkpoints/*.keras"):
+            # one; models that it kept at step 0, and outliers that it chose, are of its settings.
+            for stale in (path for pattern in OF_SETTINGS for path in folder.glob(pattern)):
                 stale.unlink()
         elif _has_begun(folder):
             raise RunError(
@@ -285,7 +286,9 @@ class Run:
             raise RunError(f"{folder} is not a run folder: it has no config.json.")
         run = cls(folder, _completed(read_json(path), path), checkpoint)
         kept = run.checkpoints()
-        ends = [f"step_{run.settings['total_steps']}"] if "total_steps" in run.settings else []
+        # A classifier of reads names the steps of the density of its experiment too.
+        known = ("classifier_steps", "total_steps")[run.kind != "classifier" :]
+        ends = [f"step_{run.settings[name]}" for name in known if name in run.settings][:1]
         if checkpoint not in kept + ends:
             known = [f"last (= {end})" for end in ends] or ["last"]
             known += [name for name in kept[1:] if name not in ends]

@@ -59,6 +59,14 @@ def test_a_second_writer_is_refused(tmp_path):
     assert other() == "got it\n"
 
 
+def test_a_folder_in_work_is_not_in_the_way_of_the_lock(tmp_path):
+    (tmp_path / ".partial-decisions.tsv").mkdir()
+    (tmp_path / ".partial-report").touch()
+    with files.locked(tmp_path):
+        pass
+    assert {path.name for path in tmp_path.iterdir()} == {".lock", ".partial-decisions.tsv"}
+
+
 def test_an_unwritable_place_is_named(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(RunError, match=r"Cannot make the folder .*file/run.*Choose another place"):
@@ -120,6 +128,24 @@ def test_the_next_command_can_be_pasted():
     found = next_step("my out/run", "my data", "--checkpoint=best")
     expected = "python -m ood_suite.eval '--run=my out/run' '--data_dir=my data' --checkpoint=best"
     assert found == expected
+
+
+def test_the_last_step_of_a_classifier_is_not_that_of_its_experiments_density(tmp_path):
+    settings = {"total_steps": 600, "classifier_steps": 400}
+    Run.open(tmp_path, **opening(settings) | {"kind": "classifier"})
+    assert Run.load(tmp_path, "step_400").checkpoint == "last"
+    with pytest.raises(RunError, match=r"no checkpoint 'step_600'. It has: last \(= step_400\)"):
+        Run.load(tmp_path, "step_600")
+
+
+def test_what_a_call_that_never_began_chose_goes_with_its_settings(tmp_path):
+    Run.open(tmp_path, **opening({"steps": 5}))
+    chosen = tmp_path / "checkpoints" / "outliers_0000.npz"
+    for steps, is_kept in ((5, True), (200, False)):
+        chosen.parent.mkdir(exist_ok=True)
+        chosen.touch()
+        Run.open(tmp_path, **opening({"steps": steps}))
+        assert chosen.exists() == is_kept
 
 
 def test_the_step_at_which_a_training_ended_is_its_finished_model(tmp_path):

@@ -115,7 +115,7 @@ class Score(NamedTuple):
         Raises:
             ValueError: an unknown parameter, with the known ones.
         """
-        parameters = self.given | dict(parameters or {})
+        parameters = self.given | named.checked(self.parameters, parameters or {})
         unknown = sorted(set(parameters) - set(self.parameters))
         if unknown:
             known = ", ".join(self.parameters) or "none"
@@ -365,8 +365,7 @@ def _with(given, entry, name):
     if unknown:
         known = ", ".join(entry.parameters) or "none"
         raise ValueError(f"Unknown parameter {unknown[0]!r} of {name}. Known: {known}.")
-    named.check(entry.parameters, given)
-    return entry._replace(given=given)
+    return entry._replace(given=named.checked(entry.parameters, given))
 
 
 def _composed(name, shapers, last):

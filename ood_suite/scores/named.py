@@ -128,15 +128,23 @@ def read(texts: Iterable[str], known: Iterable[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(found))
 
 
-def check(defaults: Mapping[str, Any], parameters: Mapping[str, Any]) -> None:
-    """Refuses (ValueError) a value of another type than the default, or no finite number; names
-    that `defaults` lacks are skipped.
+def checked(defaults: Mapping[str, Any], parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """The parameters, NumPy's numbers as Python's, whole floats as int where the default is one;
+    names that `defaults` lacks as they are. ValueError: a value of another type than the default,
+    or no finite number.
+
+    >>> checked({"k": 50}, {"k": 10.0})
+    {'k': 10}
     """
+    found = {k: v.item() if getattr(v, "shape", None) == () else v for k, v in parameters.items()}
     for name in set(parameters) & set(defaults):
-        value, default = parameters[name], defaults[name]
+        value, default = found[name], defaults[name]
         allowed = type(default) if isinstance(default, bool | str) else int | float | None
         is_number = isinstance(value, int | float) and math.isfinite(value)
         is_whole = not isinstance(default, int) or value == int(value) if is_number else True
         right = isinstance(value, allowed) and (value is None or is_number or allowed is str)
         if not right or not is_whole or isinstance(value, bool) > isinstance(default, bool):
             raise ValueError(f"`{name}` must be like {default!r}. Received: {str(value)[:100]!r}.")
+        if isinstance(default, int) and isinstance(value, float):
+            found[name] = int(value)
+    return found

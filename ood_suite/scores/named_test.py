@@ -56,6 +56,18 @@ def test_the_name_is_what_parameters_are(name, parameters, tmp_path):
     assert loaded.name == name
 
 
+def test_whole_numbers_may_be_written_as_floats():
+    held_out, training, test = (outputs(60, seed) for seed in range(3))
+    expected = Detector("knn(k=5)").fit(held_out, training).score(test)
+    for detector in (
+        Detector("knn(k=5.0)"), Detector("knn", parameters={"k": 5.0}),
+        Detector("knn", parameters={"k": np.int64(5)}),
+    ):  # fmt: skip
+        np.testing.assert_array_equal(detector.fit(held_out, training).score(test), expected)
+    with pytest.raises(ValueError, match="`k` must be like 50. Received: '5.5'"):
+        Detector("knn", parameters={"k": 5.5})
+
+
 @pytest.mark.parametrize(
     "name,message",
     [

@@ -76,6 +76,11 @@ class Window(NamedTuple):
     changed: int
     level: float
 
+    def as_json(self):
+        """{attribute: value}; no evidence at all (-inf, which JSON has no number for) is None."""
+        none = {} if math.isfinite(self.log_evidence) else {"log_evidence": None}
+        return self._asdict() | none
+
     def warnings(self):
         """Names of the questions that are answered with yes."""
         found = ["alarms"] if self.log_evidence >= -math.log(LEVEL) else []
@@ -165,11 +170,12 @@ def decisions(path):
     with open(path, encoding="utf-8") as file:
         is_table = file.read(1) != "{"
         file.seek(0)
-        rows = csv.DictReader(file, delimiter="\t") if is_table else map(json.loads, file)
+        lines = csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE)
+        rows, unread = (lines, "NA") if is_table else (map(json.loads, file), None)
         number = 1
         try:
             for number, row in enumerate(rows, start=1 + is_table):
-                if row["score"] not in (None, "NA"):
+                if row["score"] != unread:
                     yield float(row["score"]), bool(int(row["is_ood"])), row["class"]
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"{path}, line {number} is no decision ({error!r:.100}).") from error

@@ -114,6 +114,23 @@ def test_decisions_are_read_as_they_were_written(tmp_path):
             list(decisions(lines))
 
 
+def test_names_with_quotes_and_lines_that_are_cut(tmp_path):
+    table = tmp_path / "d.tsv"
+    head = "file\tclass\tscore\tp_value\tis_ood\n"
+    table.write_text(head + '"a.png\tcat\t1.5\t0.2\t0\nb.png\tcat\t2.5\t0.1\t1\n')
+    assert list(decisions(table)) == [(1.5, False, "cat"), (2.5, True, "cat")]
+    table.write_text(head + "a\tcat\t1.5\t0.2\t0\ngarbage\n")
+    with pytest.raises(ValueError, match="line 3 is no decision"):
+        list(decisions(table))
+
+
+def test_no_evidence_at_all_can_be_written():
+    monitor = Monitor(np.arange(1000.0), None, [(1000, 950)], 20_000)
+    (window,) = monitor.add(np.zeros(20_000), np.arange(20_000) < 200, np.zeros(20_000, int))
+    assert window.log_evidence == -np.inf and "alarms" not in window.warnings()
+    assert json.loads(json.dumps(window.as_json(), allow_nan=False))["log_evidence"] is None
+
+
 def test_a_figure_of_all_windows():
     drawn = figure(watched(np.random.default_rng(3), 3))
     assert [len(axes.lines[0].get_xdata()) for axes in drawn.axes] == [3, 3, 3]

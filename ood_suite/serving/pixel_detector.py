@@ -145,14 +145,18 @@ class PixelDetector:
         scores = self._scores(found, batch)
         labels = found["logits"].argmax(axis=1)
         if not self.by_class:
-            p_values, limits = self._p_values(0, scores), self.thresholds[0]
+            p_values = self._p_values(0, scores)
         else:
-            p_values, limits = np.empty(len(scores)), self.thresholds[labels]
+            p_values = np.empty(len(scores))
             for label in np.unique(labels):
                 rows = labels == label
                 p_values[rows] = self._p_values(label, scores[rows])
-        decided = Decisions(scores, p_values, scores > limits, labels)
+        decided = Decisions(scores, p_values, self.is_ood(scores, labels), labels)
         return Decisions(*(values[0] for values in decided)) if is_single else decided
+
+    def is_ood(self, scores, labels):
+        """bool (n,): which scores (n,), of examples predicted as `labels`, are above it."""
+        return scores > self.thresholds[labels if self.by_class else 0]
 
     def _p_values(self, group, scores):
         ordered = self._held_out[group]
@@ -324,9 +328,11 @@ class PixelDetector:
 def require_place(folder, overwrite=False):
     """Refuses a folder that is not empty (RunError), unless it is a detector to overwrite."""
     folder = pathlib.Path(folder)
-    is_detector = (folder / "detector.json").exists()
-    if folder.exists() and any(folder.iterdir()) and not (overwrite and is_detector):
+    found = {path.name for path in folder.iterdir()} if folder.exists() else set()
+    if found and not (overwrite and "detector.json" in found):
         raise RunError(f"{folder} is there already. Choose another, or --overwrite a detector.")
+    if others := sorted(found - set(FILES)):
+        raise RunError(f"{folder} holds more than a detector, which would be lost: {others[:5]}.")
 
 
 def _fingerprint(path):

@@ -10,6 +10,7 @@ import pytest
 from classifier_ood.keras_classifier import KerasClassifier
 from ood_suite import Detector, Outputs, conformal
 from ood_suite.files import RunError
+from ood_suite.serving import calibration
 from ood_suite.serving.pixel_detector import PixelDetector
 from ood_suite.training import input_gradients
 
@@ -49,7 +50,7 @@ def made(classifier, parts, name="energy", alarms=0.05, **more):
 def test_pixels_are_scored_as_their_outputs_are(classifier, parts, name):
     detector = made(classifier, parts, name)
     found = detector(images(240, 3))
-    expected = detector.detector.score(parts[2])  # of a program with other roundings
+    expected = detector.detector.score(parts[2])  # in batches of another size
     scores, atol = (found.score, expected), 2e-5
     if name == "knn":  # the root of a small difference: what rounds is its square
         scores, atol = (found.score**2, expected**2), 1e-6
@@ -107,6 +108,19 @@ def test_a_folder_decides_identically(classifier, parts, name, by_class, tmp_pat
     assert not list(tmp_path.glob(".*"))
 
 
+@pytest.mark.parametrize("by_class", [False, True])
+def test_what_a_card_says_is_caught_is_what_the_detector_calls_ood(classifier, parts, by_class):
+    held_out_classes = parts[0].logits.argmax(axis=1)
+    more = {"confidence": 0.9, "by_class": by_class, "held_out_classes": held_out_classes}
+    try:
+        detector = made(classifier, parts, alarms=0.3, **more)
+    except ValueError:  # a network that was not trained may predict a single class
+        pytest.skip("A class has too few examples.")
+    pixels = np.clip(images(60, 4) + 25, 0, 255).astype(np.uint8)
+    found = calibration._caught(detector, {"brighter": classifier.outputs(pixels)})
+    assert found == {"brighter": pytest.approx(detector(pixels).is_ood.mean(), abs=0.02)}
+
+
 def test_thresholds_of_classes_are_those_of_their_own_examples(classifier, parts):
     own = np.arange(240) % 3
     detector = made(classifier, parts, "energy", held_out_classes=own, by_class=True)
@@ -157,6 +171,10 @@ def test_damaged_folders_and_foreign_networks_are_refused(classifier, parts, tmp
     with pytest.raises(RunError, match="there already"):
         made(classifier, parts).save(folder)
     made(classifier, parts).save(folder, overwrite=True)
+    (folder / "decisions.tsv").write_text("mine")
+    with pytest.raises(RunError, match=r"more than a detector, which would be lost: .*decisions"):
+        made(classifier, parts).save(folder, overwrite=True)
+    (folder / "decisions.tsv").unlink()
     with pytest.raises(RunError, match="is no detector: it has no network.keras"):
         PixelDetector.load(tmp_path)
     other = tmp_path / "other"

@@ -1,5 +1,6 @@
 """Decisions on files: one line for each image, at constant memory, continued after a kill."""
 
+import collections
 import dataclasses
 import itertools
 import json
@@ -8,7 +9,6 @@ import shutil
 import sys
 
 import numpy as np
-from scipy import stats
 
 from ood_suite import conformal
 from ood_suite.data.pixels import named_images
@@ -24,19 +24,54 @@ class Summary:
     """Counts of what was screened.
 
     Attributes:
-        promised: share of false alarms. false_share: of discoveries, if that is what is_ood means.
+        ranks: {class: (number of held-out scores, rank of the threshold among them)}; of one
+            threshold for all classes {None: that}.
+        false_share: of ID images among those called OOD, in expectation, if they were decided
+            together. known: {class, or None: images that could be read}. alarms: those called OOD.
     """
 
-    promised: float
+    ranks: dict
     false_share: float | None = None
     images: int = 0
     unreadable: int = 0
     flagged: int = 0
+    known: collections.Counter = dataclasses.field(default_factory=collections.Counter)
+    alarms: collections.Counter = dataclasses.field(default_factory=collections.Counter)
+
+    @classmethod
+    def of(cls, detector, false_share=None):
+        """A Summary of what a PixelDetector decides."""
+        ranks = detector.ranks
+        groups = detector.classes if len(ranks) > 1 else [None]
+        return cls(dict(zip(groups, ranks, strict=True)), false_share)
 
     def add(self, row):
+        """Counts a row of COLUMNS."""
+        _, label, score, _, is_ood = row
         self.images += 1
-        self.unreadable += row[2] is None
-        self.flagged += bool(row[4])
+        self.unreadable += score is None
+        self.flagged += bool(is_ood)
+        if score is not None:
+            group = label if label in self.ranks else None
+            self.known[group] += 1
+            self.alarms[group] += bool(is_ood)
+
+    @property
+    def chance(self):
+        """p-value of the number of alarms, were all images in-distribution: of several thresholds
+        the smallest, times their number.
+        """
+        found = [
+            conformal.alarms_p_value(self.alarms[group], count, *self.ranks[group])
+            for group, count in self.known.items()
+        ]
+        return min(1.0, len(found) * min(found))
+
+    @property
+    def promised(self):
+        """The share of alarms among in-distribution images, on average over held-out sets."""
+        shares = [conformal.Promise.of(*self.ranks[group]).expected for group in self.known]
+        return float(np.average(shares, weights=list(self.known.values())))
 
     def lines(self):
         """What a reader wants to know at the end."""
@@ -48,15 +83,14 @@ class Summary:
         if self.false_share is not None and not self.flagged:
             return
         if self.false_share is not None:
-            yield f"At most {self.false_share:.2%} of these are in-distribution, in expectation."
+            yield f"Of such a list at most {self.false_share:.0%} are in-distribution, on average."
             return
-        chance = stats.binomtest(self.flagged, known, self.promised, alternative="greater").pvalue
         verdict = (
-            "more than in-distribution images give" if chance < 0.01 else "no more than chance"
+            "more than in-distribution images give" if self.chance < 0.01 else "no more than chance"
         )
         yield (
-            f"Of in-distribution images {self.promised:.2%} would be: {verdict} (binomial test, "
-            f"p = {chance:.2g})."
+            f"Of in-distribution images {self.promised:.2%} would be, on average: {verdict} "
+            f"(p = {self.chance:.2g})."
         )
 
 
@@ -72,11 +106,11 @@ def screen(detector, paths, out="-", *, false_discoveries=None, form="tsv"):
         form: "tsv", or "jsonl" for one JSON object a line.
     """
     images = named_images(paths, detector.image_shape)
-    alarms = 1.0 - detector.detector.acceptance
+    summary = Summary.of(detector, false_discoveries)
     if out == "-":
         rows = _rows(detector, progress(images, unit="image", desc="screening"))
-        rows = rows if false_discoveries is None else list(rows)
-        return _written(sys.stdout, rows, form, alarms, false_discoveries)
+        _write(sys.stdout, rows if false_discoveries is None else list(rows), form, summary)
+        return summary
     out = pathlib.Path(out)
     if out.exists():
         raise RunError(f"{out} is there already. Delete it, or choose another --out.")
@@ -86,7 +120,7 @@ def screen(detector, paths, out="-", *, false_discoveries=None, form="tsv"):
         kept = _Kept(folder / "rows.jsonl", fingerprint(*mark, detector.detector.calibration_))
         kept.extend(detector, images)
         with atomic_path(out) as temporary, open(temporary, "w", encoding="utf-8") as file:
-            summary = _written(file, kept, form, alarms, false_discoveries)
+            _write(file, kept, form, summary)
     shutil.rmtree(folder)
     return summary
 
@@ -95,32 +129,42 @@ class _Kept:
     """Rows on disk, in the order of the images: what a kill leaves is a shorter file."""
 
     def __init__(self, path, mark):
-        self.path, self.mark = path, mark
-        self.count = max(0, self._whole_lines() - 1)
-
-    def _whole_lines(self):
-        """Number of lines that are of this screening; what follows them is cut off."""
-        if not self.path.exists():
-            self.path.write_text(json.dumps(self.mark) + "\n")
-        with open(self.path, "r+b") as file:
-            if file.readline() != json.dumps(self.mark).encode() + b"\n":
+        self.path, first = path, json.dumps(mark).encode() + b"\n"
+        if not path.exists():
+            path.write_bytes(first)
+        with open(path, "r+b") as file:
+            if file.readline() != first:  # of another screening
                 file.truncate(0)
                 file.seek(0)
-                file.write(json.dumps(self.mark).encode() + b"\n")
-                return 1
-            lines, end = 1, file.tell()
+                file.write(first)
+            end = file.tell()
             while (line := file.readline()).endswith(b"\n"):
-                lines, end = lines + 1, end + len(line)
-            file.truncate(end)
-        return lines
+                end += len(line)
+            file.truncate(end)  # what a kill cut
 
     def extend(self, detector, images):
         """Adds the rows of all images behind those that are there."""
-        rest = itertools.islice(images, self.count, None)
+        count, rest = self._behind(iter(images))
         with open(self.path, "a", encoding="utf-8") as file:
-            bar = progress(rest, unit="image", desc="screening", initial=self.count)
+            bar = progress(rest, unit="image", desc="screening", initial=count)
             for row in _rows(detector, bar):
                 file.write(json.dumps(row) + "\n")
+
+    def _behind(self, images):
+        """(number of rows that are of the first images, the images behind them): from where images
+        were added or taken away the rows are cut off.
+        """
+        count = 0
+        with open(self.path, "r+b") as file:
+            file.readline()
+            end = file.tell()
+            for line in iter(file.readline, b""):
+                image = next(images, None)
+                if image is None or json.loads(line)[0] != image[0]:
+                    file.truncate(end)
+                    return count, itertools.chain(filter(None, [image]), images)
+                count, end = count + 1, file.tell()
+        return count, images
 
     def __iter__(self):
         with open(self.path, encoding="utf-8") as file:
@@ -130,6 +174,7 @@ class _Kept:
 
 def _rows(detector, images):
     """Yields tuples of COLUMNS, with None for what is not known of an unreadable image."""
+    images = iter(images)  # once: a bar that is begun anew closes the generator below it
     while batch := [(name, load()) for name, load in itertools.islice(images, AT_ONCE)]:
         readable = [image for _, image in batch if not isinstance(image, ValueError)]
         found = zip(*(v.tolist() for v in detector(np.stack(readable)))) if readable else iter(())
@@ -142,14 +187,12 @@ def _rows(detector, images):
                 yield name, detector.classes[label], score, p_value, is_ood
 
 
-def _written(file, rows, form, alarms, false_discoveries):
-    """Writes the rows, decided anew if for all together; returns the Summary."""
-    together, false_share = None, None
-    if false_discoveries is not None:
+def _write(file, rows, form, summary):
+    """Writes the rows, decided anew if for all together, and counts them."""
+    together = None
+    if summary.false_share is not None:
         values = np.array([row[3] for row in rows if row[3] is not None])
-        found = conformal.discoveries(values, false_discoveries)
-        together, false_share = iter(found.is_ood.tolist()), found.false_share
-    summary = Summary(alarms, false_share)
+        together = iter(conformal.discoveries(values, summary.false_share).is_ood.tolist())
     if form == "tsv":
         print("\t".join(COLUMNS), file=file)
     for row in rows:
@@ -157,7 +200,6 @@ def _written(file, rows, form, alarms, false_discoveries):
             row = (*row[:4], next(together))
         summary.add(row)
         print(_text(row, form), file=file)
-    return summary
 
 
 def _text(row, form):
@@ -170,5 +212,6 @@ def _text(row, form):
 
 
 def _plain(text):
-    """Text that cannot break a line of a table."""
-    return text.replace("\t", " ").replace("\n", " ").replace("\r", " ")
+    """Text that cannot break a line of a table; what is not UTF-8 in a file's name as \\udcXX."""
+    plain = text.replace("\t", " ").replace("\n", " ").replace("\r", " ")
+    return plain.encode(errors="backslashreplace").decode()

@@ -99,8 +99,8 @@ def fit(
             the step must decide them.
         run: Run, whose lock the caller holds.
         eval_every: steps between evaluations and checkpoints.
-        validation: inputs (array or list) for `model.evaluate`, or with targets the pair (inputs,
-            targets).
+        validation: inputs (array, list, or images that give slices) for `model.evaluate`, or with
+            targets the pair (inputs, targets).
         batch_size: of the validation, if more than 100.
         monitor: name of the metric shown as progress, such as "bits_per_dim".
         saved: function() -> the keras.Model that becomes model.keras; default: `model`.
@@ -181,10 +181,16 @@ def keep_every(model, run, save_every):
 
 def evaluate(model, validation, batch_size):
     """Metrics on validation data with the averaged weights: {"val_<name>": float}."""
-    pair = validation if isinstance(validation, tuple) else (validation,)
+    parts = validation if isinstance(validation, tuple) else (validation,)
     size = _evaluation_batch(validation, batch_size)
+    how = {"batch_size": size}
+    if not isinstance(parts[0], (list, np.ndarray)):  # images that are read when asked for
+        starts = range(0, len(parts[0]), size)
+        how = {"steps": len(starts)}
+        stream = (tuple(array[i : i + size] for array in parts) for i in starts)
     with averaged_weights(model):
-        results = model.evaluate(*pair, batch_size=size, verbose=0, return_dict=True)
+        given = (stream,) if "steps" in how else parts
+        results = model.evaluate(*given, **how, verbose=0, return_dict=True)
     return {f"val_{name}": float(value) for name, value in results.items()}
 
 

@@ -31,14 +31,22 @@ def react(given, values, learner):
     return through_head(given, ops.minimum(given["features"], float(learner.threshold_)))
 
 
-def _largest(features, percentile):
-    """Features but for the d * percentile / 100 smallest of each row, which are 0. Ties at the edge
-    are kept, where NumPy keeps the first.
+def _kept(features, percentile):
+    """float32 (n, d): 0 for the d * percentile / 100 smallest of each row, of equal ones the last,
+    and 1 for the others; and the number of these.
     """
     width = features.shape[1]
     keep = width - int(np.round(width * percentile / 100.0))
     edge = ops.top_k(features, keep)[0][:, -1:]
-    return ops.where(features >= edge, features, ops.zeros_like(features))
+    above, equal = (ops.cast(f(features, edge), "float32") for f in (ops.greater, ops.equal))
+    wanted = keep - ops.sum(above, axis=1, keepdims=True)
+    first = ops.cast(ops.cumsum(equal, axis=1) <= wanted, "float32")
+    return above + equal * first, keep
+
+
+def _largest(features, percentile):
+    """Features but for the smallest of each row, which are 0."""
+    return features * _kept(features, percentile)[0]
 
 
 def _ratio(features, pruned):
@@ -50,9 +58,8 @@ def _ratio(features, pruned):
 
 def ash_b(given, values, _):
     features = given["features"]
-    kept = ops.cast(_largest(features, values["percentile"]) > 0.0, "float32")
-    value = ops.sum(features, axis=1, keepdims=True) / ops.sum(kept, axis=1, keepdims=True)
-    return through_head(given, kept * value)
+    kept, count = _kept(features, values["percentile"])
+    return through_head(given, kept * (ops.sum(features, axis=1, keepdims=True) / count))
 
 
 def ash_p(given, values, _):

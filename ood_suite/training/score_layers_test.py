@@ -14,9 +14,10 @@ from classifier_ood.keras_classifier import KerasClassifier
 from ood_suite import scores
 from ood_suite.detector import Detector
 from ood_suite.files import RunError
+from ood_suite.scores import activations
 from ood_suite.serving.pixel_detector import PixelDetector
 from ood_suite.serving.pixel_detector_test import SHAPE, classifier, images, made, parts
-from ood_suite.training import score_layers
+from ood_suite.training import head_formulas, score_layers
 
 onnxruntime = pytest.importorskip("onnxruntime")  # not in the environment of JAX
 __all__ = ["classifier", "parts"]  # fixtures
@@ -93,6 +94,18 @@ def test_the_graph_gives_the_scores_of_numpy(classifier, parts, name):
     near = np.abs(expected.score - detector.thresholds[0]) < 1e-3 * spread
     np.testing.assert_array_equal(found["is_ood"][~near], expected.is_ood[~near])
     np.testing.assert_allclose(found["p_value"], expected.p_value, atol=5 / 241)
+
+
+@pytest.mark.parametrize("name", ["ash_b", "ash_p"])
+def test_features_that_are_zero_tied_or_negative_are_pruned_as_by_numpy(name):
+    features = np.array(
+        [[3, 1, 0, 0, 0], [0, 0, 0, 0, 0], [2, 2, 2, 2, 1], [-1, -3, -2, -3, -5]], np.float32
+    )
+    kernel, bias = np.eye(5, dtype=np.float32), np.zeros(5, np.float32)
+    expected, *_ = getattr(activations, name)(features, kernel, bias, percentile=40.0)
+    given = {"features": features, "head_kernel": kernel, "head_bias": bias}
+    found = getattr(head_formulas, name)(given, {"percentile": 40.0}, None)
+    np.testing.assert_allclose(found["logits"], expected, rtol=1e-6)
 
 
 @pytest.mark.parametrize("suffix", ["model.keras", "model.onnx", "model.tflite", "saved/1"])
