@@ -414,5 +414,7 @@ def test_other_validation_ood_data_are_tuned_by_and_kept_apart_from_the_tests(co
     assert material.validation_ood.meta["dataset"] == "uniform"
     [row] = evaluate_group(group, material, other).tuned
     assert row["score"] == "energy"
-    with pytest.raises(ValueError, match="--ood_validation has no effect without --tune"):
-        gather(group, Request(scores=("energy",), ood_validation=("notmnist",)), data_dir)
+    fused = Request(scores=("odin(epsilon=0.004)&energy",), ood_validation=("notmnist",))
+    advised = gather(group, fused, data_dir)
+    assert advised.advice().meta["dataset"] == "notmnist"  # which recommends
+    assert {row["score"] for row in evaluate_group(group, advised, fused).rows} >= set(fused.scores)

@@ -177,16 +177,28 @@ def test_the_binary(tmp_path, sources, genomes):
         ("file\tclass\trole\nx\ty\tood\n", "role must be one of id, ood_val, ood_test"),
         ("file\tclass\trole\nx\ty\tid\nz\ty\tood_val\n", "the class y has two roles"),
         ("", "must have the tab-separated columns"),
+        ("file\tclass\trole\tlineage\nx\ty\tid\tL;y\nz\ty\tid\tM;y\n", "y has two lineages"),
+        ("file\tclass\trole\nx\t*\tid\nz\t*\tid\n", "The record 'a' .* is not the only one"),
+        ("file\tclass\trole\nx\t*\tid\nz\ta\tid\n", "The record 'a' .* is not the only one"),
         ("file\tclass\trole\nx\ty\n", "a row has no role. Received: .*'class': 'y'"),
         ("file\tclass\trole\nx\ty\tid\n\tz\tid\n", "a row has no file"),
         ("file\tclass\trole\nx\ty\tid\n x \tz\tood_val\n", "is given twice"),
     ],
 )
 def test_bad_tables(tmp_path, text, message):
-    (tmp_path / "x").write_text(">a\nACGT\n")
+    for name in "xz":
+        (tmp_path / name).write_text(">a\nACGT\n")
     (tmp_path / "t.tsv").write_text("\ufeff" + text)
     with pytest.raises(ValueError, match=message):
         genome_table.read_table(tmp_path / "t.tsv")
+
+
+def test_a_lineage_is_that_of_any_row_of_its_class(tmp_path):
+    for name in "xz":
+        (tmp_path / name).write_text(f">{name}\nACGT\n")
+    (tmp_path / "t.tsv").write_text("file\tclass\trole\tlineage\nx\ty\tid\tL;y\nz\ty\tid\n")
+    found = genome_table.read_table(tmp_path / "t.tsv")
+    assert [source.lineage for source in found] == ["L;y", "L;y"]
 
 
 def test_the_same_sequence_in_two_files_is_refused(tmp_path, sources):

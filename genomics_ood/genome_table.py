@@ -1,5 +1,6 @@
 """Which files, and which of their records, become which class: `read_table`, `file_sources`."""
 
+import collections
 import csv
 import dataclasses
 import itertools
@@ -62,7 +63,7 @@ def read_table(path, per_record=False):
         for row in rows
     ]
     _one_role(path, [s for s in found if s.class_name != EACH_RECORD])
-    return _one_role(path, check_sources(found, per_record))
+    return _one_lineage(path, _one_role(path, check_sources(found, per_record)))
 
 
 def _one_role(path, sources):
@@ -72,6 +73,15 @@ def _one_role(path, sources):
         if roles.setdefault(source.class_name, source.role) != source.role:
             raise ValueError(f"{path}: the class {source.class_name} has two roles.")
     return sources
+
+
+def _one_lineage(path, sources):
+    """The sources, each with the lineage of its class; ValueError if a class has two."""
+    known = {}
+    for source in sources:
+        if source.lineage and known.setdefault(source.class_name, source.lineage) != source.lineage:
+            raise ValueError(f"{path}: the class {source.class_name} has two lineages.")
+    return [dataclasses.replace(s, lineage=known.get(s.class_name, "")) for s in sources]
 
 
 def file_sources(paths, per_record=False):
@@ -90,7 +100,8 @@ def check_sources(sources, per_record):
     """The sources, those of records in place of whole files where that is asked for.
 
     Raises:
-        FileNotFoundError: a file is missing. ValueError: one is given twice.
+        FileNotFoundError: a file is missing. ValueError: one is given twice, or a record has the
+            name of another, or of a class.
     """
     known, found = set(), []
     for source in sources:
@@ -101,6 +112,13 @@ def check_sources(sources, per_record):
         known.add(source.path.resolve())
         each = per_record or source.class_name == EACH_RECORD
         found += of_records(source) if each else [source]
+    files = collections.Counter(source.class_name for source in found)
+    for source in found:
+        if source.record and files[source.class_name] > 1:
+            raise ValueError(
+                f"The record {source.record!r} of {source.path} is not the only one, or class, of "
+                "that name: they would be the same class. Rename it."
+            )
     return found
 
 

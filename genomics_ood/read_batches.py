@@ -199,7 +199,7 @@ def _one_by_one(handle):
             except ValueError as error:  # what comes before it is scored first
                 stopped = error
                 break
-            size += len(title) + len(sequence) + len(qualities)
+            size += len(title) + len(sequence) + len(qualities or "")
             if size > CHUNK:
                 yield _batch_of(kept)
                 kept, size = [], 0
@@ -211,7 +211,9 @@ def _one_by_one(handle):
 
 def _batch_of(kept):
     raws = [
-        f"@{title}\n{sequence}\n+\n{qualities}\n" if qualities else f">{title}\n{sequence}\n"
+        f">{title}\n{sequence}\n"
+        if qualities is None
+        else f"@{title}\n{sequence}\n+\n{qualities}\n"
         for title, sequence, qualities, _ in kept
     ]
     sizes, lengths = [len(bases) for *_, bases in kept], [len(raw) for raw in raws]

@@ -24,6 +24,15 @@ def careful(path):
     ]
 
 
+def test_an_empty_read_of_a_fastq_file_stays_fastq(tmp_path):
+    text = "@r1\r\nACGT\r\n+\r\nIIII\r\n@r2\r\n\r\n+\r\n\r\n@r3\r\nA\r\n+\r\nI\r\n"
+    (tmp_path / "r.fq").write_bytes(text.encode())
+    found = list(batches(tmp_path / "r.fq"))
+    raw = b"".join(batch.raw for batch in found).replace(b"\r", b"")
+    assert raw == text.replace("\r", "").encode()
+    assert [name for batch in found for name in batch.names] == ["r1", "r2", "r3"]
+
+
 def fastq(rng, count, lengths=(0, 30)):
     rows = [rng.integers(0, 5, rng.integers(*lengths)).astype(np.uint8) for _ in range(count)]
     texts = ["".join("ACGTN"[b] for b in row) for row in rows]

@@ -115,13 +115,14 @@ def kreport(summary, screen):
     itself, rank, number, indented name. Unclassified are reads called OOD, and those not scored.
     """
     counts = summary.scored[:, 0]
-    tree = _Node("root")
-    for label, name in enumerate(screen.names_of(range(screen.classes))):
+    tree, labels = _Node("root", "R"), range(screen.classes)
+    if screen.classes < 2:  # which says no class
+        tree.own, labels = int(counts.sum()), range(0)
+    for label, name in enumerate(screen.names_of(labels)):
         lineage = screen.lineages[label] if label < len(screen.lineages) else ""
-        ranks = [rank for rank in lineage.split(";") if rank]
         node = tree
-        for rank in ranks if ranks and ranks[-1] == name else [*ranks, name]:
-            node = node.children.setdefault(rank, _Node(rank))
+        for rank, part in _ranked(lineage, name):
+            node = node.children.setdefault(part, _Node(part, rank))
         node.own += int(counts[label])
     left = summary.reads - int(counts.sum())
 
@@ -131,17 +132,31 @@ def kreport(summary, screen):
 
     if left:
         yield line(left, left, "U", UNCLASSIFIED, "unclassified")
-    yield line(tree.total(), tree.own, "R", ROOT, "root")
+    yield line(tree.total(), tree.own, tree.rank, ROOT, "root")
     for depth, node in tree.below(0):
-        rank = RANKS[depth] if depth < len(RANKS) else "-"
-        yield line(node.total(), node.own, rank, 0, "  " * (depth + 1) + node.name)
+        yield line(node.total(), node.own, node.rank, 0, "  " * (depth + 1) + node.name)
+
+
+def _ranked(lineage, name):
+    """[(letter, taxon)] of a lineage, empty ranks left out, and of a class, if that is not its end;
+    "-" where the rank is not known.
+
+    >>> _ranked("Bacteria;;Gammaproteobacteria", "E")
+    [('D', 'Bacteria'), ('C', 'Gammaproteobacteria'), ('O', 'E')]
+    >>> _ranked("", "mine")
+    [('-', 'mine')]
+    """
+    parts = lineage.split(";") if lineage else []
+    parts += [] if parts and parts[-1] == name else [name]
+    letters = RANKS if lineage else ""
+    return [(letters[i] if i < len(letters) else "-", part) for i, part in enumerate(parts) if part]
 
 
 class _Node:
-    """A taxon: its reads, and the taxa below it."""
+    """A taxon: its rank, its reads, and the taxa below it."""
 
-    def __init__(self, name):
-        self.name, self.own, self.children = name, 0, {}
+    def __init__(self, name, rank):
+        self.name, self.rank, self.own, self.children = name, rank, 0, {}
 
     def total(self):
         return self.own + sum(child.total() for child in self.children.values())

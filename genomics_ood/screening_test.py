@@ -310,6 +310,11 @@ def test_a_report_as_krakens(screen, rng):
     whole = {line[5].strip(): (int(line[1]), int(line[2])) for line in lines}
     unclassified = whole.get("unclassified", (0, 0))[0]
     assert unclassified >= 1 and unclassified + whole["root"][0] == 31
+    accepted = int(summary.scored[:, 0].sum())
+    if screen.classes == 1:  # no class is known: all stays at the root
+        assert whole == {"unclassified": (31 - accepted,) * 2, "root": (accepted,) * 2}
+    else:
+        assert sum(own for count, own in whole.values()) == 31 and len(whole) > 2
     assert sum(own for _, own in whole.values()) == 31
     if screen.classes > 1:
         assert [line[3] for line in lines][:5] == ["U", "R", "D", "P", "C"]

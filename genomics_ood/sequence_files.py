@@ -84,15 +84,15 @@ def records(path):
 
 
 def texts(handle):
-    """Yields (title, sequence, qualities, "" in FASTA) of every record behind a binary handle that
-    can be peeked into; ValueError for what is neither format.
+    """Yields (title, sequence, qualities, None in FASTA) of every record behind a binary handle
+    that can be peeked into; ValueError for what is neither format.
     """
     fasta, fastq = optional("Bio.SeqIO.FastaIO"), optional("Bio.SeqIO.QualityIO")
     first, lines = first_character(handle), io.TextIOWrapper(handle, encoding="latin-1")
     parser = fasta.SimpleFastaParser if first == ">" else fastq.FastqGeneralIterator
     try:
         for title, sequence, *qualities in parser(_Lines(lines, first)):
-            yield title, sequence, "".join(qualities)
+            yield title, sequence, qualities[0] if qualities else None
     finally:
         lines.detach()  # the handle is the caller's to close
 

@@ -103,7 +103,7 @@ def fingerprints(experiment, model, data_dir):
     """
     found = {}
     for split in ("train", "val") if data_dir else ():
-        source = data.load(experiment.id_dataset, split, data_dir)
+        source = data.load(experiment.id_dataset, split, data_dir, model.options["image_shape"])
         if source.images.shape[1:] != model.options["image_shape"]:
             raise ValueError(
                 f"The images of {source.name} ({split}) have shape {source.images.shape[1:]}, "

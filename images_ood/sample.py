@@ -34,8 +34,9 @@ def main(_):
     name = f"bits_{FLAGS.dataset}.png" if FLAGS.dataset else "samples.png"
     path = pathlib.Path(FLAGS.out) if FLAGS.out else run.folder / "report" / name
     if FLAGS.dataset:
-        found = data.load(FLAGS.dataset, FLAGS.split, cli.data_dir())
-        images, _ = to_shape(found.images[: FLAGS.num_images], model.options["image_shape"])
+        shape = model.options["image_shape"]
+        found = data.load(FLAGS.dataset, FLAGS.split, cli.data_dir(), shape)
+        images, _ = to_shape(found.images[: FLAGS.num_images], shape)
         conditional = model.options["num_classes"] > 0
         inputs = [images, found.labels[: FLAGS.num_images]] if conditional else images
         bits = -model.predict(inputs, verbose=0) / np.log(2.0)

@@ -287,6 +287,6 @@ def test_samples_and_pixel_bits(sweep, tmp_path):
     np.testing.assert_array_equal(*pictures)  # the same seed
     assert pictures[0].std() > 10
     result = command(
-        "images_ood.sample", run, "--dataset=mnist", f"--data_dir={data_dir}", f"--out={paths[2]}"
+        "images_ood.sample", run, "--dataset=uniform", "--num_images=4", f"--out={paths[2]}"
     )
     assert result.returncode == 0 and "bits per dimension" in result.stderr and paths[2].exists()

@@ -30,7 +30,12 @@ def main(_):
 
     protocol, given = side_by_side.located(PROTOCOLS[name], cli.data_dir()), cli.overrides(Request)
     changes = side_by_side.asked(protocol) | given
-    for more in set(given) & {"ood_near", "ood_far"}:
+    for more in sorted(set(given) & {"ood_near", "ood_far"}):
+        if not (protocol.near or protocol.far):
+            raise ValueError(
+                f"--protocol={name} is for the run's own OOD sets: leave --{more} out, or evaluate "
+                "others with ood_suite.eval."
+            )
         changes[more] = (*getattr(protocol, more.removeprefix("ood_")), *given[more])
     request = dataclasses.replace(Request(), **changes)
     side_by_side.judge(

@@ -10,6 +10,7 @@ and counted, images are not decoded; nothing is downloaded.
 
 from absl import flags
 
+from ood_suite import data
 from ood_suite.data import layouts, readers
 from ood_suite.runs import cli
 
@@ -26,10 +27,10 @@ def found(root, name, split):
         return None
     title = readers.READERS[readers.kind_of(path)].title
     try:
-        images, _ = readers.read(path, split, ANY_SHAPE)
+        count = len(data.load(name, split, layouts.Folders(data_root=str(root)), ANY_SHAPE))
     except (OSError, ValueError) as error:
         return path.relative_to(root), title, f"cannot be read: {error}"
-    return path.relative_to(root), title, f"{len(images):,} images"
+    return path.relative_to(root), title, f"{count:,} images"
 
 
 def lines(root):

@@ -22,6 +22,7 @@ import numpy as np
 from ood_suite import conformal, metrics, scores
 from ood_suite.files import atomic_path, load_npz, reading
 from ood_suite.outputs import Outputs
+from ood_suite.scores import named
 from ood_suite.scores.checks import class_labels
 
 FOLDS = 10  # of held-out data, for the threshold of a score that learns from them
@@ -60,8 +61,8 @@ class Detector:
     ):
         self.name = name
         self.acceptance = acceptance
-        self.parameters = dict(parameters or {})
         self.entry = scores.get(name)
+        self.parameters = named.checked(self.entry.parameters, parameters or {})
         self.learner = self.entry.make(self.parameters)
 
     def fit(
@@ -139,6 +140,7 @@ class Detector:
         if hasattr(learner, "fit_validation"):
             if validation_ood is None:
                 raise ValueError(f"{self.name} needs validation OOD data: fit(validation_ood=...).")
+            self._check_source(validation_ood)
             pair = (held_out, validation_ood)
             learner.fit_validation(*(o.require(self.entry.needs, self.name) for o in pair))
             learned = True
@@ -195,7 +197,9 @@ class Detector:
 
     @property
     def promise(self) -> conformal.Promise:
-        """The share of false alarms that the threshold promises."""
+        """The share of false alarms that the threshold promises; ValueError before `fit`."""
+        if not hasattr(self, "calibration_"):
+            raise ValueError("The detector has no held-out scores: fit it anew.")
         rank = int(np.sum(self.calibration_ <= self.threshold_))
         return conformal.Promise.of(len(self.calibration_), rank)
 
@@ -214,11 +218,11 @@ class Detector:
             "source": self.source_,
         }
         arrays = self.learner.get_arrays() if self.entry.learns else {}
-        named: dict[str, Any] = {f"learned/{name}": array for name, array in arrays.items()}
+        kept: dict[str, Any] = {f"learned/{name}": array for name, array in arrays.items()}
         if hasattr(self, "calibration_"):
-            named["calibration"] = self.calibration_
+            kept["calibration"] = self.calibration_
         with atomic_path(pathlib.Path(path)) as temporary, open(temporary, "wb") as file:
-            np.savez(file, detector=np.array(json.dumps(settings)), **named)
+            np.savez(file, detector=np.array(json.dumps(settings)), **kept)
 
     @classmethod
     def load(cls, path: str | pathlib.Path) -> Any:

@@ -57,7 +57,7 @@ def test_every_value_of_a_grid_is_accepted(name):
     """No check of a file refuses what tuning may have chosen."""
     entry = scores.get(name)
     for parameters in [entry.parameters, *entry.settings]:
-        named.check(entry.parameters, parameters)
+        assert named.checked(entry.parameters, parameters) == parameters
 
 
 def test_p_values_and_promise_survive_a_file(tmp_path, rng):

@@ -232,22 +232,24 @@ class OutputsWriter:
 
     Attributes:
         done: examples that are there already; the next batch starts with this one.
+        notes: texts on what was done to the examples so far.
     """
 
     def __init__(self, path, count, meta):
         self.path, self.count, self.meta = pathlib.Path(path), count, meta
         self.folder = self.path.with_suffix(".partial")
         try:
-            self.done, self.names, self.maps = self._continued()
+            self.done, self.names, self.maps, self.notes = self._continued()
         except (OSError, ValueError, RunError) as error:
             if self.folder.exists():  # such as killed while the folder was removed
                 logging.info("%s is begun again: %s", self.path, error)
-            self.done, self.names, self.maps = 0, {}, {}
+            self.done, self.names, self.maps, self.notes = 0, {}, {}, []
             shutil.rmtree(self.folder, ignore_errors=True)
         make_folder(self.folder)
 
     def _continued(self):
-        """(done, names, maps) of what a killed writer left, checked; an error if it is of no use.
+        """(done, names, maps, notes) of what a killed writer left, checked; an error if it is of no
+        use.
 
         Only files that a writer makes are opened, in its own folder, and only whole ones: NumPy
         would stretch a truncated file with zeros.
@@ -258,6 +260,7 @@ class OutputsWriter:
             if mark not in (None, _mark(state)):
                 raise ValueError("its checksum is that of another state")
             done, names = state["done"], dict(state["names"])
+            notes = [str(note) for note in state.get("notes", [])]  # version 0.2 wrote none
             if state["meta"] != json.loads(json.dumps(self.meta, default=str)):
                 raise ValueError("it is of another model, other data or other settings")
             if not isinstance(done, int) or not 0 <= done <= self.count or not names:
@@ -265,7 +268,8 @@ class OutputsWriter:
             expected = [_file_name(number) for number in range(len(names))]
             if sorted(map(str, names.values())) != sorted(expected):
                 raise ValueError("it names other files than a writer makes")
-        return done, names, {name: self._whole(self.folder / f) for name, f in names.items()}
+        maps = {name: self._whole(self.folder / f) for name, f in names.items()}
+        return done, names, maps, notes
 
     def _whole(self, path):
         """A writable map of an array with `count` rows, all of whose bytes are there."""
@@ -311,7 +315,7 @@ class OutputsWriter:
         """Makes what was added so far survive a kill."""
         for array in self.maps.values():
             array.flush()
-        state = {"meta": self.meta, "done": self.done, "names": self.names}
+        state = {"meta": self.meta, "done": self.done, "names": self.names, "notes": self.notes}
         write_json(self.folder / "state.json", state | {"mark": _mark(state)})
 
     def finish(self, constants, meta):

@@ -111,13 +111,14 @@ def test_a_writer_goes_on_where_it_was_killed(rng, tmp_path, monkeypatch):
 
     writer = OutputsWriter(path, 10, meta)
     writer.add(rows(0, 4))
+    writer.notes = ["resized"]
     writer.flush()
     writer.add(rows(4, 7))  # never flushed: lost at the kill
     del writer
     with pytest.raises(ValueError, match="Only 4 of 10"):
         OutputsWriter(path, 10, meta).finish({}, meta)
     writer = OutputsWriter(path, 10, meta)
-    assert writer.done == 4
+    assert writer.done == 4 and writer.notes == ["resized"]
     with pytest.raises(ValueError, match="must hold the same arrays"):
         writer.add({"features": features[4:5]})
     writer.add(rows(4, 10))

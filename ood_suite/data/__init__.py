@@ -99,9 +99,12 @@ class ImageSet:
 
     @property
     def fingerprint(self):
-        if not isinstance(self.images, np.ndarray):
-            return self.images.fingerprint
-        return fingerprint(self.images, self.labels)
+        if isinstance(self.images, np.ndarray):
+            return fingerprint(self.images, self.labels)
+        own = self.images.fingerprint
+        if not getattr(self.images, "labels_apart", False):
+            return own
+        return fingerprint(np.frombuffer(own.encode(), np.uint8), self.labels)
 
 
 def load(name, split, data_dir=None, image_shape=None):

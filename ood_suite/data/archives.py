@@ -50,8 +50,8 @@ class ArchiveImages:
         check_channels(image_shape)
         self.path, self.transform = pathlib.Path(path), transform
         self.steps = [framing.note(transform, image_shape)]
-        self.is_packed = self.path.name.lower().endswith("gz")
         with reading(path, "an archive of images", ADVICE):
+            self.is_packed = members.is_gzipped(self.path)
             self._members = self._listed()
             if not self._members.names:
                 raise ValueError("it holds no images")
@@ -76,8 +76,6 @@ class ArchiveImages:
         return found[np.argsort(order, kind="stable")]
 
     def _listed(self):
-        if self.is_packed:
-            return members.of_packed_tar(self.path)
         is_zip = self.path.name.lower().endswith(".zip")
         self._content = members.read_zipped if is_zip else members.read_plain
         return members.of_zip(self.path) if is_zip else members.of_tar(self.path)

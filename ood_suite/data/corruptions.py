@@ -166,6 +166,8 @@ class Shifted:
         name: of CHANGES.
     """
 
+    labels_apart = True  # see views
+
     def __init__(self, images, name):
         self.images, self.name, self.shape = images, name, images.shape
         self.steps = [*getattr(images, "steps", []), f"shifted by {name}"]

@@ -3,6 +3,7 @@
 import collections
 import io
 import os
+import pathlib
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -24,6 +25,16 @@ def is_image(name):
     """Whether a file's name says so: macOS puts files "._NAME" beside each, which are none."""
     base = name.rpartition("/")[2]
     return os.path.splitext(base)[1].lower() in SUFFIXES and not base.startswith("._")
+
+
+def image_files(folder):
+    """Yields the paths of the image files below a folder, through links too, each folder once."""
+    known = {os.path.realpath(folder)}
+    for place, folders, files in os.walk(folder, followlinks=True):
+        found = {name: os.path.realpath(os.path.join(place, name)) for name in sorted(folders)}
+        folders[:] = [name for name, target in found.items() if target not in known]
+        known.update(found.values())
+        yield from (pathlib.Path(place, name) for name in files if is_image(name))
 
 
 def decoded(jobs, function):

@@ -8,7 +8,7 @@ import pathlib
 from typing import TypeAlias
 
 from ood_suite.data import readers
-from ood_suite.data.decoding import is_image
+from ood_suite.data.decoding import image_files
 
 _OPENOOD = "OpenOOD's download script"
 _ODIN = "the page of ODIN (facebookresearch/odin), under its OOD data sets"
@@ -96,10 +96,6 @@ LAYOUTS = {
         ("MNIST/raw", "mnist/MNIST/raw", "MNIST/MNIST/raw", "MNIST", "mnist"),
     ),
     "ninco": Layout(("images_largescale/ninco", "NINCO"), _OPENOOD),
-    "notmnist": Layout(
-        ("notMNIST_small", "notmnist", "notMNIST_small.tar.gz"),
-        "the notMNIST page of Yaroslav Bulatov (notMNIST_small.tar.gz)",
-    ),
     "openimage_o": Layout(
         ("images_largescale/openimage_o", "openimage_o"), _OPENOOD,
     ),
@@ -213,4 +209,4 @@ def _holds(place, is_test, of_all):
     kind = readers.kind_of(place)
     if kind != "folder":
         return bool(readers.READERS[kind].files_of(place, "test" if is_test else "train"))
-    return not of_all and any(is_image(name) for _, _, names in os.walk(place) for name in names)
+    return not of_all and any(True for _ in image_files(place))

@@ -142,6 +142,7 @@ def test_both_folders_are_handed_on():
 def test_the_list(tmp_path, images):
     published.write_cifar10(tmp_path / "cifar10/cifar-10-batches-py", images, np.arange(12) % 10)
     published.write_folder(tmp_path / "ood_data/dtd/images", images, np.arange(12))
+    published.write_folder(tmp_path / "tinyimagenet/train", images, np.arange(12) // 6)
     (tmp_path / "iSUN.tar.gz").write_bytes(b"no archive")
     done = command("ood_suite.data_sets", f"--data_root={tmp_path}")
     assert done.returncode == 0, done.stderr
@@ -149,6 +150,7 @@ def test_the_list(tmp_path, images):
     assert "cifar10 train 8 images python batches, cifar10/cifar-10-batches-py" in lines
     assert "cifar10 val 2 images python batches, cifar10/cifar-10-batches-py" in lines
     assert "dtd all 12 images folder of images, ood_data/dtd/images" in lines
+    assert "tiny_imagenet train 10 images folder of images, tinyimagenet/train" in lines
     assert any(line.startswith("isun all cannot be read: ") for line in lines)
     assert "sun missing. Put it in as SUN or ood_data/SUN." in lines
     done = command("ood_suite.data_sets", "--data_root=/no/such/folder")

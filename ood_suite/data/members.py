@@ -60,16 +60,26 @@ def of_zip(path):
     return Members(names, starts, packed, sizes, checksums)
 
 
-def of_tar(path):
-    """Members of a tar file that is not packed."""
+def is_gzipped(path):
+    """Whether a file is gzipped, whatever its name says."""
     with open(path, "rb") as file:
-        return _of_tar(file)
+        return file.read(2) == b"\x1f\x8b"
 
 
-def of_packed_tar(path):
-    """Members of a gzipped tar file; `starts` are those in the unpacked stream."""
-    with Gzip(path) as file:
-        return _of_tar(file)
+def opened_tar(path):
+    """The content of a tar file, gzipped or not, as a file object."""
+    return Gzip(path) if is_gzipped(path) else open(path, "rb")
+
+
+def of_tar(path):
+    """Members of a tar file; of a gzipped one `starts` are those in the unpacked stream."""
+    names, rows = [], []
+    with opened_tar(path) as file:
+        for member in images_of_tar(file):
+            names.append(_checked(member.name, member.size))
+            rows.append((member.offset_data, -1, member.size))
+    starts, packed, sizes = np.array(rows, np.int64).reshape(-1, 3).T
+    return Members(names, starts, packed, sizes)
 
 
 def read_zipped(handle, members, row):
@@ -98,8 +108,13 @@ def read_plain(handle, members, row):
     return content
 
 
-def _of_tar(file):
-    names, rows, count = [], [], 0
+def images_of_tar(file):
+    """Yields the TarInfo of each image. Between two of them the file may be read elsewhere.
+
+    Raises:
+        ValueError: the archive is cut or damaged, or has too many members.
+    """
+    count = 0
     with tarfile.open(fileobj=Limited(file, MOST_HEADER), mode="r:") as archive:
         while (member := archive.next()) is not None:
             archive.members = []  # of which it would keep all
@@ -107,12 +122,9 @@ def _of_tar(file):
             if count > MOST_MEMBERS:
                 raise ValueError(f"it has more than {MOST_MEMBERS:,} members")
             if member.isreg() and not member.sparse and is_image(member.name):
-                names.append(_checked(member.name, member.size))
-                rows.append((member.offset_data, -1, member.size))
+                yield member
         end = archive.offset
     _refuse_early_end(file, end)
-    starts, packed, sizes = np.array(rows, np.int64).reshape(-1, 3).T
-    return Members(names, starts, packed, sizes)
 
 
 def _refuse_early_end(file, end):

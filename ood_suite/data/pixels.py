@@ -4,17 +4,17 @@ Folders (with all below), image files, npz files of `images`, zip and tar archiv
 """
 
 import io
-import os
 import pathlib
-import tarfile
 import zipfile
 from functools import partial
 
 from PIL import Image, UnidentifiedImageError
 
-from ood_suite.data.decoding import is_image, picture
+from ood_suite.data.decoding import image_files, is_image, picture
+from ood_suite.data.members import images_of_tar, opened_tar
 from ood_suite.data.npz import read_images
 from ood_suite.data.transforms import to_shape
+from ood_suite.data.views import exactly
 from ood_suite.files import reading
 
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz")
@@ -47,7 +47,7 @@ def _of(path, image_shape):
     if not path.exists():
         raise FileNotFoundError(f"There is no file or folder {path}")
     if path.is_dir():
-        files = sorted(_below(path))
+        files = sorted(image_files(path))
         if not files:
             raise ValueError(f"The folder {path} holds no images")
         for file in files:
@@ -59,16 +59,6 @@ def _of(path, image_shape):
             yield from _of_archive(path, image_shape)
     else:
         yield str(path), partial(_read, path, partial(_regular, path), image_shape)
-
-
-def _below(folder):
-    """Yields the image files below a folder, through links too, each folder once."""
-    known = set()
-    for place, folders, files in os.walk(folder, followlinks=True):
-        folders[:] = [f for f in folders if os.path.realpath(os.path.join(place, f)) not in known]
-        known |= {os.path.realpath(os.path.join(place, f)) for f in folders}
-        paths = (pathlib.Path(place, file) for file in files)
-        yield from (path for path in paths if is_image(path.name))
 
 
 def _read(name, opened, image_shape):
@@ -108,11 +98,15 @@ def _of_archive(path, image_shape):
                     opened = partial(archive.read, member)
                     yield name, partial(_member, name, member.file_size, opened, image_shape)
         return
-    with tarfile.open(path, "r|*") as archive:
-        for member in archive:
-            if member.isreg() and is_image(member.name):
-                name, opened = f"{path}#{member.name}", archive.extractfile(member).read
-                yield name, partial(_member, name, member.size, opened, image_shape)
+    with opened_tar(path) as file:
+        for member in images_of_tar(file):
+            name, content = f"{path}#{member.name}", partial(_content, file, member)
+            yield name, partial(_member, name, member.size, content, image_shape)
+
+
+def _content(file, member):
+    file.seek(member.offset_data)
+    return exactly(file, member.size)
 
 
 def _member(name, size, content, image_shape):

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from ood_suite.data import framing
-from ood_suite.data.decoding import SUFFIXES, check_channels, decoded, is_image, picture
+from ood_suite.data.decoding import SUFFIXES, check_channels, decoded, image_files, picture
 from ood_suite.data.npz import UNLABELLED
 from ood_suite.files import fingerprint, reading
 from ood_suite.optional import optional
@@ -38,8 +38,7 @@ class FolderImages:
 
     def __init__(self, folder, image_shape, transform=framing.COVER):
         self.folder, self.transform = pathlib.Path(folder), transform
-        found = (path for path in self.folder.rglob("*") if is_image(path.name))
-        self.paths = np.array(sorted(found), dtype=object)
+        self.paths = np.array(sorted(image_files(self.folder)), dtype=object)
         if not len(self.paths):
             raise ValueError(
                 f"The folder {folder} holds no images ({', '.join(sorted(SUFFIXES))})."
@@ -138,6 +137,6 @@ class TfdsImages:
 
     @property
     def fingerprint(self):
-        """Of name, version, split and shape."""
+        """Of name, split, shape and labels."""
         text = f"{self.name} {self.split} {self.shape}"
         return fingerprint(np.frombuffer(text.encode(), np.uint8), self.labels)

@@ -11,6 +11,7 @@ from PIL import Image
 from ood_suite import data, processors
 from ood_suite.data import synthetic
 from ood_suite.data.decoding import decoded
+from ood_suite.data.npz import write_images
 from ood_suite.data.streams import FolderImages, TfdsImages
 
 
@@ -71,6 +72,26 @@ def test_images_are_scaled_by_the_short_side_and_cut_in_the_middle(tmp_path):
 
 
 @pytest.mark.tensorflow
+def test_linked_folders_are_classes_too(folder, tmp_path):
+    (tmp_path / "set").mkdir()
+    for name in ("b", "a"):
+        (tmp_path / "real" / name).mkdir(parents=True)
+        Image.new("L", (8, 8)).save(tmp_path / "real" / name / "0.png")
+        (tmp_path / "set" / name).symlink_to(tmp_path / "real" / name)
+    (tmp_path / "real" / "a" / "back").symlink_to(tmp_path / "set")
+    found = FolderImages(tmp_path / "set", (8, 8, 1))
+    assert found.classes == ["a", "b"] and found.labels.tolist() == [0, 1]
+
+
+@pytest.mark.parametrize("suffix", [":jpeg_3", ":squash"])
+def test_other_labels_are_other_data(tmp_path, rng, suffix):
+    images, marks = rng.integers(0, 256, (6, 8, 8, 1), dtype=np.uint8), []
+    for labels in (np.arange(6), np.arange(6)[::-1]):
+        write_images(tmp_path / "own_test.npz", images, labels)
+        marks.append(data.load(f"own{suffix}", "test", tmp_path, (8, 8, 1)).fingerprint)
+    assert marks[0] != marks[1]
+
+
 def test_refusals(folder, tmp_path):
     with pytest.raises(ValueError, match=r"holds no images \(.bmp"):
         FolderImages(tmp_path / "nowhere", (8, 8, 3))

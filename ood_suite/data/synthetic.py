@@ -143,5 +143,8 @@ def jigsaw(images, seed=SEED):
 def mixed(images, seed=SEED):
     """Means of each image with another one, rounded (Hendrycks et al., ICLR 2019)."""
     others = np.roll(np.random.default_rng(seed).permutation(len(images)), 1)
+    for row in np.flatnonzero(others == np.arange(len(images))):
+        if others[row] == row:  # one now and then, not itself
+            others[[row, row - 1]] = others[[row - 1, row]]
     first, second = images.astype(np.uint16), images[others].astype(np.uint16)
     return ((first + second + 1) // 2).astype(np.uint8)

@@ -16,6 +16,13 @@ def test_of_any_shape_and_the_same_again(name, shape):
     assert data.load(f"{name}@5", "test", image_shape=shape).fingerprint == found.fingerprint
 
 
+@pytest.mark.parametrize("count", [2, 3, 500, 600])
+def test_no_image_is_mixed_with_itself(count):
+    images = np.zeros((count, 1, count, 1), np.uint8)
+    images[np.arange(count), 0, np.arange(count)] = 200  # a pixel of its own each
+    assert ((synthetic.mixed(images, 20) == 100).sum(axis=(1, 2, 3)) == 2).all()
+
+
 def test_plain_colours():
     assert not synthetic.black(2, (4, 4, 3)).any() and (synthetic.white(2, (4, 4, 3)) == 255).all()
     grey, constant = synthetic.grey(50, (4, 4, 3)), synthetic.constant(50, (4, 4, 3))

@@ -2,7 +2,8 @@
 arrays as one, some rows of a set, what is read in order alone, and images that are transformed when
 they are taken.
 
-All take slices, and arrays of row numbers.
+All take slices, and arrays of row numbers. Their fingerprints say nothing of labels, which lie
+elsewhere (`labels_apart`).
 """
 
 import hashlib
@@ -20,6 +21,8 @@ BYTES_AT_ONCE = 2**24  # of what is only passed through
 
 class Joined:
     """Several arrays of images, one behind the other; use `joined` to get one."""
+
+    labels_apart = True
 
     def __init__(self, parts):
         self.parts = parts
@@ -72,6 +75,7 @@ class Rows:
         self.images, self.rows = images, rows
         self.shape = (len(rows), *images.shape[1:])
         self.steps = getattr(images, "steps", [])
+        self.labels_apart = getattr(images, "labels_apart", False)
         names = getattr(images, "names", None)
         self.names = np.array([f"row {row}" for row in rows]) if names is None else names[rows]
 
@@ -97,6 +101,8 @@ class Sequential:
         record: shape of an image in the file. order: of its axes that gives (height, width,
             channels).
     """
+
+    labels_apart = True
 
     def __init__(self, path, opened, count, record, order):
         self.path, self.opened, self.record, self.order = path, opened, record, order
@@ -144,6 +150,8 @@ class Sequential:
 
 class Transformed:
     """Images that are brought to a shape when they are taken."""
+
+    labels_apart = True
 
     def __init__(self, images, image_shape, transform):
         self.images, self.transform = images, transform

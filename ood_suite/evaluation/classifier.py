@@ -55,8 +55,7 @@ class _Source:
         learning = [entry for entry in entries if entry.fit_needs and entry.fit_on == "training"]
         self.needed = {field for entry in entries for field in entry.needs}
         self.learned = {field for entry in learning for field in entry.fit_needs}
-        perturbed = self.extractor.PERTURBED
-        self.rules = {n: perturbed[named.bare(n)] for n in wanted if named.bare(n) in perturbed}
+        self.rules = perturbation_rules(self.extractor, wanted)
         self.layers = tuple(request.inner_layers)
         self.of_layers = [name for name in wanted if named.bare(name) == "mahalanobis_layers"]
         self.over_layers = bool(self.layers and self.of_layers)
@@ -84,7 +83,7 @@ class _Source:
 
     def searched(self, tune):
         """(perturbations, epsilons of layers) that are looked at before parameters are chosen."""
-        steps = _grid(self.rules) if tune else _steps(self.rules, {})
+        steps = _grid(self.rules) if tune else perturbations(self.rules, {})
         if tune:
             return steps, scores.get("mahalanobis_layers").grid["epsilon"]
         return steps, [scores.get(name).parameters["epsilon"] for name in self.of_layers]
@@ -93,7 +92,7 @@ class _Source:
         """The same for chosen parameters."""
         found = [scores.get(n).parameters | parameters.get(n, {}) for n in self.of_layers]
         epsilons = list(dict.fromkeys(values["epsilon"] for values in found))
-        return _steps(self.rules, parameters), epsilons or [0.0]
+        return perturbations(self.rules, parameters), epsilons or [0.0]
 
     def advice(self):
         """Outputs of validation OOD data that recommend a score, ENOUGH of them if there are."""
@@ -112,13 +111,20 @@ class _Source:
         return self.extractor.extract(self.run, names, split, data_dir=self.data_dir, parts=parts)
 
 
+def perturbation_rules(extractor, wanted):
+    """{score of perturbed inputs: its rule} among scores, and among the members of fused ones."""
+    members = [member for name in wanted for member in named.outside(name, "&")]
+    known = extractor.PERTURBED
+    return {name: known[named.bare(name)] for name in members if named.bare(name) in known}
+
+
 def _was_shown(run, role):
     """Whether the run was made with a data set of this role, such as to choose a checkpoint."""
     marks = run.config["fingerprints"]
     return role is not None and any(f"{name}_{role.split}" in marks for name in role.names)
 
 
-def _steps(rules, parameters):
+def perturbations(rules, parameters):
     """(temperature, epsilon, rule) of each score of perturbed inputs: chosen, or its defaults."""
     steps = []
     for name, rule in rules.items():
@@ -129,5 +135,5 @@ def _steps(rules, parameters):
 
 def _grid(rules):
     """The same for all settings of each grid."""
-    rows = [_steps({n: r}, {n: s}) for n, r in rules.items() for s in scores.get(n).settings]
+    rows = [perturbations({n: r}, {n: s}) for n, r in rules.items() for s in scores.get(n).settings]
     return list(dict.fromkeys(step for row in rows for step in row))

@@ -86,7 +86,7 @@ def html(entries, ood_sets, said, found, pictures):
     ]
     return page.template("comparison.html").render(
         title=f"{len(entries)} compared on {', '.join(ood_sets)}", verdict=said, facts=facts,
-        command=page.command("ood_suite.compare"), sections=found, figures=page.shown(pictures),
+        command=page.command(), sections=found, figures=page.shown(pictures),
     )  # fmt: skip
 
 

@@ -28,7 +28,10 @@ def gallery(group, report, request, data_dir=None):
         lines = {f"{source.name} (ID), most OOD": _extreme(source, own, most=True)}
         shape = source.images.shape[1:]
         for role in (r for name, r in roles.items() if name.startswith("ood:")):
-            source = _read(role, data_dir, shape)
+            try:
+                source = _read(role, data_dir, shape)
+            except FileNotFoundError:  # a note of the report
+                continue
             if source.name in others:
                 found = _extreme(source, others[source.name], most=False)
                 lines[f"{source.name}, least OOD"] = found

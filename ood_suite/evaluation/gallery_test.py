@@ -57,6 +57,13 @@ def test_a_figure_of_id_and_ood(folder):
     assert (first.images[0].get_array() == 100).all()
 
 
+def test_an_ood_set_that_is_absent_is_left_out(folder):
+    request = Request(ood_far=("svhn_cropped", "other"))
+    scored = reported(np.arange(30.0), np.arange(20.0))
+    found = gallery.gallery(group(), scored, request, data_dir=folder)
+    assert [part.get_suptitle() for part in found.subfigs][1:] == ["other, least OOD"]
+
+
 def test_nothing_where_images_cannot_be_had(folder):
     scored = reported(np.arange(30.0), np.arange(20.0))
     assert gallery.gallery(group("genomics_ood.extract"), scored, Request(), folder) is None

@@ -29,7 +29,8 @@ def completed(request):
         flag = "--tune" if request.tune else "--preset"
         raise ValueError(f"{flag} and {given[0]} both choose parameters: leave one out.")
     if "all" in names:  # and what it leaves out, if that is asked for by name
-        names = (*ALL, *(n for n in names if n != "all" and (n in given or needs_on_demand(n))))
+        covered = {"all", *(n for n in scores.names() if not needs_on_demand(n))}
+        names = (*ALL, *(n for n in names if n not in covered))
     return dataclasses.replace(request, scores=names, baseline=baseline)
 
 
@@ -60,7 +61,7 @@ def gather(group, request, data_dir=None):
     if wanted[:1] == ALL:
         everything = own or scores.names()
         wanted = (*(n for n in everything if not needs_on_demand(n)), *wanted[1:])
-    elif request.baseline:
+    if request.baseline and request.baseline not in wanted:
         wanted = (*wanted, request.baseline)
     if request.optional and own:
         wanted = tuple(name for name in wanted if named.bare(name) in own)
@@ -69,8 +70,6 @@ def gather(group, request, data_dir=None):
             raise ValueError(f"{run.folder} has the scores {', '.join(own)}. Received: {name}.")
     if of_layers(request.scores) and not request.inner_layers:
         request = dataclasses.replace(request, inner_layers=("usual",))
-    if request.ood_validation and not (request.tune or request.inner_layers):
-        raise ValueError("--ood_validation has no effect without --tune or --inner_layers.")
     if request.inner_layers and not of_layers(wanted):
         raise ValueError("--inner_layers has no effect without mahalanobis_layers or gram.")
     return classifier(group, request, wanted, data_dir)
@@ -98,10 +97,10 @@ def names_of(material, request):
             known = ", ".join(request.scores)
             raise ValueError(f"The run has none of the protocol's scores: {known}.")
     names = applicable_scores(material, wanted)
-    if request.baseline and request.baseline not in possible:
+    if request.baseline and not _applies(scores.get(request.baseline), material):
         raise ValueError(f"--baseline={request.baseline} has not the outputs that it needs.")
     baseline = request.baseline or material.baseline
-    if baseline not in names and baseline in possible:
+    if baseline not in names and (request.baseline or baseline in possible):
         names = [baseline, *names]
     return names, baseline
 

@@ -29,6 +29,7 @@ LEGEND = (
     "against the rate of accepted OOD. AUTC, AUGRC, SCOD: docs/evaluation.md. ID accepted: share "
     "of ID test examples within the threshold, which accepts 95% of the held-out ones."
 )
+OURS = ("ood_suite", "classifier_ood", "images_ood", "genomics_ood")
 WIDE = 800  # pixels beyond which a figure has a line to itself
 LEAST = 0.0001  # p value that is shown
 SHOWN = ("auroc", "fpr95_id_positive")  # in the table of all scores
@@ -65,7 +66,7 @@ def render(config, reports, pictures, *, protocol=None):
     against = f" against {', '.join(sets)}" if sets else ", no OOD data"
     return template("report.html").render(
         title=f"{settings.get('exp', 'evaluation')}: {settings['id_dataset'] or 'ID'}{against}",
-        command=command("ood_suite.eval"),
+        command=command(),
         verdict=verdict.in_words(reports),
         is_recommended=bool(first.verdict),
         facts=_facts(config, reports),
@@ -93,9 +94,11 @@ def template(name):
     return environment.get_template(name)
 
 
-def command(module):
-    """The words that a page was asked for with."""
-    return ["python", "-m", module, *sys.argv[1:]]
+def command():
+    """The words that a page was asked for with; none where no binary of ours asked."""
+    spec = getattr(sys.modules["__main__"], "__spec__", None)
+    name = spec.name if spec else ""
+    return ["python", "-m", name, *sys.argv[1:]] if name.partition(".")[0] in OURS else []
 
 
 def now():

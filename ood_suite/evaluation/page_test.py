@@ -5,6 +5,8 @@ Chromium (where there is one): at three widths, by day and by night.
 import html
 import io
 import re
+import sys
+import types
 
 import numpy as np
 import pytest
@@ -27,6 +29,18 @@ CONFIG = {
     "settings": {"exp": "fashion", "id_dataset": "<script>alert(1)</script>"},
     "versions": {"keras": "3"}, "git_commit": "abc",
 }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "name, start",
+    [("ood_suite.benchmark", ["python", "-m", "ood_suite.benchmark"]), ("pytest.__main__", None),
+     (None, None)],
+)  # fmt: skip
+def test_the_command_is_that_of_our_binary_or_none(name, start, monkeypatch):
+    spec = name and types.SimpleNamespace(name=name)
+    monkeypatch.setitem(sys.modules, "__main__", types.SimpleNamespace(__spec__=spec))
+    monkeypatch.setattr(sys, "argv", ["x.py", "--run=RUN"])
+    assert page.command() == ([*start, "--run=RUN"] if start else [])
 
 
 def group(repeat_id=0, seed=0):

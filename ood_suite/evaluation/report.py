@@ -6,8 +6,19 @@ import pathlib
 import numpy as np
 
 from ood_suite.evaluation import page
-from ood_suite.files import atomic_path, write_bytes, write_csv, write_json, write_text
+from ood_suite.files import (
+    RunError,
+    atomic_path,
+    read_json,
+    write_bytes,
+    write_csv,
+    write_json,
+    write_text,
+)
 from ood_suite.runs.run import versions
+
+# Tables of what only some evaluations ask for, or can say.
+TABLES = ("by_class", "costs", "full_spectrum", "shifted", "unit_tests")
 
 
 @dataclasses.dataclass
@@ -75,6 +86,7 @@ def as_json(config, reports):
     return {
         "config": config,
         "versions_of_evaluation": versions(),
+        "optional_files": optional_files(reports),
         "groups": [
             {k: v for k, v in vars(group).items() if k not in ("costs", "figures", "values")}
             for group in reports
@@ -83,12 +95,39 @@ def as_json(config, reports):
     }
 
 
+def optional_files(reports):
+    """Names of the tables and figures that only some evaluations have."""
+    tables = [f"{name}.csv" for name in TABLES if any(getattr(group, name) for group in reports)]
+    pictures = {_picture(name, group, reports) for group in reports for name in group.figures}
+    return tables + [f"figures/{name}.png" for name in sorted(pictures)]
+
+
+def _picture(name, group, reports):
+    return name if len(reports) == 1 else f"repeat{group.repeat_id}_{name}"
+
+
+def _remove_stale(folder, wanted):
+    """Removes the optional files that an earlier report here wrote, as its results.json says, and
+    this one does not: they would be taken for its own.
+    """
+    try:
+        earlier = read_json(folder / "results.json").get("optional_files", [])
+    except (OSError, RunError, ValueError, AttributeError):
+        return
+    known = [f"{name}.csv" for name in TABLES]
+    for name in set(map(str, earlier)) - set(wanted):
+        start, _, picture = name.rpartition("/")
+        if name in known or start == "figures" and picture.endswith(".png"):
+            (folder / name).unlink(missing_ok=True)
+
+
 def write(folder, config, reports, protocol=None):
     """Writes results.csv, results.json, by_class.csv (where OOD classes have names), costs.csv,
     values.npz (every score of every test example), report.html and figures/*.png into `folder`,
     each file atomically. For `protocol` see page.render.
     """
     folder = pathlib.Path(folder)
+    _remove_stale(folder, optional_files(reports))
     write_csv(folder / "results.csv", [row for group in reports for row in group.rows])
     by_class = [{"repeat": group.repeat_id} | row for group in reports for row in group.by_class]
     if by_class:
@@ -102,7 +141,7 @@ def write(folder, config, reports, protocol=None):
     pictures = {}
     for group in reports:
         for name, figure in group.figures.items():
-            name = name if len(reports) == 1 else f"repeat{group.repeat_id}_{name}"
+            name = _picture(name, group, reports)
             pictures[name] = page.png(figure)
             write_bytes(folder / "figures" / f"{name}.png", pictures[name])
     write_text(folder / "report.html", page.render(config, reports, pictures, protocol=protocol))

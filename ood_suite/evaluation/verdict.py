@@ -4,11 +4,14 @@ import shlex
 
 import numpy as np
 
-from ood_suite import conformal, intervals, metrics
+from ood_suite import conformal, intervals, metrics, scores
 from ood_suite.data import DATASETS, layouts, names
+from ood_suite.evaluation.overlap import SHARED_VALIDATION, shared
 from ood_suite.scores import named
 
 SEED = 20  # of the parting of held-out examples
+# What scores of a detector of pixels may need, of a network as it is.
+OF_PIXELS = {"features", "logits", "logits_perturbed", "head_kernel", "head_bias"}
 
 
 def halves(count):
@@ -27,8 +30,8 @@ def recommended(detectors, validation_ood, ood_tests, has_chosen=False):
     as a dict: score, and its name with_parameters that are no defaults; validation_ood, auroc, low,
     high (a 95% interval); threshold and promise, of the other half; compared (how many scores
     were) and alike (how many of the others are not below it by a 95% interval); is_generated,
-    whether the validation data are noise of ours. {} without validation data, or if these are
-    tested on as well.
+    whether the validation data are noise of ours. {} without validation data, or if these, or a
+    sample of them, are tested on as well.
 
     Args:
         has_chosen: whether all held-out examples had a part in an earlier choice, which is kept.
@@ -38,8 +41,7 @@ def recommended(detectors, validation_ood, ood_tests, has_chosen=False):
     """
     if validation_ood is None or not detectors:
         return {}
-    mark = validation_ood.meta["fingerprint"]
-    if any(outputs.meta["fingerprint"] == mark for outputs in ood_tests.values()):
+    if any(_is_tested_on(validation_ood, outputs) for outputs in ood_tests.values()):
         return {}
     found = {}
     for name, detector in detectors.items():
@@ -76,16 +78,33 @@ def recommended(detectors, validation_ood, ood_tests, has_chosen=False):
     }
 
 
+def _is_tested_on(validation_ood, outputs):
+    """Whether OOD tests are the validation data, or hold more of them than public sets share."""
+    if outputs.meta["fingerprint"] == validation_ood.meta["fingerprint"]:
+        return True
+    if outputs.example_hashes is not None and validation_ood.example_hashes is not None:
+        return shared(validation_ood, outputs) > SHARED_VALIDATION * len(validation_ood)
+    first, second = (
+        (names.parse(o.meta["dataset"]).bare, o.meta.get("split"))
+        for o in (validation_ood, outputs)
+    )
+    return first == second
+
+
 def next_command(run, found, data_dir=None):
     """The command that makes a detector of a run of a classifier of images, as a shell takes it.
 
     Args:
-        found: as `recommended` gives it; without any, the command itself chooses.
+        found: as `recommended` gives it; without any, and of a score of what a detector of pixels
+            has not, the command itself chooses.
     """
     words = ["python", "-m", "ood_suite.calibrate", f"--run={run.folder}"]
     words += [f"--checkpoint={run.checkpoint}"] if run.checkpoint != "last" else []
     words += layouts.flags(data_dir)
-    return shlex.join([*words, f"--score={found.get('with_parameters', 'auto')}"])
+    score = found.get("with_parameters", "auto")
+    if found and set(scores.get(score).needs) - OF_PIXELS:
+        score = "auto"
+    return shlex.join([*words, f"--score={score}"])
 
 
 def in_words(reports):

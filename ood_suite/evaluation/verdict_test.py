@@ -1,5 +1,6 @@
 """The recommendation: chosen by validation data, its threshold by examples that chose nothing."""
 
+import dataclasses
 import math
 import shlex
 import types
@@ -74,6 +75,21 @@ def test_what_is_tested_on_recommends_nothing(material):
     assert verdict.recommended(detectors, None, {}) == {}
     said = verdict.in_words([types.SimpleNamespace(verdict={})])
     assert "No score is recommended" in said
+
+
+def test_a_sample_of_what_is_tested_on_recommends_nothing(rng):
+    held_out, whole = outputs(rng, 200, "held_out", scale=3.0), outputs(rng, 100, "letters")
+    detectors = {"energy": Detector("energy").fit(held_out)}
+    sample = dataclasses.replace(whole.take(np.arange(60)), meta={"dataset": "letters@60"})
+    sample.meta["fingerprint"] = "sample"
+    other = dataclasses.replace(whole, meta=whole.meta | {"dataset": "digits", "fingerprint": "x"})
+    assert verdict.recommended(detectors, sample, {"letters": whole}) == {}  # by their names
+    assert verdict.recommended(detectors, sample, {"digits": other})
+    sample.example_hashes = np.arange(60, dtype=np.uint64)
+    other.example_hashes = np.arange(59, 159, dtype=np.uint64)
+    assert verdict.recommended(detectors, sample, {"digits": other})  # one of 60 alike
+    other.example_hashes = np.arange(50, 150, dtype=np.uint64)
+    assert verdict.recommended(detectors, sample, {"digits": other}) == {}
 
 
 @pytest.mark.parametrize(

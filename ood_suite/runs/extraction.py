@@ -222,7 +222,7 @@ class Extraction:
 
     def _compute(self, path, meta, rows, function, constants):
         # Stage 1: what an interrupted extraction of the same model and data left.
-        writer, steps = OutputsWriter(path, len(rows), meta), []
+        writer = OutputsWriter(path, len(rows), meta)
         begun = set(writer.names)  # an older release may have recorded less than is computed now
         size = int(np.prod(self.examples.shape[1:]))
         at_once = max(1, CHUNK_BYTES // size // self.batch_size)
@@ -235,7 +235,7 @@ class Extraction:
         with bar:
             for start in starts:
                 taken = slice(start, min(start + at_once * self.batch_size, rows.stop))
-                prepared, steps = self.prepare(self.examples[taken])
+                prepared, writer.notes = self.prepare(self.examples[taken])
                 arrays = function(prepared) | {"labels": self.source.labels[taken]}
                 writer.add({n: array for n, array in arrays.items() if not begun or n in begun})
                 if time.monotonic() - safe_at >= FLUSH_EVERY_S:
@@ -243,7 +243,7 @@ class Extraction:
                     safe_at = time.monotonic()
                 bar.update(len(prepared))
         # Stage 3: one file of all chunks, with what it is of.
-        steps = [*getattr(self.examples, "steps", []), *steps]  # of files, then of arrays
+        steps = [*getattr(self.examples, "steps", []), *writer.notes]  # of files, then of arrays
         notes = [self.source.note, *(f"{self.source.name}: {step}" for step in steps)]
         done = sum(min(at_once * self.batch_size, rows.stop - start) for start in starts)
         if done:  # by this process: what a killed one did took other seconds

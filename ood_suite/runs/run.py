@@ -287,8 +287,8 @@ class Run:
         run = cls(folder, _completed(read_json(path), path), checkpoint)
         kept = run.checkpoints()
         # A classifier of reads names the steps of the density of its experiment too.
-        known = ("classifier_steps", "total_steps")[run.kind != "classifier" :]
-        ends = [f"step_{run.settings[name]}" for name in known if name in run.settings][:1]
+        names = ("classifier_steps", "total_steps")[run.kind != "classifier" :]
+        ends = [f"step_{run.settings[name]}" for name in names if name in run.settings][:1]
         if checkpoint not in kept + ends:
             known = [f"last (= {end})" for end in ends] or ["last"]
             known += [name for name in kept[1:] if name not in ends]

@@ -231,6 +231,8 @@ class RAS(Learner):
 
     def fit(self, features: Array, head_kernel: Array) -> Self:
         """Learns from training features (n, d)."""
+        if not len(features):
+            raise ValueError("A profile of no examples is not defined.")
         total = sum(
             np.sort(rows, axis=1).sum(axis=0) for _, rows in checks.chunks("features", features)
         )

@@ -10,6 +10,8 @@ from ood_suite.scores import checks
 from ood_suite.scores.learner import Array, Learner
 from ood_suite.scores.logits import log_sum_exp
 
+LARGEST_RATIO = 80.0  # whose exponential is beyond float32
+
 
 class AdaScaleA(Learner):
     """-log sum exp of W^T (x exp(r)) + b, with r = (sum of all) / (sum of the largest) of
@@ -117,6 +119,11 @@ class AdaScaleA(Learner):
         return scores
 
     def _logits(self, rows, ratio, kernel, bias):
+        if ratio.size and ratio.max() > LARGEST_RATIO:
+            raise ValueError(
+                f"All activations have {ratio.max():.0f} times the sum of those that are kept, too "
+                "much for an exponential. Lower `lowest` and `highest`."
+            )
         return (rows * np.exp(ratio)) @ kernel + bias
 
 

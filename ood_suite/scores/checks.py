@@ -302,6 +302,8 @@ def quantile(features, share):
     """
     if not 0.0 <= share <= 1.0:
         raise ValueError(f"A percentile must lie in 0..100. Received: {100 * share}.")
+    if not features.size:
+        raise ValueError("A quantile of no examples is not defined.")
     position = share * (features.size - 1)
     wanted = [int(np.floor(position)), int(np.ceil(position))]
     low, high = _order_statistics(features, wanted)

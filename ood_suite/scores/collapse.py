@@ -89,7 +89,8 @@ class NECO(Learner):
         self.mean_ = checks.column_means(features)
         moment = checks.second_moment("features", features, lambda _, rows: rows - self.mean_)
         deviation = np.sqrt(np.diag(moment) / len(features))
-        self.deviation_ = np.where(deviation > 0.0, deviation, 1.0)  # a constant feature stays 0
+        varies = deviation > 1e-12 * np.abs(self.mean_)  # beyond rounding
+        self.deviation_ = np.where(varies, deviation, 1.0)  # a constant feature stays 0
         _, vectors = np.linalg.eigh(moment / np.outer(self.deviation_, self.deviation_))
         self.components_ = vectors[:, width - dimension :]
         return self

@@ -56,7 +56,7 @@ class Fused(Learner):
 
     def parts(self):
         """The members that learn."""
-        return {n: member for n, member in self.members.items() if isinstance(member, Learner)}
+        return {name: self.members[name] for name in self.member_fits}
 
     def fit(self, *arrays: Array) -> Self:
         """Members learn from the training arrays `fit_needs`."""

@@ -49,6 +49,8 @@ class CoP(Learner):
             "features", units, lambda _, rows: self._map(rows) - self.mean_, len(self.mean_)
         )
         values, vectors = np.linalg.eigh(moment)
+        if values[-1] <= 0.0:
+            raise ValueError("The features do not vary: their covariance is zero.")
         share = np.cumsum(values[::-1]) / values.sum()
         kept = int(np.argmax(share >= self.explained)) + 1
         self.outside_ = vectors[:, : max(len(values) - kept, 1)]

@@ -168,7 +168,13 @@ def gen(logits: Array, gamma: float = 0.1, top: int = 100) -> Array:
         log_p = log_softmax(rows)
         if top < log_p.shape[1]:
             log_p = np.partition(log_p, -top, axis=1)[:, -top:]
-        return np.exp(gamma * (log_p + np.log(-np.expm1(np.minimum(log_p, -1e-300))))).sum(axis=1)
+        log_rest = np.log(-np.expm1(np.minimum(log_p, -1e-300)))
+        # Of the largest, where p rounds to 1: p of all others over 1 + p of all others.
+        _, others = _but_the_largest(rows - rows.max(axis=1)[:, None])
+        with np.errstate(divide="ignore"):
+            of_largest = np.log(others) - np.log1p(others)
+        log_rest[np.arange(len(rows)), log_p.argmax(axis=1)] = of_largest
+        return np.exp(gamma * (log_p + log_rest)).sum(axis=1)
 
     return checks.each_logits(logits, score)
 

@@ -101,7 +101,9 @@ class KNN(Learner):
 
     Defaults: 50, the paper's for CIFAR-10; it takes 200 on CIFAR-100 and 1000 on ImageNet.
 
-    Fails: with fewer than about k training examples of a class; costs a pass over all of them.
+    Fails: with fewer than about k training examples of a class; costs a pass over all of them. Who
+        is the k-th is told by products in float32: where features all but point one way (within a
+        thousandth), another is taken, up to a quarter farther or nearer.
 
     Attributes:
         bank_: (m, d) the training features themselves, not a copy. norms_: float64 (m,).

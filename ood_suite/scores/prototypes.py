@@ -93,6 +93,8 @@ class FDBD(MeanFeature):
         checks.same_length(features, logits)
         kernel, _ = checks.head(features, head_kernel)
         checks.same_classes(logits, kernel)
+        if kernel.shape[1] < 2:
+            raise ValueError("A head of one class has no boundaries.")
         few, squares = kernel.shape[1] <= TABLE_CLASSES, np.einsum("ij,ij->j", kernel, kernel)
         table = _inverse_distances(kernel, squares, slice(None) if few else [])
 

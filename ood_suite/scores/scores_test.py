@@ -11,7 +11,10 @@ from ood_suite.detector import Detector
 from ood_suite.outputs import Outputs
 from ood_suite.scores import checks, weiper
 
-COMPOSED = ("dice+react+energy", "react+kl_matching", "ash_s+max_logit", "vra+openmax")
+COMPOSED = (
+    "dice+react+energy", "react+kl_matching", "ash_s+max_logit", "vra+openmax",
+    "scale+energy&max_logit",
+)  # fmt: skip
 NAMES = (*scores.ALL, *COMPOSED)
 # A value of each parameter that must change the scores of these small data, where the first other
 # one of its grid does not.
@@ -237,6 +240,49 @@ def test_hand_numbers():
         np.testing.assert_allclose(Detector(name).score(test), values, rtol=1e-12)
     typicality = Detector("typicality").fit(Outputs(log_prob=np.array([-800.0, -1000.0])))
     np.testing.assert_allclose(typicality.score(test), [206.852819440055, 100.0])
+
+
+def test_gen_of_sure_networks_by_hand():
+    for margin in (20.0, 37.0, 60.0, 300.0):
+        small = np.exp(-margin)
+        first = (2 * small / (1 + 2 * small) ** 2) ** 0.1  # of the largest, 1 - p = 2 small / ...
+        p = small / (1 + 2 * small)
+        expected = first + 2 * (p * (1 - p)) ** 0.1
+        assert scores.get("gen").fn([[margin, 0.0, 0.0]])[0] == pytest.approx(expected, rel=1e-12)
+        two = first + (p * (1 - p)) ** 0.1
+        found = scores.get("gen").fn([[margin, 0.0, 0.0]], top=2)[0]
+        assert found == pytest.approx(two, rel=1e-12)
+
+
+@pytest.mark.parametrize("name", ["react+energy", "optfs+energy", "ras+energy"])
+def test_no_training_examples_are_refused(name):
+    with pytest.raises(ValueError, match="no examples|no example"):
+        Detector(name).fit(outputs(0), outputs(1).take(slice(0, 0)))
+
+
+def test_what_has_no_answer_is_refused():
+    with pytest.raises(ValueError, match="A head of one class has no boundaries"):
+        scores.get("fdbd").fn().fit(np.eye(3)).score(np.eye(3), np.ones((3, 1)), np.ones((3, 1)))
+    with pytest.raises(ValueError, match="The features do not vary"):
+        scores.get("cop").fn().fit(np.zeros((9, 4)))
+    given = outputs(0)
+    sparse = np.zeros((60, 2000))
+    sparse[:, 0] = 1.0
+    bent = {"lowest": 99.9, "highest": 99.95}
+    learner = scores.get("adascale_a").fn(**bent)
+    learner.fit(sparse, sparse)
+    head = np.ones((2000, 5)), given.head_bias
+    with pytest.raises(ValueError, match="Lower `lowest` and `highest`"):
+        learner.score(np.ones((3, 2000)), np.ones((3, 2000)), *head)
+
+
+def test_constant_features_are_constant_whatever_their_rounding():
+    held_out, training = outputs(0), outputs(1)
+    for part in (held_out, training):
+        part.features[:, 3:6] = 0.1
+    kernel = held_out.head_kernel
+    double = scores.get("neco").fn().fit(training.features.astype(np.float64), kernel)
+    assert (double.deviation_[3:6] == 1.0).all() and (double.deviation_[:3] != 1.0).all()
 
 
 def test_two_sided_fisher_equals_scipy():

@@ -12,21 +12,24 @@ from ood_suite import conformal, data, intervals, metrics, scores
 from ood_suite.data import synthetic
 from ood_suite.data.transforms import to_shape
 from ood_suite.detector import AT_CHANCE, Detector
+from ood_suite.evaluation.classifier import perturbation_rules, perturbations
 from ood_suite.evaluation.groups import find_groups
 from ood_suite.evaluation.verdict import halves
 from ood_suite.files import RunError
 from ood_suite.progress import progress
-from ood_suite.runs.extraction import extractor_of
+from ood_suite.runs.extraction import Parts, extractor_of
 from ood_suite.runs.run import versions
 from ood_suite.scores import FUSION
 from ood_suite.serving.pixel_detector import PixelDetector
 from ood_suite.serving.request import Calibration
+from ood_suite.training import backend, input_gradients
 
 # What --score=auto chooses from: one or two of each kind, none that needs gradients.
 CANDIDATES = (
     FUSION, "energy", "gen", "knn", "mahalanobis", "max_logit", "msp", "nnguide", "react+energy",
     "relative_mahalanobis", "residual", "vim",
 )  # fmt: skip
+AT_ONCE = 100  # images whose gradients are taken together
 COUNT, SEED = 1000, 20  # of generated validation OOD images; test sets are of seed 0
 # Validation OOD that needs no data: {name: function(held-out images) -> images}.
 GENERATED = {
@@ -68,7 +71,7 @@ def calibrate(folder, wanted=Calibration(), *, data_dir=None):
     images = data.first_available(role.names, role.split, data_dir, classifier.image_shape)
     names = CANDIDATES if wanted.score == ("auto",) else ("&".join(scores.read(wanted.score)),)
     _require_enough(len(images), len(names) > 1, wanted)
-    outputs = _outputs(run, extractor, classifier, images, wanted.ood_validation, data_dir)
+    outputs = _outputs(run, extractor, classifier, images, names, wanted.ood_validation, data_dir)
 
     # Stage 2: the score, on validation data, and its threshold.
     choosing, outputs = _parted(outputs) if len(names) > 1 else (outputs, outputs)
@@ -126,11 +129,22 @@ def _parted(outputs):
     )
 
 
-def _outputs(run, extractor, classifier, images, asked, data_dir):
-    """The _Outputs of a run: those of files extracted, those of generated images computed."""
+def _outputs(run, extractor, classifier, images, wanted, asked, data_dir):
+    """The _Outputs of a run for the wanted scores: those of files extracted, those of generated
+    images computed.
+    """
+    steps = perturbations(perturbation_rules(extractor, wanted), {})
 
     def of(names, split):
-        return extractor.extract(run, names, split, data_dir=data_dir)
+        parts = Parts(perturbations=tuple(steps))
+        return extractor.extract(run, names, split, data_dir=data_dir, parts=parts)
+
+    def of_generated(images):
+        found, moved = classifier.outputs(images), {}
+        for temperature, epsilon, rule in steps:
+            move = input_gradients.odin(classifier.network, temperature, (epsilon,), rule)
+            moved |= backend.in_batches(move, images, AT_ONCE)
+        return dataclasses.replace(found, logits_perturbed=moved or None)
 
     roles, validation = run.roles, {}
     known = roles.get("validation_ood")
@@ -141,7 +155,7 @@ def _outputs(run, extractor, classifier, images, asked, data_dir):
         validation[found.meta["dataset"]] = found
     shown, _ = to_shape(images.images[: min(COUNT, len(images))], classifier.image_shape)
     for name, generate in progress(GENERATED.items(), desc="generated OOD", unit="set"):
-        validation[name] = classifier.outputs(generate(shown))
+        validation[name] = of_generated(generate(shown))
     training = of(roles["training"].names, roles["training"].split) if "training" in roles else None
     held_out = roles["held_out"]
     return _Outputs(of(held_out.names, held_out.split), training, validation)

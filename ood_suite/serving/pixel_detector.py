@@ -124,8 +124,10 @@ class PixelDetector:
             raise ValueError(f"A detector of pixels cannot have {self.detector.name}: {unknown}.")
         if "logits_perturbed" not in needs:
             return None
-        named = self.detector.entry.parameters | self.detector.parameters
-        return input_gradients.odin(self.network, named["temperature"], (named["epsilon"],))
+        given = self.detector.entry.parameters | self.detector.parameters
+        # Of a fused score they are called "odin.epsilon".
+        own = {k.rpartition(".")[2]: v for k, v in given.items() if "." not in k or k[:4] == "odin"}
+        return input_gradients.odin(self.network, own["temperature"], (own["epsilon"],))
 
     def __call__(self, pixels) -> Decisions:
         """Decisions on one image (height, width, channels) or a batch of them.

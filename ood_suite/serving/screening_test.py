@@ -1,5 +1,6 @@
 """Screening decides on files as the detector does on arrays, whatever they come in, and goes on."""
 
+import gzip
 import io
 import json
 import os
@@ -176,6 +177,38 @@ def test_files_that_macos_puts_beside_images_are_none(photos, tmp_path):
     assert data.streams.FolderImages(folder, SHAPE).classes == []
 
 
+@pytest.mark.parametrize("packed", [False, True])
+def test_tar_archives_are_read_to_their_end_or_say_so(photos, tmp_path, packed):
+    folder, pixels = photos
+    with tarfile.open(tmp_path / "whole.tar", "w") as archive:
+        for file in sorted(folder.iterdir())[:6]:
+            archive.add(file, file.name)
+    with tarfile.open(tmp_path / "whole.tar") as archive:
+        starts = [member.offset for member in archive.getmembers()]
+    whole = (tmp_path / "whole.tar").read_bytes()
+
+    def found(content):
+        path = tmp_path / ("a.tar.gz" if packed else "a.tar")
+        path.write_bytes(content)
+        return [load() for _, load in named_images([path], SHAPE)]
+
+    def compressed(content):
+        return gzip.compress(content) if packed else content
+
+    np.testing.assert_array_equal(np.stack(found(compressed(whole))), pixels[:6])
+    damaged = bytearray(whole)
+    damaged[starts[3] + 150] ^= 1  # in a header: its checksum is another
+    for content in (compressed(bytes(damaged)), compressed(whole[: starts[3] + 200])):
+        images = found(content)
+        assert len(images) == 4 and "cannot be read as an archive" in str(images[3])
+    if packed:  # in two members, as bgzip and pigz write them
+        for cut in (starts[3], starts[3] + 700):
+            assert len(found(gzip.compress(whole[:cut]) + gzip.compress(whole[cut:]))) == 6
+        wrong = bytearray(gzip.compress(whole))
+        wrong[-8] ^= 1  # of its checksum
+        assert "cannot be read as an archive" in str(found(bytes(wrong))[-1])
+
+
 def test_rows_of_another_detector_are_not_gone_on_with(classifier, parts, photos, tmp_path):
     folder, _ = photos
     out = tmp_path / "d.tsv"
@@ -291,8 +324,10 @@ def test_the_binaries_from_a_run_to_decisions(tmp_path, write_small_data):
     assert screened.returncode == 0, screened.stderr
     assert screened.stdout.startswith("file\tclass\tscore\tp_value\tis_ood\n")
     assert "would be" in screened.stderr
-    flags = ("--false_alarms=0.1", "--score=KNN(k=3),Energy(temperature=2.0)", "--overwrite")
+    flags = ("--false_alarms=0.1", "--score=KNN(k=3),ODIN(epsilon=0.004)", "--overwrite")
     done = command("ood_suite.calibrate", *arguments, *flags)
     assert done.returncode == 0, done.stderr
-    assert "knn(k=3)&energy(temperature=2.0)" in (tmp_path / "d" / "card.md").read_text()
-    assert Detector.load(tmp_path / "d").detector.entry.parameters["knn(k=3).k"] == 3
+    assert "knn(k=3)&odin(epsilon=0.004)" in (tmp_path / "d" / "card.md").read_text()
+    detector = Detector.load(tmp_path / "d")
+    assert detector.detector.entry.parameters["knn(k=3).k"] == 3
+    assert np.isfinite(detector(np.zeros((2, 8, 8, 1), np.uint8)).score).all()

@@ -48,7 +48,9 @@ def cfood(given, values, learner):
     shares = np.append(neighborhoods(count)[0], 1.0)
     enough = int(np.searchsorted(np.arange(1, count + 1) / count, values["share"])) + 1
     units = unit_rows(ops.cast(given["features"], "float64"))
-    squared = 2.0 - 2.0 * linear(units, references.T, dtype="float64")  # (n, references)
+    sizes = np.sum(np.square(references), axis=1)  # 1, or 0
+    squared = linear(units, -2.0 * references.T, sizes, dtype="float64")  # (n, references)
+    squared = squared + ops.sum(ops.square(units), axis=1, keepdims=True)
     # In how large a neighbourhood of each reference example x lies, as a number.
     smallest = sum(
         ops.cast(squared > constant(squared, known, "float64"), "float32")

@@ -56,6 +56,16 @@ def length(x):
     return ops.sqrt(ops.sum(ops.square(x), axis=-1))
 
 
+def below_largest(logits):
+    """(z - max z, (n, c); exp of it but for the largest, which is 0; their sum, (n, 1)).
+
+    With these 1 - p of a sure network is no difference of two numbers near 1.
+    """
+    below = logits - ops.max(logits, axis=1, keepdims=True)
+    size = ops.exp(below) * (1.0 - ops.one_hot(largest(logits), logits.shape[1]))
+    return below, size, ops.sum(size, axis=1, keepdims=True)
+
+
 def unit_rows(x):
     """Rows of length 1, in the dtype of x; a zero row stays one."""
     norms = ops.sqrt(ops.sum(ops.square(x), axis=1, keepdims=True))

@@ -23,7 +23,11 @@ from ood_suite.training.graph_parts import (
 
 def through_head(given, features):
     """`given` with these features and the logits that the head makes of them."""
-    logits = linear(features, given["head_kernel"], given["head_bias"])
+    kernel, bias = given["head_kernel"], given["head_bias"]
+    if "bias_factor" not in given:  # (n, 1), see lts
+        logits = linear(features, kernel, bias)
+    else:
+        logits = linear(features, kernel) + linear(given["bias_factor"], np.asarray(bias)[None])
     return {**given, "features": features, "logits": logits}
 
 
@@ -81,8 +85,8 @@ def scale(given, values, _):
 def lts(given, values, _):
     positive = ops.relu(given["features"])
     factor = ops.square(_ratio(positive, _largest(positive, values["percentile"])))
-    logits = linear(given["features"], given["head_kernel"], given["head_bias"])
-    return {**given, "features": given["features"] * factor, "logits": logits * factor}
+    scaled = {**given, "bias_factor": factor * given.get("bias_factor", 1.0)}
+    return through_head(scaled, given["features"] * factor)
 
 
 def dice(given, values, learner):

@@ -11,6 +11,7 @@ from ood_suite.scores.logits import WEIBULL_SHIFT
 from ood_suite.training import bank_formulas, gaussian_formulas, head_formulas
 from ood_suite.training.graph_parts import (
     SMALL,
+    below_largest,
     expm1,
     length,
     linear,
@@ -26,9 +27,9 @@ def energy(given, values, _):
 
 
 def entropy(given, values, _):
-    return -ops.sum(
-        ops.softmax(given["logits"], axis=1) * ops.log_softmax(given["logits"], axis=1), axis=1
-    )
+    below, size, others = below_largest(given["logits"])
+    mean = ops.sum(size * below, axis=1) / (1.0 + others[:, 0])
+    return log1p(others[:, 0]) - mean
 
 
 def max_logit(given, values, _):
@@ -36,22 +37,28 @@ def max_logit(given, values, _):
 
 
 def msp(given, values, _):
-    return 1.0 - ops.max(ops.softmax(given["logits"], axis=1), axis=1)
+    return _one_minus_largest(given["logits"])
+
+
+def _one_minus_largest(logits):
+    """1 - max softmax(z), (n,)."""
+    others = below_largest(logits)[2][:, 0]
+    return others / (1.0 + others)
 
 
 def gen(given, values, _):
-    log_p = ops.log_softmax(given["logits"], axis=1)
-    classes = log_p.shape[1]
-    if values["top"] < classes:
-        log_p = ops.top_k(log_p, int(values["top"]))[0]
-    p = ops.exp(log_p)
-    rest = ops.maximum(-expm1(log_p), 1e-30)
-    return ops.sum(ops.power(p * rest, values["gamma"]), axis=1)
+    below, _, others = below_largest(given["logits"])
+    log_p = below - log1p(others)
+    log_p = ops.top_k(log_p, min(int(values["top"]), log_p.shape[1]))[0][:, 1:]  # but the largest
+    p, least = ops.exp(log_p), 1e-38  # of float32, whose powers still count
+    first = others[:, 0] / ops.square(1.0 + others[:, 0])
+    of_first = ops.power(ops.maximum(first, least), values["gamma"])
+    rest = ops.maximum(p * -expm1(log_p), least)
+    return of_first + ops.sum(ops.power(rest, values["gamma"]), axis=1)
 
 
 def temperature_scaling(given, values, learner):
-    scaled = ops.softmax(given["logits"] / float(learner.temperature_), axis=1)
-    return 1.0 - ops.max(scaled, axis=1)
+    return _one_minus_largest(given["logits"] / float(learner.temperature_))
 
 
 def kl_matching(given, values, learner):

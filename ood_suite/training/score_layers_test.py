@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from classifier_ood.keras_classifier import KerasClassifier
-from ood_suite import scores
+from ood_suite import Outputs, scores
 from ood_suite.detector import Detector
 from ood_suite.files import RunError
 from ood_suite.scores import activations
@@ -106,6 +106,32 @@ def test_features_that_are_zero_tied_or_negative_are_pruned_as_by_numpy(name):
     given = {"features": features, "head_kernel": kernel, "head_bias": bias}
     found = getattr(head_formulas, name)(given, {"percentile": 40.0}, None)
     np.testing.assert_allclose(found["logits"], expected, rtol=1e-6)
+
+
+def test_scaled_logits_take_their_bias_through_the_next_shaper():
+    rng = np.random.default_rng(2)
+    features = rng.uniform(0, 3, (6, 5)).astype(np.float32)
+    kernel, bias = rng.normal(size=(5, 4)).astype(np.float32), np.full(4, 3.0, np.float32)
+    *scaled, factor_times_bias = activations.lts(features, kernel, bias, percentile=40.0)
+    shaped, *head = activations.ash_p(*scaled, factor_times_bias, percentile=60.0)
+    expected = shaped @ head[0] + head[1]
+    given = {"features": features, "head_kernel": kernel, "head_bias": bias}
+    given = head_formulas.lts(given, {"percentile": 40.0}, None)
+    found = head_formulas.ash_p(given, {"percentile": 60.0}, None)
+    np.testing.assert_allclose(found["logits"], expected, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["msp", "entropy", "gen", "temperature_scaling"])
+def test_sure_networks_are_told_apart_in_float32_too(name):
+    rng = np.random.default_rng(4)
+    raw = rng.normal(size=(300, 10)).astype(np.float32)
+    raw[np.arange(300), rng.integers(0, 10, 300)] += np.linspace(5, 40, 300, dtype=np.float32)
+    held_out = Outputs(logits=raw, labels=np.where(np.arange(300) % 9, raw.argmax(1), 0))
+    detector = Detector(name).fit(held_out)
+    values = detector.entry.parameters
+    found = score_layers.CONVERTED[name]({"logits": raw}, values, detector.learner)
+    expected, found = detector.score(held_out), np.asarray(found, np.float64)
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5 if name == "gen" else 0.0)
 
 
 @pytest.mark.parametrize("suffix", ["model.keras", "model.onnx", "model.tflite", "saved/1"])
