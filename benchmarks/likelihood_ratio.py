@@ -115,6 +115,8 @@ def score(run, images, path):
 
     scorer, arrays = None, {}
     names = [name for name in run.checkpoints() if name != "last" or run.is_finished]
+    if not names:
+        raise SystemExit(f"{run.folder} has kept no model yet.")
     for name in progress(names, desc=f"scoring {run.folder.name}"):
         model = read_model(Run.load(run.folder, name))
         if scorer is None:

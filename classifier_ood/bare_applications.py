@@ -4,8 +4,9 @@ Most of them want what their own `preprocess_input` makes of pixels, and only so
 MobileNetV3, ConvNeXt, RegNet) have that inside. They are known by the names of their layers.
 """
 
-import keras
 from keras import layers
+
+from classifier_ood.copies import has_graph
 
 # Family -> (how preprocess_input treats pixels, a layer that it alone has). In order: of two that
 # fit the first counts.
@@ -63,7 +64,7 @@ def _family(model):
         if len(readers) != 1 or not _passes(readers[0][0]):
             break
         tensor = readers[0][1]
-    if len(readers) == 1 and isinstance(readers[0][0], keras.Model):
+    if len(readers) == 1 and has_graph(readers[0][0]):
         return _family(readers[0][0])
     if not readers or not all(isinstance(layer, RAW) for layer, _ in readers):
         return None
@@ -73,7 +74,7 @@ def _family(model):
 
 def _passes(layer):
     """Whether a layer, or each one of a model, leaves the values of pixels as they are."""
-    if isinstance(layer, keras.Model):
+    if has_graph(layer):
         return all(_passes(inner) for inner in layer.layers)
     return isinstance(layer, PASSING)
 

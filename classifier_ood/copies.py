@@ -34,10 +34,15 @@ def in_precision(network, dtype):
     return rebuilt(network, replaced, lambda source, copy: copy.set_weights(source.get_weights()))
 
 
+def has_graph(operation):
+    """Whether an operation is a model that can be looked into; a subclassed one cannot."""
+    return isinstance(operation, keras.Model) and bool(getattr(operation, "outputs", None))
+
+
 def _layers_behind(tensor):
     """The layers of which a tensor comes, through operations and models within models."""
     operation, node, place = tensor._keras_history
-    if isinstance(operation, keras.Model):
+    if has_graph(operation):
         yield from _layers_behind(operation.outputs[place])
     elif isinstance(operation, layers.Layer):
         yield operation

@@ -8,7 +8,7 @@ from keras import layers, ops
 
 from classifier_ood.bare_applications import refuse_bare
 from classifier_ood.configs import INPUT_RANGES
-from classifier_ood.copies import computable, precision
+from classifier_ood.copies import computable, has_graph, precision
 from ood_suite.data.transforms import PIXEL_RANGES
 from ood_suite.files import fingerprint
 from ood_suite.outputs import Outputs
@@ -83,13 +83,16 @@ class KerasClassifier:
             labels: integers (n,), for scores that learn from them.
 
         Raises:
-            ValueError: images of another shape, or floats in 0..1.
+            ValueError: images of another shape or range.
         """
         images = np.asarray(images)
         if images.shape[1:] != self.image_shape:
             raise ValueError(f"Images must be (n, *{self.image_shape}). Received: {images.shape}.")
-        if images.dtype.kind == "f" and 0.0 < images.max(initial=0.0) <= 1.0:
+        least, most = images.min(initial=0), images.max(initial=0)
+        if images.dtype.kind == "f" and least >= 0.0 and 0.0 < most <= 1.0:
             raise ValueError("Images must be in 0..255. Received floats in 0..1: times 255.")
+        if not 0 <= least <= most <= 255:  # also NaN
+            raise ValueError(f"Images must be in 0..255. Received: {least} to {most}.")
         found = self.predict(images, batch_size)
         layers_ = {name.split("/", 1)[1]: x for name, x in found.items() if "/" in name}
         return Outputs(
@@ -171,6 +174,12 @@ def _image_shape(model, image_shape):
             f"{type(model).__name__} with {len(getattr(model, 'inputs', None) or ())} inputs."
         )
     shape = tuple(model.inputs[0].shape[1:])
+    if len(shape) != 3:
+        raise ValueError(
+            f"The model must take images (height, width, channels). It takes {shape}. Images "
+            "without an axis of channels: keras.Sequential([keras.Input((28, 28, 1)), "
+            "keras.layers.Reshape((28, 28)), model])."
+        )
     if image_shape is not None:
         fits = len(shape) == len(image_shape) and all(
             known in (None, given) for known, given in zip(shape, image_shape, strict=True)
@@ -178,7 +187,7 @@ def _image_shape(model, image_shape):
         if not fits:
             raise ValueError(f"The model takes images {shape}. Received: {tuple(image_shape)}.")
         return tuple(image_shape)
-    if len(shape) != 3 or None in shape:
+    if None in shape:
         raise ValueError(f"The model leaves its image shape open ({shape}): give --image_shape.")
     return shape
 
@@ -186,7 +195,8 @@ def _image_shape(model, image_shape):
 def _made_by(tensor):
     """(operation, its first input tensor) of a symbolic tensor."""
     operation, node, _ = tensor._keras_history
-    return operation, operation._inbound_nodes[node].input_tensors[0]
+    inputs = operation._inbound_nodes[node].input_tensors
+    return operation, inputs[0] if inputs else None
 
 
 def _under_pooling(features):
@@ -198,7 +208,7 @@ def _under_pooling(features):
             return tensor
         operation, node, index = tensor._keras_history
         inputs = operation._inbound_nodes[node].input_tensors
-        if isinstance(operation, keras.Model):
+        if has_graph(operation):
             inner = _under_pooling(operation.outputs[index])
             if inner is not None:
                 return keras.Model(operation.inputs, inner)(inputs[0])
@@ -212,13 +222,23 @@ def _head(model):
     structure = None if isinstance(model, keras.Sequential) else model.output
     if isinstance(structure, dict) and "logits" not in structure:
         raise ValueError(f"The model's outputs must have 'logits'. Received: {sorted(structure)}.")
-    output = structure["logits"] if isinstance(structure, dict) else model.outputs[0]
+    if not isinstance(structure, dict) and len(model.outputs) > 1:
+        raise ValueError(
+            f"The model has {len(model.outputs)} outputs ({', '.join(model.output_names)}). Say "
+            "which are the logits: keras.Model(model.input, {'logits': model.outputs[0]})."
+        )
+    return _head_of(structure["logits"] if isinstance(structure, dict) else model.outputs[0])
+
+
+def _head_of(output):
+    """The same of the tensor of logits or probabilities."""
     operation, before = _made_by(output)
     while _is_softmax(operation) or _is_linear(operation):
         output = before
         operation, before = _made_by(output)
-    if isinstance(operation, keras.Model):
-        inner, inner_before, inner_logits, activation = _head(operation)
+    if has_graph(operation):
+        index = output._keras_history.tensor_index
+        inner, inner_before, inner_logits, activation = _head_of(operation.outputs[index])
         through = keras.Model(operation.inputs, [inner_before, inner_logits])
         return inner, *through(before), activation
     if not isinstance(operation, layers.Dense):

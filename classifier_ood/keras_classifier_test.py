@@ -144,6 +144,55 @@ def test_refusals():
         KerasClassifier(Subclassed())
 
 
+class Body(keras.Model):
+    """What has no graph to look into."""
+
+    def __init__(self):
+        super().__init__()
+        self.flatten, self.dense = layers.Flatten(), layers.Dense(4)
+
+    def call(self, x):
+        return self.dense(self.flatten(x))
+
+
+def test_a_subclassed_body_below_a_head(images):
+    inputs, body = keras.Input((6, 6, 1)), Body()
+    found = KerasClassifier(keras.Model(inputs, layers.Dense(3)(body(inputs)))).outputs(images)
+    np.testing.assert_allclose(found.features, body(images), rtol=1e-5)
+    with pytest.raises(ValueError, match="must end in a Dense layer"):
+        KerasClassifier(keras.Model(inputs, body(inputs)))
+
+
+def test_which_of_several_outputs_are_the_logits(images):
+    inputs = keras.Input((6, 6, 1))
+    flat = layers.Flatten()(inputs)
+    embedding, logits = layers.Dense(7)(flat), layers.Dense(3)(flat)
+    with pytest.raises(ValueError, match=r"has 2 outputs .* Say which are the logits"):
+        KerasClassifier(keras.Model(inputs, [embedding, logits]))
+    inner = keras.Model(inputs, [embedding, logits])
+    outer = keras.Input((6, 6, 1))
+    found = KerasClassifier(keras.Model(outer, inner(outer)[1])).outputs(images)
+    np.testing.assert_allclose(found.logits, inner(images)[1], rtol=1e-4, atol=1e-3)
+
+
+def test_images_without_channels_have_a_way_in(images):
+    flat = keras.Sequential([keras.Input((6, 6)), layers.Flatten(), layers.Dense(3)])
+    for shape in (None, (6, 6), (6, 6, 1)):
+        with pytest.raises(ValueError, match=r"takes \(6, 6\). Images without an axis of channels"):
+            KerasClassifier(flat, image_shape=shape)
+    wrapped = keras.Sequential([keras.Input((6, 6, 1)), layers.Reshape((6, 6)), flat])
+    found = KerasClassifier(wrapped).outputs(images)
+    np.testing.assert_allclose(found.logits, flat(images[..., 0]), rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.parametrize("low, high", [(-1.0, 1.0), (0.0, 65535.0), (0.0, np.nan)])
+def test_pixels_beyond_a_byte_are_refused(images, low, high):
+    classifier = KerasClassifier(MODELS["logits"]())
+    images[0, 0, 0], images[0, 0, 1] = low, high
+    with pytest.raises(ValueError, match=r"must be in 0\.\.255. Received: "):
+        classifier.outputs(images)
+
+
 def test_odin_moves_as_the_formula_says(images):
     """Against finite differences of the loss, image by image."""
     view = KerasClassifier(MODELS["logits"]())

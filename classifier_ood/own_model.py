@@ -40,7 +40,9 @@ class OwnModel:
     id_test: str | None = setting(None, "ID data of the result.")
     ood_near: tuple = setting((), "OOD data of the result that are near to the ID data.")
     ood_far: tuple = setting((), "OOD data of the result that are far from the ID data.")
-    ood_validation: tuple = setting((), "OOD data to tune on, other than those of the result.")
+    ood_validation: tuple = setting(
+        (), "OOD data to tune on, not those of the result; of several the first that is there."
+    )
     features_layer: str | None = setting(None, "Its features; if not given: what enters the head.")
     input_range: str | None = setting(
         None,
@@ -114,10 +116,18 @@ def check(settings, model_path):
         if name == "held_out" and labels.min() >= 0 and labels.max() < classes:
             raw = classifier if classifier.input_range == "0..255" else of("0..255")
             _compare_ranges(raw, classifier.input_range, found)
-        if not name.endswith("ood") and not name.startswith("ood:") and labels.max() >= classes:
+        is_id = not name.endswith("ood") and not name.startswith("ood:")
+        if is_id and labels.max() >= classes:
             raise ValueError(
                 f"{role.names[0]} ({name}) has labels up to {labels.max()}, and the model "
                 f"{classes} outputs: is it the data set that it was trained on?"
+            )
+        folders = getattr(found.images, "classes", None)
+        if is_id and folders and len(folders) != classes:
+            raise ValueError(
+                f"{role.names[0]} ({name}) has {len(folders)} sub-folders with images "
+                f"({', '.join(folders[:20])}), and the model {classes} outputs: the numbers of its "
+                "classes would be others. Give every class a folder, or an npz with labels."
             )
     return settings | {"input_range": classifier.input_range}
 

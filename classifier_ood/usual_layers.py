@@ -7,8 +7,9 @@ what has maps of one size; a transformer's tokens count as one.
 
 import math
 
-import keras
 from keras import layers
+
+from classifier_ood.copies import has_graph
 
 # They only move pixels, and make sizes that no stage has.
 MOVED = (
@@ -61,7 +62,7 @@ def _operations(model, prefix=""):
         is_alone = not open_ and len(node.output_tensors) == 1
         open_ |= {id(tensor) for tensor in node.output_tensors if readers.get(id(tensor))}
         operation, tensor = node.operation, node.output_tensors[0]
-        if isinstance(operation, keras.Model):
+        if has_graph(operation):
             inner = _operations(operation, f"{prefix}{operation.name}/")
             yield from ((name if is_alone else None, *rest) for name, *rest in inner)
         else:

@@ -25,7 +25,7 @@ def application(detector):
 
     def decide(body):
         with Image.open(io.BytesIO(body)) as file:
-            found = detector(picture(file, detector.image_shape))
+            found = detector(picture(file, detector.image_shape, detector.transform))
         return {
             "class": detector.classes[found.label], "score": float(found.score),
             "p_value": float(found.p_value), "is_ood": bool(found.is_ood),

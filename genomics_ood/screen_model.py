@@ -208,7 +208,10 @@ class Screen:
         except ValueError as error:
             if windows == 1:
                 raise
-            logging.warning("Reads of %d windows: %s The largest score is taken.", windows, error)
+            logging.log_first_n(
+                logging.WARNING, "Reads of %d windows and more: %s The largest score is taken.", 1,
+                windows, error,
+            )  # fmt: skip
             return scores.max()
         return np.sort(scores)[int(np.ceil(rank / count * len(scores))) - 1]
 

@@ -1,5 +1,6 @@
 """What the package brings along: embedded samples and trained models."""
 
+import contextlib
 import importlib.resources
 import pathlib
 import shutil
@@ -26,17 +27,25 @@ def run_folder(text):
     if path.exists() or path.is_absolute() or path.parts[:1] != ("pretrained",):
         return path
     source = resource("pretrained").joinpath(*path.parts[1:])
-    if ".." in path.parts or not source.is_dir():
+    if ".." in path.parts or len(path.parts) < 2 or not source.is_dir():
         return path
-    whole = pathlib.Path(*path.parts[:2])
-    copy = COPIES / whole
-    if not copy.exists():
-        make_folder(copy.parent)
-        partial = tempfile.mkdtemp(prefix=f".partial-{copy.name}-", dir=copy.parent)
-        shutil.copytree(resource("pretrained") / whole.name, partial, dirs_exist_ok=True)
-        try:
-            pathlib.Path(partial).rename(copy)
-            logging.info("The shipped run is copied to %s.", copy)
-        except OSError:  # another process was faster
-            shutil.rmtree(partial)
+    whole = resource("pretrained") / path.parts[1]
+    copy = COPIES / "pretrained" / path.parts[1]
+    make_folder(copy)
+    for part in whole.iterdir():  # of a copy that is there, what it lacks
+        if not (copy / part.name).exists():
+            _copy(part, copy / part.name)
+            logging.info("Of the shipped run %s is copied to %s.", part.name, copy)
     return COPIES / path
+
+
+def _copy(source, target):
+    """Copies a file or folder, which is there only when whole."""
+    with tempfile.TemporaryDirectory(prefix=".partial-", dir=target.parent) as folder:
+        partial = pathlib.Path(folder) / target.name
+        if source.is_dir():
+            shutil.copytree(source, partial)
+        else:
+            shutil.copy(source, partial)
+        with contextlib.suppress(OSError):  # another process was faster
+            partial.rename(target)

@@ -28,13 +28,20 @@ def is_image(name):
 
 
 def image_files(folder):
-    """Yields the paths of the image files below a folder, through links too, each folder once."""
-    known = {os.path.realpath(folder)}
-    for place, folders, files in os.walk(folder, followlinks=True):
-        found = {name: os.path.realpath(os.path.join(place, name)) for name in sorted(folders)}
-        folders[:] = [name for name, target in found.items() if target not in known]
-        known.update(found.values())
-        yield from (pathlib.Path(place, name) for name in files if is_image(name))
+    """Yields the paths of the image files below a folder, through links too, each folder once: by
+    its own path rather than by a link.
+    """
+    known, waiting = [], [pathlib.Path(folder)]
+    while waiting:
+        start = waiting.pop(0)
+        target = pathlib.Path(os.path.realpath(start))
+        if any(target.is_relative_to(one) for one in known):
+            continue
+        known.append(target)
+        for place, folders, files in os.walk(start):
+            below = (pathlib.Path(place, name) for name in sorted(folders))
+            waiting += [path for path in below if path.is_symlink()]  # which walk does not enter
+            yield from (pathlib.Path(place, name) for name in files if is_image(name))
 
 
 def decoded(jobs, function):

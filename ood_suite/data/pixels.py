@@ -10,31 +10,34 @@ from functools import partial
 
 from PIL import Image, UnidentifiedImageError
 
+from ood_suite.data import framing
 from ood_suite.data.decoding import image_files, is_image, picture
 from ood_suite.data.members import images_of_tar, opened_tar
 from ood_suite.data.npz import read_images
 from ood_suite.data.transforms import to_shape
-from ood_suite.data.views import exactly
+from ood_suite.data.views import Transformed, exactly
 from ood_suite.files import reading
 
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz")
 LARGEST = 2**28  # bytes of one file in an archive
 
 
-def named_images(paths, image_shape):
+def named_images(paths, image_shape, transform=framing.COVER):
     """Yields (name, load). load(), called before the next is asked for, gives the image, uint8
-    (height, width, channels), as FolderImages brings it to a shape, or to_shape for npz; or the
-    ValueError of what cannot be read.
+    (height, width, channels), as FolderImages brings it to a shape, or to_shape for npz, if that is
+    "cover"; or the ValueError of what cannot be read.
 
     What is not there, a folder without images and an archive that cannot be read (to its end) are
     such a ValueError too: one of many must not end the work on the others.
 
     Args:
         paths: of folders, image files, npz files and archives, in the order of the result.
+        transform: of framing.TRANSFORMS.
     """
+    frame = tuple(image_shape), transform
     for path in map(pathlib.Path, paths):
         try:
-            yield from _of(path, image_shape)
+            yield from _of(path, frame)
         except (OSError, ValueError) as error:
             yield str(path), partial(_given, ValueError(str(error).rstrip(".")))
 
@@ -43,7 +46,7 @@ def _given(value):
     return value
 
 
-def _of(path, image_shape):
+def _of(path, frame):
     if not path.exists():
         raise FileNotFoundError(f"There is no file or folder {path}")
     if path.is_dir():
@@ -51,21 +54,21 @@ def _of(path, image_shape):
         if not files:
             raise ValueError(f"The folder {path} holds no images")
         for file in files:
-            yield str(file), partial(_read, file, partial(_regular, file), image_shape)
+            yield str(file), partial(_read, file, partial(_regular, file), frame)
     elif path.suffix == ".npz":
-        yield from _of_npz(path, image_shape)
+        yield from _of_npz(path, frame)
     elif path.name.lower().endswith(ARCHIVES):
         with reading(path, "an archive"):
-            yield from _of_archive(path, image_shape)
+            yield from _of_archive(path, frame)
     else:
-        yield str(path), partial(_read, path, partial(_regular, path), image_shape)
+        yield str(path), partial(_read, path, partial(_regular, path), frame)
 
 
-def _read(name, opened, image_shape):
+def _read(name, opened, frame):
     """The image of what opened() gives, or the ValueError that says why there is none."""
     try:
         with Image.open(opened()) as file:
-            return picture(file, image_shape)
+            return picture(file, *frame, str(name))
     except UnidentifiedImageError:  # its text names an object in memory
         return ValueError(f"{name} is no image of a kind that is known")
     except Exception as error:  # decoders raise what comes to hand
@@ -79,29 +82,32 @@ def _regular(path):
     return path
 
 
-def _of_npz(path, image_shape):
+def _of_npz(path, frame):
     images, _ = read_images(path)
     for row in range(len(images)):
-        yield f"{path}#{row}", partial(_row, images, row, image_shape)
+        yield f"{path}#{row}", partial(_row, images, row, frame)
 
 
-def _row(images, row, image_shape):
+def _row(images, row, frame):
+    image_shape, transform = frame
+    if transform != framing.COVER:
+        return Transformed(images, image_shape, transform)[row : row + 1][0]
     return to_shape(images[row : row + 1], image_shape)[0][0]
 
 
-def _of_archive(path, image_shape):
+def _of_archive(path, frame):
     if path.suffix.lower() == ".zip":
         with zipfile.ZipFile(path) as archive:
             for member in archive.infolist():
                 if is_image(member.filename):
                     name = f"{path}#{member.filename}"
                     opened = partial(archive.read, member)
-                    yield name, partial(_member, name, member.file_size, opened, image_shape)
+                    yield name, partial(_member, name, member.file_size, opened, frame)
         return
     with opened_tar(path) as file:
         for member in images_of_tar(file):
             name, content = f"{path}#{member.name}", partial(_content, file, member)
-            yield name, partial(_member, name, member.size, content, image_shape)
+            yield name, partial(_member, name, member.size, content, frame)
 
 
 def _content(file, member):
@@ -109,7 +115,7 @@ def _content(file, member):
     return exactly(file, member.size)
 
 
-def _member(name, size, content, image_shape):
+def _member(name, size, content, frame):
     if size > LARGEST:
         return ValueError(f"{name} has {size:,} bytes, and at most {LARGEST:,} bytes are read")
-    return _read(name, lambda: io.BytesIO(content()), image_shape)
+    return _read(name, lambda: io.BytesIO(content()), frame)

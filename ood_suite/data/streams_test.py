@@ -71,8 +71,7 @@ def test_images_are_scaled_by_the_short_side_and_cut_in_the_middle(tmp_path):
     assert whole.shape == (1, 224, 224, 3) and (whole[0, :, 20:-20] == 200).all()
 
 
-@pytest.mark.tensorflow
-def test_linked_folders_are_classes_too(folder, tmp_path):
+def test_linked_folders_are_classes_too(tmp_path):
     (tmp_path / "set").mkdir()
     for name in ("b", "a"):
         (tmp_path / "real" / name).mkdir(parents=True)
@@ -81,6 +80,12 @@ def test_linked_folders_are_classes_too(folder, tmp_path):
     (tmp_path / "real" / "a" / "back").symlink_to(tmp_path / "set")
     found = FolderImages(tmp_path / "set", (8, 8, 1))
     assert found.classes == ["a", "b"] and found.labels.tolist() == [0, 1]
+    for name in ("again", "inside"):  # what is there already is not taken by another name
+        (tmp_path / "set" / name).symlink_to(tmp_path / "real" / "a")
+    (tmp_path / "set" / "real").mkdir()
+    Image.new("L", (8, 8)).save(tmp_path / "set" / "real" / "0.png")
+    (tmp_path / "set" / "a_link").symlink_to(tmp_path / "set" / "real")
+    assert FolderImages(tmp_path / "set", (8, 8, 1)).classes == ["a", "b", "real"]
 
 
 @pytest.mark.parametrize("suffix", [":jpeg_3", ":squash"])
@@ -92,6 +97,7 @@ def test_other_labels_are_other_data(tmp_path, rng, suffix):
     assert marks[0] != marks[1]
 
 
+@pytest.mark.tensorflow
 def test_refusals(folder, tmp_path):
     with pytest.raises(ValueError, match=r"holds no images \(.bmp"):
         FolderImages(tmp_path / "nowhere", (8, 8, 3))

@@ -55,8 +55,11 @@ class _Source:
         learning = [entry for entry in entries if entry.fit_needs and entry.fit_on == "training"]
         self.needed = {field for entry in entries for field in entry.needs}
         self.learned = {field for entry in learning for field in entry.fit_needs}
-        self.rules = perturbation_rules(self.extractor, wanted)
-        self.layers = tuple(request.inner_layers)
+        plain = [name for name in wanted if len(named.outside(name, "&")) == 1]
+        self.rules = perturbation_rules(self.extractor, plain)
+        fused = perturbation_rules(self.extractor, [n for n in wanted if n not in plain])
+        self.of_fused = perturbations(fused, {})  # whose parameters nothing chooses
+        self.layers, self.is_asked_for = tuple(request.inner_layers), bool(request.ood_validation)
         self.of_layers = [name for name in wanted if named.bare(name) == "mahalanobis_layers"]
         self.over_layers = bool(self.layers and self.of_layers)
 
@@ -83,7 +86,7 @@ class _Source:
 
     def searched(self, tune):
         """(perturbations, epsilons of layers) that are looked at before parameters are chosen."""
-        steps = _grid(self.rules) if tune else perturbations(self.rules, {})
+        steps = self.of_fused + (_grid(self.rules) if tune else perturbations(self.rules, {}))
         if tune:
             return steps, scores.get("mahalanobis_layers").grid["epsilon"]
         return steps, [scores.get(name).parameters["epsilon"] for name in self.of_layers]
@@ -92,7 +95,7 @@ class _Source:
         """The same for chosen parameters."""
         found = [scores.get(n).parameters | parameters.get(n, {}) for n in self.of_layers]
         epsilons = list(dict.fromkeys(values["epsilon"] for values in found))
-        return perturbations(self.rules, parameters), epsilons or [0.0]
+        return self.of_fused + perturbations(self.rules, parameters), epsilons or [0.0]
 
     def advice(self):
         """Outputs of validation OOD data that recommend a score, ENOUGH of them if there are."""
@@ -103,6 +106,8 @@ class _Source:
             try:
                 return self._extracted(some, role.split)
             except FileNotFoundError:
+                if self.is_asked_for:
+                    raise
                 return None
             except ValueError:  # there are fewer
                 continue

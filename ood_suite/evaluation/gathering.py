@@ -24,7 +24,7 @@ def completed(request):
     for name in (*names, *filter(None, [baseline])):
         if name != "all":
             scores.get(name)
-    given = [name for name in names if "(" in name]
+    given = [name for name in (*names, baseline) if name and "(" in name]
     if given and (request.tune or request.preset):
         flag = "--tune" if request.tune else "--preset"
         raise ValueError(f"{flag} and {given[0]} both choose parameters: leave one out.")

@@ -106,12 +106,16 @@ def require_typed(extractor: Extractor, run: Run, request: Request, data_dir: Da
         FileNotFoundError: a name that is no data set's, and no file or folder.
     """
     folders = [pathlib.Path(), pathlib.Path(data_dir or "."), *filter(None, [root_of(data_dir)])]
-    for name in (*request.ood_near, *request.ood_far):
+    split = (
+        asked_roles(run.roles, request)["validation_ood"].split if request.ood_validation else ""
+    )
+    asked = [(name, "test") for name in (*request.ood_near, *request.ood_far)]
+    for name, part in (*asked, *((name, split) for name in request.ood_validation)):
         bare = names.parse(name).bare
         if known(bare) or bare in DATASETS or bare.startswith("tfds:"):
             continue
         if not any((folder / bare).exists() for folder in folders):  # perhaps an npz of that name
-            extractor.hashes(run, (name,), "test", data_dir=data_dir)
+            extractor.hashes(run, (name,), part, data_dir=data_dir)
 
 
 def test_sets(of: Callable[[str], Outputs], roles: Mapping[str, Role]) -> Tests:

@@ -110,11 +110,11 @@ def _remove_stale(folder, wanted):
     """Removes the optional files that an earlier report here wrote, as its results.json says, and
     this one does not: they would be taken for its own.
     """
+    known = [f"{name}.csv" for name in TABLES]
     try:
-        earlier = read_json(folder / "results.json").get("optional_files", [])
+        earlier = read_json(folder / "results.json").get("optional_files", known)
     except (OSError, RunError, ValueError, AttributeError):
         return
-    known = [f"{name}.csv" for name in TABLES]
     for name in set(map(str, earlier)) - set(wanted):
         start, _, picture = name.rpartition("/")
         if name in known or start == "figures" and picture.endswith(".png"):

@@ -37,7 +37,7 @@ class Request:
     )  # fmt: skip
     unit_tests: bool = setting(False, "Test noise, plain colours, stripes and permuted ID images.")
     ood_validation: tuple = setting(
-        (), "OOD data to tune by, in place of the run's; the first found."
+        (), "OOD data to tune and recommend by, in place of the run's; the first found."
     )
     baseline: str | None = setting(
         None, "Score that the others are compared with, pair by pair; default: likelihood, or msp."

@@ -21,7 +21,9 @@ def energies(rows):
     return np.array([-logsumexp(row) for row in rows])
 
 
-@pytest.mark.parametrize("mask, clip, smooth", [(60.0, 1.1, True), (0.0, 0.0, False), (30.0, 9, True)])
+@pytest.mark.parametrize(
+    "mask, clip, smooth", [(60.0, 1.1, True), (0.0, 0.0, False), (30.0, 9, True)]
+)
 def test_himplos_literally(mask, clip, smooth):
     training, test = outputs(2, 100), outputs(1)
     parameters = {"mask_percentile": mask, "clip": clip, "clip_percentile": 100.0, "smooth": smooth}

@@ -139,6 +139,8 @@ def checked(defaults: Mapping[str, Any], parameters: Mapping[str, Any]) -> dict[
     found = {k: v.item() if getattr(v, "shape", None) == () else v for k, v in parameters.items()}
     for name in set(parameters) & set(defaults):
         value, default = found[name], defaults[name]
+        if not isinstance(default, int | float | str | None):  # of a score from elsewhere
+            continue
         allowed = type(default) if isinstance(default, bool | str) else int | float | None
         is_number = isinstance(value, int | float) and math.isfinite(value)
         is_whole = not isinstance(default, int) or value == int(value) if is_number else True

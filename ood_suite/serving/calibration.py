@@ -9,12 +9,12 @@ import numpy as np
 from absl import logging
 
 from ood_suite import conformal, data, intervals, metrics, scores
-from ood_suite.data import synthetic
+from ood_suite.data import framing, synthetic
 from ood_suite.data.transforms import to_shape
 from ood_suite.detector import AT_CHANCE, Detector
 from ood_suite.evaluation.classifier import perturbation_rules, perturbations
 from ood_suite.evaluation.groups import find_groups
-from ood_suite.evaluation.verdict import halves
+from ood_suite.evaluation.verdict import OF_PIXELS, halves
 from ood_suite.files import RunError
 from ood_suite.progress import progress
 from ood_suite.runs.extraction import Parts, extractor_of
@@ -71,6 +71,7 @@ def calibrate(folder, wanted=Calibration(), *, data_dir=None):
     images = data.first_available(role.names, role.split, data_dir, classifier.image_shape)
     names = CANDIDATES if wanted.score == ("auto",) else ("&".join(scores.read(wanted.score)),)
     _require_enough(len(images), len(names) > 1, wanted)
+    _require_possible(names, wanted, getattr(images.images, "classes", None), classifier)
     outputs = _outputs(run, extractor, classifier, images, names, wanted.ood_validation, data_dir)
 
     # Stage 2: the score, on validation data, and its threshold.
@@ -91,6 +92,7 @@ def calibrate(folder, wanted=Calibration(), *, data_dir=None):
         detector=fitted,
         classes=list(wanted.classes) or getattr(images.images, "classes", None),
         pixel_range=wanted.pixel_range,
+        transform=data.names.parse(role.names[0]).transform or framing.COVER,
         confidence=wanted.confidence,
         held_out_classes=outputs.held_out.logits.argmax(axis=1),
         by_class=wanted.by_class,
@@ -119,6 +121,24 @@ def _require_enough(count, is_chosen, wanted):
     except ValueError as error:
         half = f" Half of {count} held-out images choose the score: name one with --score."
         raise ValueError(f"{error}{half if is_chosen else ''}") from error
+
+
+def _require_possible(names, wanted, folders, classifier):
+    """Refuses (ValueError) before anything is extracted what no detector of pixels has, and names
+    of classes that are not the network's.
+    """
+    for name in names:
+        if missing := sorted(set(scores.get(name).needs) - OF_PIXELS):
+            raise ValueError(
+                f"A detector of pixels cannot have {name}, which needs {', '.join(missing)}. Those "
+                f"that --score=auto compares can be had, and odin."
+            )
+    classes, count = wanted.classes or folders, classifier.network.output["logits"].shape[1]
+    if classes and len(classes) != count:
+        raise ValueError(
+            f"The network has {count} classes. Received {len(classes)}: {', '.join(classes[:20])} "
+            "(--classes, or the sub-folders of the held-out images)."
+        )
 
 
 def _parted(outputs):
@@ -152,8 +172,14 @@ def _outputs(run, extractor, classifier, images, wanted, asked, data_dir):
     named = [((name,), split) for name in asked] or ([(known.names, split)] if known else [])
     for names, split in named:
         found = of(names, split)
-        validation[found.meta["dataset"]] = found
-    shown, _ = to_shape(images.images[: min(COUNT, len(images))], classifier.image_shape)
+        title = found.meta["dataset"]
+        if title in validation or title in GENERATED:
+            raise ValueError(f"Two sets of validation OOD data are called {title}: rename one.")
+        validation[title] = found
+    # Of those held-out images that choose: files are often sorted by class.
+    rows = halves(len(images))[0] if len(wanted) > 1 else np.arange(len(images))
+    rows = np.sort(np.random.default_rng(SEED).permutation(rows)[:COUNT])
+    shown, _ = to_shape(images.images[rows], classifier.image_shape)
     for name, generate in progress(GENERATED.items(), desc="generated OOD", unit="set"):
         validation[name] = of_generated(generate(shown))
     training = of(roles["training"].names, roles["training"].split) if "training" in roles else None
@@ -231,8 +257,7 @@ season, calibrate again. How many OOD images are found depends on what they are;
 
 - run: {run}
 - held-out: {held_out}, {count} images, accuracy {accuracy}
-- pixels: bytes, or floats in {pixel_range}; shape {shape}; larger files are scaled (bilinear, with
-  antialiasing) until they just cover it, and cut to the centre
+- pixels: bytes, or floats in {pixel_range}; shape {shape}; image files: {framed}
 - classes: {classes}
 - made with: {versions}
 
@@ -273,6 +298,7 @@ def model_card(detector, outputs, rows, notes):
         else "unknown",
         pixel_range=detector.pixel_range,
         shape=detector.image_shape,
+        framed=framing.note(detector.transform, detector.image_shape),
         classes=", ".join(detector.classes),
         versions=", ".join(f"{k} {v}" for k, v in versions().items()),
         table="\n".join(lines) + "\n",

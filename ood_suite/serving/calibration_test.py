@@ -1,6 +1,7 @@
 """What calibrate chooses and says is by validation data alone."""
 
 import dataclasses
+import types
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from ood_suite import Outputs, conformal
 from ood_suite.data import synthetic
 from ood_suite.serving import calibration
 from ood_suite.serving.calibration import _compared, _lead, _Outputs
+from ood_suite.serving.request import Calibration
 
 
 def outputs(count, seed, ood_in=None):
@@ -46,6 +48,19 @@ def test_scores_that_cannot_be_fitted_are_left_out_of_several_and_refused_alone(
         _compared(("knn",), parts, 0.95)
     with pytest.raises(ValueError, match="None of the scores can be fitted: knn, vim"):
         _compared(("knn", "vim"), parts, 0.95)
+
+
+def test_what_a_detector_of_pixels_cannot_have_is_refused_at_once():
+    output = {"logits": types.SimpleNamespace(shape=(None, 3))}
+    classifier = types.SimpleNamespace(network=types.SimpleNamespace(output=output))
+    for name in ("gram", "likelihood", "energy&mahalanobis_layers"):
+        with pytest.raises(ValueError, match=f"A detector of pixels cannot have {name}"):
+            calibration._require_possible((name,), Calibration(), None, classifier)
+    for classes, folders in (((), ["a", "b"]), (("a", "b"), None)):
+        with pytest.raises(ValueError, match="The network has 3 classes. Received 2: a, b"):
+            wanted = Calibration(classes=classes)
+            calibration._require_possible(("energy",), wanted, folders, classifier)
+    calibration._require_possible(calibration.CANDIDATES, Calibration(), None, classifier)
 
 
 @pytest.mark.parametrize("shape", [(8, 8, 1), (28, 28, 1), (9, 11, 3), (3, 3, 1)])

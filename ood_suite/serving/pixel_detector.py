@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ood_suite import conformal
+from ood_suite.data import framing
 from ood_suite.data.transforms import PIXEL_RANGES
 from ood_suite.detector import Detector
 from ood_suite.files import (
@@ -67,6 +68,8 @@ class PixelDetector:
         detector: fitted Detector, of held-out outputs of this network.
         classes: names of the classes; default: their numbers.
         pixel_range: of float pixels, a key of data.transforms.PIXEL_RANGES. uint8 is 0..255.
+        transform: of data.framing.TRANSFORMS, that brought the held-out images of files to the
+            network's shape, and brings those that are screened.
         confidence: of the threshold, see conformal.rank_for; None for the average.
         held_out_classes: integers (n,), classes predicted of the held-out examples; for ood_suite.
             monitor, and for `by_class`: thresholds and p-values of each predicted class by itself.
@@ -82,6 +85,7 @@ class PixelDetector:
     detector: Detector
     classes: list | None = None
     pixel_range: str = "0..255"
+    transform: str = framing.COVER
     confidence: float | None = None
     held_out_classes: np.ndarray | None = None
     by_class: bool = False
@@ -92,6 +96,9 @@ class PixelDetector:
         if self.pixel_range not in PIXEL_RANGES:
             known = ", ".join(PIXEL_RANGES)
             raise ValueError(f"`pixel_range` must be one of {known}. Received: {self.pixel_range}.")
+        if self.transform not in framing.TRANSFORMS:
+            known = ", ".join(framing.TRANSFORMS)
+            raise ValueError(f"`transform` must be one of {known}. Received: {self.transform}.")
         self.image_shape = tuple(self.network.inputs[0].shape[1:])
         count = self.network.output["logits"].shape[1]
         self.classes = self.classes or [str(number) for number in range(count)]
@@ -125,9 +132,13 @@ class PixelDetector:
         if "logits_perturbed" not in needs:
             return None
         given = self.detector.entry.parameters | self.detector.parameters
-        # Of a fused score they are called "odin.epsilon".
-        own = {k.rpartition(".")[2]: v for k, v in given.items() if "." not in k or k[:4] == "odin"}
-        return input_gradients.odin(self.network, own["temperature"], (own["epsilon"],))
+        # Of a fused score they are called "odin.epsilon", or "odin(epsilon=0.004).epsilon".
+        starts = [k.removesuffix("epsilon") for k in given if k.endswith("epsilon")]
+        moves = [
+            input_gradients.odin(self.network, given[f"{s}temperature"], (given[f"{s}epsilon"],))
+            for s in starts if s == "" or s.startswith("odin")
+        ]  # fmt: skip
+        return lambda pixels: {k: v for move in moves for k, v in move(pixels).items()}
 
     def __call__(self, pixels) -> Decisions:
         """Decisions on one image (height, width, channels) or a batch of them.
@@ -261,6 +272,7 @@ class PixelDetector:
             "format": FORMAT,
             "classes": self.classes,
             "pixel_range": self.pixel_range,
+            "transform": self.transform,
             "image_shape": self.image_shape,
             "confidence": self.confidence,
             "by_class": self.by_class,
@@ -307,14 +319,22 @@ class PixelDetector:
                 raise ValueError(f"it is of format {known['format']}, and {FORMAT} is known")
             if known["network"] != _fingerprint(folder / "network.keras"):
                 raise ValueError("network.keras is another network than it was fitted to")
+            network = read_keras(folder / "network.keras", ADVICE)
+            if not backend.has_bfloat16() and backend.is_bfloat16(network):
+                raise ValueError(
+                    "its network computes in bfloat16, which this processor does not: in float32 "
+                    "the scores would be others than those that set the threshold. Calibrate anew "
+                    "here"
+                )
             arrays = load_npz(folder / "decision.npz")
             own = arrays.pop("held_out_classes", None)
             made = cls(
-                network=read_keras(folder / "network.keras", ADVICE),
+                network=network,
                 head=arrays,
                 detector=Detector.load(folder / "detector.npz"),
                 classes=known["classes"],
                 pixel_range=known["pixel_range"],
+                transform=known.get("transform", framing.COVER),  # version 0.2 wrote none
                 confidence=known["confidence"],
                 held_out_classes=own,
                 by_class=known["by_class"],

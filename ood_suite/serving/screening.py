@@ -83,7 +83,7 @@ class Summary:
         if self.false_share is not None and not self.flagged:
             return
         if self.false_share is not None:
-            yield f"Of such a list at most {self.false_share:.0%} are in-distribution, on average."
+            yield f"Of such a list at most {self.false_share:.3%} are in-distribution, on average."
             return
         verdict = (
             "more than in-distribution images give" if self.chance < 0.01 else "no more than chance"
@@ -105,7 +105,7 @@ def screen(detector, paths, out="-", *, false_discoveries=None, form="tsv"):
             then decided for all images together (Benjamini and Hochberg), at the end.
         form: "tsv", or "jsonl" for one JSON object a line.
     """
-    images = named_images(paths, detector.image_shape)
+    images = named_images(paths, detector.image_shape, detector.transform)
     summary = Summary.of(detector, false_discoveries)
     if out == "-":
         rows = _rows(detector, progress(images, unit="image", desc="screening"))

@@ -55,6 +55,29 @@ def test_a_folder_is_decided_as_its_arrays_are(classifier, parts, photos, tmp_pa
     assert list(tmp_path.glob(".partial*")) == []
 
 
+def test_files_are_framed_as_the_held_out_images_were(classifier, parts, tmp_path, rng):
+    folder, wide = tmp_path / "wide", rng.integers(0, 256, (3, 16, 40), dtype=np.uint8)
+    folder.mkdir()
+    for number, image in enumerate(wide):
+        Image.fromarray(image).save(folder / f"{number}.png")
+    np.savez(tmp_path / "wide.npz", images=wide[..., None])
+    scores = {}
+    for transform in ("cover", "squash"):
+        detector = made(classifier, parts, transform=transform)
+        detector.save(tmp_path / transform)
+        detector, out = Detector.load(tmp_path / transform), tmp_path / f"{transform}.tsv"
+        screening.screen(detector, [folder], out)
+        scores[transform] = [float(row[2]) for row in table(out)]
+        expected = detector(data.load(f"{folder}:{transform}", "test", None, SHAPE).images[:])
+        np.testing.assert_allclose(scores[transform], expected.score, rtol=1e-5)
+    assert scores["cover"] != scores["squash"]
+    squashed = [load() for _, load in named_images([tmp_path / "wide.npz"], SHAPE, "squash")]
+    files = [load() for _, load in named_images([folder], SHAPE, "squash")]
+    np.testing.assert_array_equal(squashed, files)
+    with pytest.raises(ValueError, match="`transform` must be one of"):
+        made(classifier, parts, transform="none")
+
+
 def test_archives_and_arrays_hold_the_same_images(photos, tmp_path):
     folder, pixels = photos
     files = sorted(folder.iterdir())

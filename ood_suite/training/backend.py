@@ -66,6 +66,11 @@ def has_bfloat16():
     return bool(flags & BFLOAT16_FLAGS) and any(level in limit for level in BFLOAT16_LEVELS)
 
 
+def is_bfloat16(network):
+    """Whether a layer of a network computes in bfloat16."""
+    return any(layer.compute_dtype == "bfloat16" for layer in network._flatten_layers())
+
+
 def dtype_of(wanted, folder):
     """The precision of a run that wants `wanted`: "auto" is what the run began with, or the other
     runs of its experiment (which are compared with it), else what the processor can do.
