@@ -79,6 +79,7 @@ class Screen:
         self.class_names, self.lineages = tuple(class_names), tuple(lineages)
         self.labels = held_out[0].labels
         self.length = held_out[0].log_prob_map.shape[1]
+        self._warned = False
         self.threshold = functools.cache(self._threshold)
         self._held_out_sums = functools.lru_cache(8)(self._sums_of_held_out)
         if rule.per_class and self.classes < 2:
@@ -208,10 +209,11 @@ class Screen:
         except ValueError as error:
             if windows == 1:
                 raise
-            logging.log_first_n(
-                logging.WARNING, "Reads of %d windows and more: %s The largest score is taken.", 1,
-                windows, error,
-            )  # fmt: skip
+            if not self._warned:  # once: reads of hundreds of lengths may follow
+                logging.warning(
+                    "Reads of %d windows: %s The largest score is taken.", windows, error
+                )
+            self._warned = True
             return scores.max()
         return np.sort(scores)[int(np.ceil(rank / count * len(scores))) - 1]
 

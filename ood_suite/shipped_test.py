@@ -22,13 +22,16 @@ def test_a_slower_process_takes_the_faster_ones_copy(tmp_path, monkeypatch):
     def slow(source, partial, **options):
         monkeypatch.setattr(shipped.shutil, "copytree", copied)
         copied(source, partial, **options)
-        (tmp_path / "output/pretrained/dna_kmers").mkdir()
-        (tmp_path / "output/pretrained/dna_kmers/mine").touch()
+        faster = tmp_path / "output/pretrained/images_fashion/reg0_mr0"
+        faster.mkdir()
+        (faster / "mine").touch()
 
+    (tmp_path / "output/pretrained/images_fashion/reg10_mr0.1").mkdir(parents=True)
     monkeypatch.setattr(shipped.shutil, "copytree", slow)
-    found = shipped.run_folder("pretrained/dna_kmers")
-    assert [path.name for path in found.iterdir()] == ["mine"]
-    assert [path.name for path in found.parent.iterdir()] == ["dna_kmers"]
+    found = shipped.run_folder("pretrained/images_fashion")
+    assert [path.name for path in (found / "reg0_mr0").iterdir()] == ["mine"]
+    there = {path.name for path in (shipped.resource("pretrained") / "images_fashion").iterdir()}
+    assert {path.name for path in found.iterdir()} == there
 
 
 def test_other_paths_stay_as_they_are(tmp_path, monkeypatch):

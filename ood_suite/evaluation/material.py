@@ -106,11 +106,11 @@ def require_typed(extractor: Extractor, run: Run, request: Request, data_dir: Da
         FileNotFoundError: a name that is no data set's, and no file or folder.
     """
     folders = [pathlib.Path(), pathlib.Path(data_dir or "."), *filter(None, [root_of(data_dir)])]
-    split = (
-        asked_roles(run.roles, request)["validation_ood"].split if request.ood_validation else ""
-    )
     asked = [(name, "test") for name in (*request.ood_near, *request.ood_far)]
-    for name, part in (*asked, *((name, split) for name in request.ood_validation)):
+    if request.ood_validation:
+        split = asked_roles(run.roles, request)["validation_ood"].split
+        asked += [(name, split) for name in request.ood_validation]
+    for name, part in asked:
         bare = names.parse(name).bare
         if known(bare) or bare in DATASETS or bare.startswith("tfds:"):
             continue

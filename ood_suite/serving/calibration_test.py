@@ -53,7 +53,7 @@ def test_scores_that_cannot_be_fitted_are_left_out_of_several_and_refused_alone(
 def test_what_a_detector_of_pixels_cannot_have_is_refused_at_once():
     output = {"logits": types.SimpleNamespace(shape=(None, 3))}
     classifier = types.SimpleNamespace(network=types.SimpleNamespace(output=output))
-    for name in ("gram", "likelihood", "energy&mahalanobis_layers"):
+    for name in ("gram", "likelihood", "mahalanobis_layers"):
         with pytest.raises(ValueError, match=f"A detector of pixels cannot have {name}"):
             calibration._require_possible((name,), Calibration(), None, classifier)
     for classes, folders in (((), ["a", "b"]), (("a", "b"), None)):
