@@ -23,8 +23,8 @@ from ood_suite.runs.run import opened
 from ood_suite.runs.settings import known_name
 
 FLAGS = flags.FLAGS
-CIFAR = ("cifar10", ("32", "32"), configs.CIFAR_MEAN, configs.CIFAR_STD)
-IMAGENET = ("imagenet", ("224", "224"), configs.IMAGENET_MEAN, configs.IMAGENET_STD)
+CIFAR = ("cifar10", (32, 32), configs.CIFAR_MEAN, configs.CIFAR_STD)
+IMAGENET = ("imagenet", (224, 224), configs.IMAGENET_MEAN, configs.IMAGENET_STD)
 # Backbone or network of torchvision -> experiment, height and width, mean and standard deviation,
 # where no flags say otherwise.
 BACKBONES = {
