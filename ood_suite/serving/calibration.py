@@ -131,7 +131,7 @@ def _require_possible(names, wanted, folders, classifier):
         if missing := sorted(set(scores.get(name).needs) - OF_PIXELS):
             raise ValueError(
                 f"A detector of pixels cannot have {name}, which needs {', '.join(missing)}. Those "
-                f"that --score=auto compares can be had, and odin."
+                "that --score=auto compares can be had, and odin."
             )
     classes, count = wanted.classes or folders, classifier.network.output["logits"].shape[1]
     if classes and len(classes) != count:
@@ -155,8 +155,8 @@ def _outputs(run, extractor, classifier, images, wanted, asked, data_dir):
     """
     steps = perturbations(perturbation_rules(extractor, wanted), {})
 
-    def of(names, split):
-        parts = Parts(perturbations=tuple(steps))
+    def of(names, split, moves=tuple(steps)):
+        parts = Parts(perturbations=moves)
         return extractor.extract(run, names, split, data_dir=data_dir, parts=parts)
 
     def of_generated(images):
@@ -182,9 +182,9 @@ def _outputs(run, extractor, classifier, images, wanted, asked, data_dir):
     shown, _ = to_shape(images.images[rows], classifier.image_shape)
     for name, generate in progress(GENERATED.items(), desc="generated OOD", unit="set"):
         validation[name] = of_generated(generate(shown))
-    training = of(roles["training"].names, roles["training"].split) if "training" in roles else None
-    held_out = roles["held_out"]
-    return _Outputs(of(held_out.names, held_out.split), training, validation)
+    held_out, training = roles["held_out"], roles.get("training")
+    learned = of(training.names, training.split, moves=()) if training else None
+    return _Outputs(of(held_out.names, held_out.split), learned, validation)
 
 
 def _compared(names, outputs, acceptance):

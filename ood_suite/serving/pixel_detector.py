@@ -68,12 +68,12 @@ class PixelDetector:
         detector: fitted Detector, of held-out outputs of this network.
         classes: names of the classes; default: their numbers.
         pixel_range: of float pixels, a key of data.transforms.PIXEL_RANGES. uint8 is 0..255.
-        transform: of data.framing.TRANSFORMS, that brought the held-out images of files to the
-            network's shape, and brings those that are screened.
         confidence: of the threshold, see conformal.rank_for; None for the average.
         held_out_classes: integers (n,), classes predicted of the held-out examples; for ood_suite.
             monitor, and for `by_class`: thresholds and p-values of each predicted class by itself.
         about: JSON values for detector.json. card: text for card.md.
+        transform: of data.framing.TRANSFORMS, that brought the held-out images of files to the
+            network's shape, and brings those that are screened.
 
     Raises:
         ValueError: too few held-out examples, in all or of a class, for what the detector's
@@ -85,12 +85,12 @@ class PixelDetector:
     detector: Detector
     classes: list | None = None
     pixel_range: str = "0..255"
-    transform: str = framing.COVER
     confidence: float | None = None
     held_out_classes: np.ndarray | None = None
     by_class: bool = False
     about: dict = dataclasses.field(default_factory=dict)
     card: str = ""
+    transform: str = framing.COVER
 
     def __post_init__(self):
         if self.pixel_range not in PIXEL_RANGES:

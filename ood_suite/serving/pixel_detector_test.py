@@ -12,7 +12,7 @@ from ood_suite import Detector, Outputs, conformal
 from ood_suite.files import RunError
 from ood_suite.serving import calibration
 from ood_suite.serving.pixel_detector import PixelDetector
-from ood_suite.training import input_gradients
+from ood_suite.training import backend, input_gradients
 
 SHAPE = (8, 8, 1)
 
@@ -161,6 +161,19 @@ def test_too_few_held_out_examples_and_unknown_ranges_are_refused(classifier, pa
         made(classifier, parts, pixel_range="0..2")
     with pytest.raises(ValueError, match="3 classes. Received: 2"):
         made(classifier, parts, classes=["a", "b"])
+
+
+def test_a_network_in_bfloat16_is_refused_where_there_is_none(
+    classifier, parts, tmp_path, monkeypatch
+):
+    half = keras.Sequential([keras.Input((2,)), keras.layers.Dense(2, dtype="mixed_bfloat16")])
+    assert backend.is_bfloat16(half) and not backend.is_bfloat16(classifier.network)
+    made(classifier, parts).save(tmp_path / "d")
+    monkeypatch.setattr(backend, "has_bfloat16", lambda: False)
+    PixelDetector.load(tmp_path / "d")
+    monkeypatch.setattr(backend, "is_bfloat16", lambda network: True)
+    with pytest.raises(RunError, match="computes in bfloat16, which this processor does not"):
+        PixelDetector.load(tmp_path / "d")
 
 
 def test_damaged_folders_and_foreign_networks_are_refused(classifier, parts, tmp_path):
