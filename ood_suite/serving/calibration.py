@@ -72,7 +72,9 @@ def calibrate(folder, wanted=Calibration(), *, data_dir=None):
     names = CANDIDATES if wanted.score == ("auto",) else ("&".join(scores.read(wanted.score)),)
     _require_enough(len(images), len(names) > 1, wanted)
     _require_possible(names, wanted, getattr(images.images, "classes", None), classifier)
-    outputs = _outputs(run, extractor, classifier, images, names, wanted.ood_validation, data_dir)
+    steps = perturbations(perturbation_rules(extractor, names), {})
+    outputs = _extracted(run, steps, wanted.ood_validation, data_dir)
+    outputs.validation |= _generated(classifier, images, steps, is_chosen=len(names) > 1)
 
     # Stage 2: the score, on validation data, and its threshold.
     choosing, outputs = _parted(outputs) if len(names) > 1 else (outputs, outputs)
@@ -100,9 +102,7 @@ def calibrate(folder, wanted=Calibration(), *, data_dir=None):
     )
     for title, share in _caught(detector, outputs.validation).items():
         rows[chosen][title]["caught"] = share
-    is_labelled = outputs.held_out.labels.min() >= 0
-    chance = is_labelled and metrics.is_at_chance(outputs.held_out.logits, outputs.held_out.labels)
-    notes = [f"WARNING: {AT_CHANCE}"] if chance else []
+    notes = [f"WARNING: {AT_CHANCE}"] if _is_at_chance(outputs.held_out) else []
     if others:
         lead = _lead(detectors, choosing, chosen, others[0])
         notes.append(f"{chosen} is above {others[0]}, the next, by {lead}")
@@ -149,22 +149,17 @@ def _parted(outputs):
     )
 
 
-def _outputs(run, extractor, classifier, images, wanted, asked, data_dir):
-    """The _Outputs of a run for the wanted scores: those of files extracted, those of generated
-    images computed.
-    """
-    steps = perturbations(perturbation_rules(extractor, wanted), {})
+def _is_at_chance(held_out):
+    is_labelled = held_out.labels.min() >= 0
+    return is_labelled and metrics.is_at_chance(held_out.logits, held_out.labels)
+
+
+def _extracted(run, steps, asked, data_dir):
+    """The _Outputs of a run's files, with logits perturbed by `steps` but for the training data."""
 
     def of(names, split, moves=tuple(steps)):
         parts = Parts(perturbations=moves)
-        return extractor.extract(run, names, split, data_dir=data_dir, parts=parts)
-
-    def of_generated(images):
-        found, moved = classifier.outputs(images), {}
-        for temperature, epsilon, rule in steps:
-            move = input_gradients.odin(classifier.network, temperature, (epsilon,), rule)
-            moved |= backend.in_batches(move, images, AT_ONCE)
-        return dataclasses.replace(found, logits_perturbed=moved or None)
+        return extractor_of(run).extract(run, names, split, data_dir=data_dir, parts=parts)
 
     roles, validation = run.roles, {}
     known = roles.get("validation_ood")
@@ -176,15 +171,27 @@ def _outputs(run, extractor, classifier, images, wanted, asked, data_dir):
         if title in validation or title in GENERATED:
             raise ValueError(f"Two sets of validation OOD data are called {title}: rename one.")
         validation[title] = found
-    # Of those held-out images that choose: files are often sorted by class.
-    rows = halves(len(images))[0] if len(wanted) > 1 else np.arange(len(images))
-    rows = np.sort(np.random.default_rng(SEED).permutation(rows)[:COUNT])
-    shown, _ = to_shape(images.images[rows], classifier.image_shape)
-    for name, generate in progress(GENERATED.items(), desc="generated OOD", unit="set"):
-        validation[name] = of_generated(generate(shown))
     held_out, training = roles["held_out"], roles.get("training")
     learned = of(training.names, training.split, moves=()) if training else None
     return _Outputs(of(held_out.names, held_out.split), learned, validation)
+
+
+def _generated(classifier, images, steps, is_chosen):
+    """{name: Outputs} of images generated of some held-out ones: those of the half that chooses a
+    score, and of all classes, as files are often sorted by class.
+    """
+    rows = halves(len(images))[0] if is_chosen else np.arange(len(images))
+    rows = np.sort(np.random.default_rng(SEED).permutation(rows)[:COUNT])
+    shown, _ = to_shape(images.images[rows], classifier.image_shape)
+    found = {}
+    for name, generate in progress(GENERATED.items(), desc="generated OOD", unit="set"):
+        made, moved = generate(shown), {}
+        for temperature, epsilon, rule in steps:
+            move = input_gradients.odin(classifier.network, temperature, (epsilon,), rule)
+            moved |= backend.in_batches(move, made, AT_ONCE)
+        plain = classifier.outputs(made)
+        found[name] = dataclasses.replace(plain, logits_perturbed=moved or None)
+    return found
 
 
 def _compared(names, outputs, acceptance):
