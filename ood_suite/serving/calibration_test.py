@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from ood_suite import Outputs, conformal
+from ood_suite import Outputs, conformal, data
 from ood_suite.data import synthetic
+from ood_suite.evaluation import verdict
 from ood_suite.serving import calibration
 from ood_suite.serving.calibration import _compared, _lead, _Outputs
 from ood_suite.serving.request import Calibration
@@ -108,3 +109,32 @@ def test_what_chooses_the_score_does_not_set_the_threshold():
     both = np.concatenate([first.held_out.features, second.held_out.features])
     expected = outputs(31, 1).features
     np.testing.assert_array_equal(np.sort(both, axis=0), np.sort(expected, axis=0))
+
+
+@pytest.mark.parametrize("is_chosen", [False, True])
+def test_generated_images_are_of_all_held_out_classes_and_of_those_that_choose(
+    is_chosen, monkeypatch
+):
+    seen = {}
+    monkeypatch.setattr(calibration, "GENERATED", {"seen": lambda x: seen.setdefault("x", x)})
+    images = np.repeat(np.arange(200, dtype=np.uint8), 20)[:, None, None, None]  # sorted by class
+    source = data.ImageSet("own", "val", images, images[:, 0, 0, 0].astype(np.int32))
+    classifier = types.SimpleNamespace(
+        image_shape=(1, 1, 1), outputs=lambda x: Outputs(logits=np.zeros((len(x), 2)))
+    )
+    found = calibration._generated(classifier, source, [], is_chosen)
+    assert list(found) == ["seen"] and found["seen"].logits_perturbed is None
+    shown = seen["x"].ravel()
+    assert len(shown) == calibration.COUNT and len(np.unique(shown)) > 190
+    kept = verdict.halves(4000)[0] if is_chosen else np.arange(4000)
+    counts = np.bincount(images.ravel()[kept], minlength=200)
+    assert (np.bincount(shown, minlength=200) <= counts).all()
+
+
+@pytest.mark.parametrize("titles", [("same", "same"), ("jigsaw",)])
+def test_validation_sets_of_one_name_are_refused(titles, monkeypatch):
+    made = iter([Outputs(logits=np.zeros((2, 2)), meta={"dataset": title}) for title in titles])
+    extractor = types.SimpleNamespace(extract=lambda *arguments, **more: next(made))
+    monkeypatch.setattr(calibration, "extractor_of", lambda run: extractor)
+    with pytest.raises(ValueError, match=f"validation OOD data are called {titles[0]}: rename"):
+        calibration._extracted(types.SimpleNamespace(roles={}), [], titles, None)
