@@ -30,7 +30,7 @@ from ood_suite.detector import Detector  # noqa: E402
 from ood_suite.files import atomic_path, load_npz, write_json  # noqa: E402
 from ood_suite.outputs import Outputs  # noqa: E402
 from ood_suite.progress import progress  # noqa: E402
-from ood_suite.runs.density_settings import completed, run_name  # noqa: E402
+from ood_suite.runs.density_settings import run_name  # noqa: E402
 from ood_suite.runs.run import Run  # noqa: E402
 
 # (title, data set, split, images): evenly spaced, so that notMNIST's letters are all there.
@@ -109,15 +109,12 @@ def image_sets(data_dir):
 
 
 def score(run, images, path):
-    """Writes what every model that a run has kept says: {"step/title": float32 nats}."""
+    """Writes what every kept model of a finished run says: {"step/title": float32 nats}."""
     from images_ood.extract import log_prob_map
     from ood_suite.training.stored_model import read_model
 
     scorer, arrays = None, {}
-    names = [name for name in run.checkpoints() if name != "last" or run.is_finished]
-    if not names:
-        raise SystemExit(f"{run.folder} has kept no model yet.")
-    for name in progress(names, desc=f"scoring {run.folder.name}"):
+    for name in progress(run.checkpoints(), desc=f"scoring {run.folder.name}"):
         model = read_model(Run.load(run.folder, name))
         if scorer is None:
             scorer = model  # compiled once
@@ -132,22 +129,15 @@ def score(run, images, path):
 
 
 def train(case, out_dir, data_dir, dtype="float32"):
-    """Trains and scores one case, unless that is done to the last step."""
+    """Trains and scores one case, unless that is done."""
     from images_ood.density_run import train as train_density
 
     path = out_dir / "scores" / f"{case.name}.npz"
-    last = completed(case.experiment, dtype).total_steps
-    if path.exists() and last in by_step(path):
+    if path.exists():
         return
     experiment = dataclasses.replace(case.experiment, dtype=dtype)
     run = train_density(experiment, case.family, out_dir, data_dir=data_dir, repeat_id=case.seed)
     score(run, image_sets(data_dir), path)
-
-
-def score_unfinished(case, out_dir, data_dir):
-    """Scores what a run has kept so far, which `train` does again at its end."""
-    run = Run.load(out_dir / case.family / run_name(case.experiment, case.seed))
-    score(run, image_sets(data_dir), out_dir / "scores" / f"{case.name}.npz")
 
 
 def complexity(data_dir, path):
@@ -254,7 +244,6 @@ def main():
     parser.add_argument("--out_dir", default="output/likelihood_ratio", help="%(default)s")
     parser.add_argument("--only", help="Names, or parts of names, of cases, with commas between.")
     parser.add_argument("--dtype", default="float32", help="Of the trainings. %(default)s")
-    parser.add_argument("--unfinished", action="store_true", help="Score what is kept so far.")
     parser.add_argument("--report", action="store_true", help="From the scores that there are.")
     parser.add_argument("--list", action="store_true", help="The names of all cases.")
     parser.add_argument("--out", default="benchmarks/likelihood_ratio.json", help="%(default)s")
@@ -278,10 +267,7 @@ def main():
         complexity(options.data_dir, out_dir / "scores" / "complexity.npz")
     for case in todo:
         print(f"{case.name}: {run_name(case.experiment, case.seed)}", flush=True)
-        if options.unfinished:
-            score_unfinished(case, out_dir, options.data_dir)
-        else:
-            train(case, out_dir, options.data_dir, options.dtype)
+        train(case, out_dir, options.data_dir, options.dtype)
 
 
 if __name__ == "__main__":
