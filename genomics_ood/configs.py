@@ -8,7 +8,7 @@ whole grid, `python -m genomics_ood.train_classifier --exp=NAME` the motif class
 import dataclasses
 
 from ood_suite.runs.density_settings import SWEEP_ONLY, DensityExperiment
-from ood_suite.runs.settings import setting
+from ood_suite.runs.settings import replaced, setting
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -71,6 +71,13 @@ DENSITY_ONLY = (
     "reg_weight", "reg_type", "mutation_rate", "dtype", "save_every", "strategy",
 )  # fmt: skip
 
+# Network -> settings that it does not have.
+WITHOUT_EFFECT = {
+    "conv": KMER_ONLY,
+    "lstm": (*KMER_ONLY, "num_layers", "kernel_size"),
+    "kmer": NETWORK_ONLY,
+}
+
 _PAPER = {
     "network": "lstm",
     "units": 2_000,
@@ -122,6 +129,22 @@ _GENOMICS = {
 }
 
 _KMERS = {"network": "kmer", "mutation_rates": (0.1, 0.5), "reg_weights": (0.0,)}
+
+
+def adjusted(experiment, overrides):
+    """The experiment with some values replaced, see settings.replaced.
+
+    Raises:
+        ValueError: a value that is another one than the experiment's, and that the network does not
+            have.
+    """
+    found = replaced(experiment, overrides)
+    for name in WITHOUT_EFFECT.get(found.network, ()):
+        if getattr(found, name) != getattr(experiment, name) and name in overrides:
+            raise ValueError(
+                f"--{name} has no effect with --network={found.network}: leave it out."
+            )
+    return found
 
 
 def trainer(experiment):

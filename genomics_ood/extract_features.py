@@ -5,7 +5,12 @@ logits. `python -m ood_suite.extract` and `python -m ood_suite.eval` call this.
 import numpy as np
 
 from genomics_ood import reads
-from genomics_ood.read_extraction import extraction, hashes, load_reads  # noqa: F401 (Extractor)
+from genomics_ood.read_extraction import (  # noqa: F401 (Extractor)
+    check_length,
+    extraction,
+    hashes,
+    load_reads,
+)
 from ood_suite.files import example_hashes
 from ood_suite.outputs import Outputs
 from ood_suite.runs.extraction import Parts, joined, kept, perturbed_parts
@@ -27,6 +32,7 @@ def extract(
     network = load_model(run)
     kernel, bias = network.get_layer("logits").get_weights()
     source = load_reads(run, names, split, data_dir)
+    check_length(source, network.input_shape[1])
     job = extraction(run, source, split, batch_size, shard)
 
     def main_part(bases):

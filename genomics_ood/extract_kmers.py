@@ -30,8 +30,12 @@ def extract(
     model = load_kmers(run)
 
     def main_part(bases):
-        by_base = model.base_log_probs(bases)
-        track = kmers.base_track(by_base)
+        tracks, sums = [], []
+        for part in model.parts(bases):
+            by_base = model.base_log_probs(part)
+            tracks.append(kmers.base_track(by_base))
+            sums.append(by_base.sum(axis=1, dtype=np.float64))
+        track = np.concatenate(tracks)
         arrays = {
             "log_prob_map": track.astype(np.float32),
             "log_prob": track.sum(axis=1),
@@ -39,7 +43,7 @@ def extract(
             "example_hashes": example_hashes(reads.canonical(bases)),
         }
         if model.classes > 1:
-            arrays["logits"] = by_base.sum(axis=1, dtype=np.float64)
+            arrays["logits"] = np.concatenate(sums)
         return arrays
 
     source = load_reads(run, names, split, data_dir)

@@ -2,7 +2,7 @@
 
     python -m genomics_ood.fasta_to_np --files=a.fna.gz,b.fna.gz --name=mine
     python -m genomics_ood.fasta_to_np --files=genomes.fna.gz --per_record --name=mine
-    python -m genomics_ood.fasta_to_np --table=genomes.tsv --name=bacteria --length=250
+    python -m genomics_ood.fasta_to_np --table=genomes.tsv --name=mine --length=250
 
 --files makes each file a class (named after it) of the in-distribution set, with --per_record each
 of its records. --table is a file of tab-separated columns `file` (relative to the table), `class`,
@@ -13,9 +13,10 @@ NAME_train, NAME_val, NAME_test, and NAME_ood_val and NAME_ood_test where the ta
 Every record is cut into blocks; the blocks of an in-distribution class are dealt out to the three
 splits at random, and a read lies within one block: no two splits share a position. (They may share
 a sequence that a genome repeats, or that two strains of a class have in common: see the note in
-genomics_data/README.md.) Reads start at random positions, none twice, on both strands. Windows with
-bases other than A C G T are no candidates; their number is reported. Files are streamed, twice, one
-record at a time (six times the longest one must fit into memory).
+genomics_data/README.md.) A record of a block's length at least that a file holds twice is sampled
+once, and in two files refused. Reads start at random positions, none twice, on both strands.
+Windows with bases other than A C G T are no candidates; their number is reported. Files are
+streamed, twice, one record at a time (six times the longest one must fit into memory).
 
 The reads of a class depend on --seed, its name, its role and its own files alone: a row more in the
 table, of another class, changes none of them. OOD rows change nothing in the in-distribution files,
@@ -25,8 +26,6 @@ Short records, such as the reads of a FASTQ file, are blocks of their own: there
 in the genome can come to lie in different splits, which nothing here can see. Of identical reads
 and reverse complements one is kept, in train rather than in val or test.
 """
-
-import pathlib
 
 from absl import flags, logging
 
@@ -52,37 +51,34 @@ def main(_):
         raise ValueError(f"--reads must be three positive numbers. Received: {FLAGS.reads}.")
     wanted = dict(zip(sampling.ID_SPLITS, counts, strict=True))
     wanted |= {"ood_val": FLAGS.ood_reads, "ood_test": FLAGS.ood_reads}
-    folder = pathlib.Path(FLAGS.data_dir or reads.GENOMICS_DATA)
-    splits = ("val", "test", "ood_val", "ood_test", "train")  # train last: then the set is whole
-    paths = {split: folder / f"{FLAGS.name}_{split}.npz" for split in splits}
-    there = [path for path in paths.values() if path.exists()]
-    if there and not FLAGS.overwrite:
-        raise ValueError(f"{there[0]} is there already. Another --name, or --overwrite.")
+    reads.write_set(FLAGS.data_dir, FLAGS.name, lambda: sampled(sources, wanted), FLAGS.overwrite)
+
+
+def sampled(sources, wanted):
+    """{split: arguments of reads.write_file}; says what was skipped."""
     found, skipped = sampling.sample(sources, FLAGS.length, wanted, FLAGS.block, FLAGS.seed)
-    for path in there:  # a mixture of two samplings would share positions
-        path.unlink()
-    for split, path in paths.items():
-        if split not in found:
-            continue
-        bases, labels, names, lineages, origins = found[split]
-        places = [
-            f"{title.split(' ')[0]}:{start + 1}-{start + FLAGS.length}({strand})"
-            for title, start, strand in origins
-        ]
-        reads.write_file(path, bases, labels, names, lineages, places)
-        logging.info("%s: %d reads of %d classes.", path, len(bases), len(names))
     logging.info(
-        "%d windows with other bases than A C G T and %d records shorter than %d bases were "
-        "skipped, and %d reads that another one repeats.", skipped["unknown"], skipped["short"],
-        FLAGS.length, skipped["repeated"],
+        "%d windows with other bases than A C G T, %d records shorter than %d bases and %d that "
+        "are another one of their file again were skipped, and %d reads that another one repeats.",
+        skipped["unknown"], skipped["short"], FLAGS.length, skipped["copies"], skipped["repeated"],
     )  # fmt: skip
+    return {
+        split: (
+            *rest,
+            [
+                f"{genome_table.first_word(title)}:{start + 1}-{start + FLAGS.length}({strand})"
+                for title, start, strand in origins
+            ],
+        )
+        for split, (*rest, origins) in found.items()
+    }
 
 
 if __name__ == "__main__":
     flags.DEFINE_list("files", [], "FASTA or FASTQ files (gzip or not), each a class.")
     flags.DEFINE_string("table", None, "Table of files, classes and roles.")
     flags.DEFINE_bool("per_record", False, "Each record of a file is a class, called as it is.")
-    define_name("bacteria", "Of the data set.")
+    define_name("bacteria", "Of the data set; not of an embedded one, unless --data_dir is given.")
     flags.DEFINE_string("data_dir", None, "Folder to write to; default: genomics_data.")
     flags.DEFINE_integer("length", 250, "Bases of a read.", lower_bound=1)
     flags.DEFINE_list("reads", ["10000", "1000", "1000"], "Per class: train, val, test.")

@@ -9,6 +9,7 @@ import pytest
 from genomics_ood import genome_table, reads, sampling, sequence_files
 from genomics_ood.genome_table import Source
 from ood_suite import shipped
+from ood_suite.files import BusyError
 from tests.support import command
 
 WANTED = {"train": 80, "val": 20, "test": 20, "ood_val": 15, "ood_test": 15}
@@ -208,6 +209,17 @@ def test_the_same_sequence_in_two_files_is_refused(tmp_path, sources):
         sampling.sample([*sources, Source(copy, "w", "ood_test")], 50, WANTED, block=300)
 
 
+def test_a_copy_within_a_file_is_not_sampled(tmp_path, sources):
+    """Its reads would be those of another split."""
+    path = tmp_path / "b0.fa"
+    text = path.read_text()
+    path.write_text(text + text.replace(">b0", ">copy"))
+    found, skipped = sampling.sample(sources, 50, WANTED, block=300)
+    assert skipped["copies"] == 1
+    titles = {title for *_, origins in found.values() for title, *_ in origins}
+    assert titles == {"a0", "a1", "b0", "t0", "v0"}
+
+
 def test_classes_of_files(tmp_path):
     for name in ("E.coli.fna.gz", "E.albertii.fna.gz", "E.coli.fa"):
         (tmp_path / name).write_text(">a\nACGT\n")
@@ -230,6 +242,60 @@ def test_repeated_reads_are_kept_once(tmp_path):
     found, skipped = sampling.sample([Source(tmp_path / "x.fastq", "x", "id")], 28, wanted)
     assert [len(found[s][0]) for s in ("train", "val", "test")] == [1, 0, 0]
     assert skipped["repeated"] == 19
+
+
+def small_set(rng):
+    bases = rng.integers(0, 4, (4, 9)).astype(np.uint8)
+    return dict.fromkeys(("train", "val"), (bases, np.zeros(4), ["a"]))
+
+
+def test_a_set_is_written_under_the_lock_of_its_folder(tmp_path, rng):
+    """Its training reads last, once it is made: a kill leaves no set that others would take."""
+    reads.write_set(tmp_path, "x", lambda: small_set(rng))
+    before = reads.load("x", "train", tmp_path).fingerprint
+    with pytest.raises(ValueError, match="x_val.npz is there already. Another --name, or --over"):
+        reads.write_set(tmp_path, "x", lambda: small_set(rng))
+
+    def busy():
+        with pytest.raises(BusyError):
+            reads.write_set(tmp_path, "y", lambda: small_set(rng))
+        assert reads.load("x", "train", tmp_path).fingerprint == before
+        return small_set(rng) | {"ood_val": (np.ones((2, 9)), [0, 0])}  # cannot be written
+
+    with pytest.raises(ValueError, match="must be uint8 of shape"):
+        reads.write_set(tmp_path, "x", busy, overwrite=True)
+    assert [path.name for path in tmp_path.glob("*.npz")] == ["x_val.npz"]
+
+
+@pytest.mark.parametrize("name", ["bacteria", "bacteria_ood"])
+def test_no_set_is_mixed_with_an_embedded_sample(tmp_path, monkeypatch, rng, name):
+    monkeypatch.chdir(tmp_path)
+    for folder in (None, "genomics_data"):
+        with pytest.raises(ValueError, match=f"An embedded sample is called {name}, "):
+            reads.write_set(folder, name, lambda: small_set(rng))
+    reads.write_set("other", name, lambda: small_set(rng))
+    reads.write_set(None, "mine", lambda: small_set(rng))
+    assert len(reads.load("mine", "train")) == len(reads.load(name, "val", "other")) == 4
+
+
+def test_origins_begin_with_the_first_word_of_the_title(tmp_path, rng):
+    text = sequence_files.decode(rng.integers(0, 4, 3000))
+    (tmp_path / "a.fa").write_text(f"> chr1\tlong title\n{text}\n")
+    result = command(
+        "genomics_ood.fasta_to_np", f"--files={tmp_path / 'a.fa'}", "--reads=4,4,4",
+        "--length=50", "--block=100", f"--data_dir={tmp_path}",
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    origins = reads.load("bacteria", "train", tmp_path).origins
+    assert all(re.fullmatch(r"chr1:\d+-\d+\([+-]\)", origin) for origin in origins)
+
+
+def test_commands_name_the_folder(tmp_path):
+    given = f"--data_dir={tmp_path}"
+    with pytest.raises(FileNotFoundError, match=f"--ood_reads=2000 {given}"):
+        reads.load("genera_ood", "test", tmp_path)
+    with pytest.raises(FileNotFoundError, match=f"--name=bacteria {given}"):
+        reads.load("bacteria", "test", tmp_path)
 
 
 def test_bad_arguments(tmp_path, sources):

@@ -15,7 +15,6 @@ from ood_suite.runs.run import opened
 from ood_suite.runs.settings import check
 
 EXTRACTOR = "genomics_ood.extract_kmers"
-READS_AT_ONCE = 1000
 
 
 def train(experiment, exp, out_dir, data_dir=None, repeat_id=0):
@@ -88,12 +87,8 @@ def history(model, bases):
     rows = []
     for order in range(model.order + 1):
         nats = [
-            kmers.mixture(
-                model.base_log_probs(bases[start : start + READS_AT_ONCE], order).sum(
-                    axis=1, dtype=np.float64
-                )
-            )
-            for start in range(0, len(bases), READS_AT_ONCE)
+            kmers.mixture(model.base_log_probs(part, order).sum(axis=1, dtype=np.float64))
+            for part in model.parts(bases)
         ]
         bits = -np.concatenate(nats).mean() / np.log(2.0) / bases.shape[1]
         rows.append({"step": order, "val_bits_per_base": float(bits)})

@@ -2,21 +2,24 @@
 
 import dataclasses
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tracemalloc
 
 import numpy as np
 import pytest
 
 from genomics_ood import configs, kmer_run, kmers, reads
 from genomics_ood.density import ReadDensity
-from genomics_ood.extract_kmers import extract
+from genomics_ood.extract_kmers import extract, hashes
 from ood_suite import shipped
 from ood_suite.evaluation.evaluate import evaluate
 from ood_suite.evaluation.request import Request
 from ood_suite.files import BusyError, RunError, locked, read_csv
 from ood_suite.runs.run import Run
+from ood_suite.runs.settings import replaced
 from tests.support import ROOT, command
 from tests.tiny_reads import LENGTH, fasta, write_data
 
@@ -88,6 +91,40 @@ def test_outputs_are_those_of_the_model(sweep):
     assert outputs.log_prob_map.shape == (32, LENGTH)
 
 
+@pytest.mark.parametrize("function", [extract, hashes])
+def test_reads_of_another_length_are_refused(sweep, tmp_path, rng, function):
+    """Scores are sums over a read: they would tell its length."""
+    run = Run.load(sweep[0] / "reg0_mr0")
+    bases = rng.integers(0, 4, (8, LENGTH + 1)).astype(np.uint8)
+    reads.write_file(tmp_path / "long_test.npz", bases, np.zeros(8))
+    with pytest.raises(ValueError, match="long .test. have 25 bases, .* 24: .* --length=24"):
+        function(run, ("long",), "test", data_dir=tmp_path)
+
+
+def test_one_class_is_taken_of_the_id_set_alone(sweep, tmp_path):
+    """Not of an OOD file that happens to be called as the ID set is."""
+    run = kmer_run.train(settings(filter_label=1), "alone", tmp_path, sweep[1])
+    path = shutil.copy(sweep[1] / "bacteria_test.npz", tmp_path / "bacteria.npz")
+    assert len(hashes(run, (str(path),), "test")) == 32
+    assert len(hashes(run, ("bacteria",), "test", data_dir=sweep[1])) == 16
+
+
+def test_memory_does_not_grow_with_the_classes(tmp_path, rng):
+    classes, length = 64, 64
+    labels = np.arange(640) % classes
+    for split in ("train", "val"):
+        bases = rng.integers(0, 4, (len(labels), length)).astype(np.uint8)
+        reads.write_file(tmp_path / f"bacteria_{split}.npz", bases, labels)
+    whole = len(labels) * length * classes * 4  # bytes of all log-probabilities at once
+    tracemalloc.start()
+    run = kmer_run.train(settings(order=0), "many", tmp_path, tmp_path)
+    outputs = extract(run, ("bacteria",), "val", data_dir=tmp_path)
+    assert tracemalloc.get_traced_memory()[1] < whole / 2
+    tracemalloc.stop()
+    model = kmers.KmerDensity.load(run.model_path)
+    np.testing.assert_allclose(outputs.logits, model.class_log_probs(outputs.bases), rtol=1e-5)
+
+
 def test_the_same_command_gives_the_same_file_and_continues(sweep, tmp_path):
     data_dir = sweep[1]
     arguments = ("genomics_ood.train", "--exp=bacteria_kmers", "--order=3", "--mutation_rate=0.2",
@@ -145,6 +182,42 @@ def test_bad_settings(sweep, tmp_path, changes, message):
     with pytest.raises(ValueError, match=message):
         kmer_run.train(settings(**changes), "bad", tmp_path, sweep[1])
     assert not (tmp_path / "bad").exists()
+
+
+@pytest.mark.parametrize(
+    "exp, overrides, name",
+    [
+        ("bacteria_kmers", {"units": 128}, "units"),
+        ("bacteria_kmers", {"total_steps": 5}, "total_steps"),
+        ("bacteria_kmers", {"network": "conv", "order": 3}, "order"),
+        ("bacteria", {"network": "kmer", "dropout_p": 0.5}, "dropout_p"),
+        ("bacteria", {"network": "kmer", "strategy": "mirrored"}, "strategy"),
+        ("bacteria", {"network": "lstm", "num_layers": 2}, "num_layers"),
+        ("bacteria", {"per_class": False}, "per_class"),
+    ],
+)
+def test_flags_without_effect(exp, overrides, name):
+    own = configs.EXPERIMENTS[exp]
+    with pytest.raises(ValueError, match=f"--{name} has no effect with --network="):
+        configs.adjusted(own, overrides)
+    same = {name: getattr(own, name)}  # as the experiment has it
+    assert configs.adjusted(own, same) == replaced(own, same)
+
+
+@pytest.mark.parametrize("binary", ["train", "sweep"])
+def test_binaries_refuse_flags_without_effect(tmp_path, binary):
+    result = command(
+        f"genomics_ood.{binary}", "--exp=bacteria_kmers", "--learning_rate=1",
+        f"--out_dir={tmp_path}",
+    )  # fmt: skip
+    assert result.returncode == 1 and "--learning_rate has no effect with" in result.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_training_reads_do_not_validate(sweep, tmp_path):
+    path = str(sweep[1] / "bacteria_train.npz")  # is read whatever the split
+    with pytest.raises(ValueError, match="bacteria_train.npz are the same reads: .*--data_dir"):
+        kmer_run.train(settings(id_dataset=path), "bad", tmp_path)
 
 
 def test_labels_that_are_no_classes(tmp_path, rng):

@@ -79,6 +79,13 @@ class KmerDensity:
         """
         return self._table.take(self._places(bases, order), axis=0)[..., : self.classes]
 
+    def parts(self, bases):
+        """The reads in parts, of fewer the more classes there are: base_log_probs of one stays
+        small, however many reads and classes there are.
+        """
+        count = max(1, READS_AT_ONCE // self.classes)
+        return (bases[start : start + count] for start in range(0, len(bases), count))
+
     def class_log_probs(self, bases, sizes=None):
         """float64 (n, classes), log p(x | class), nats.
 

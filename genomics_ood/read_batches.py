@@ -70,7 +70,7 @@ def batches(path):
         rest = b""
         while True:
             chunk = handle.read(CHUNK)
-            data = rest + chunk
+            data = (rest + chunk).lstrip()  # blank lines behind a record
             if not chunk and data and data[-1] != NEWLINE:
                 data += b"\n"
             parsed = parse(data, last=not chunk)

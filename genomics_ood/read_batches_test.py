@@ -47,6 +47,8 @@ CONTENTS = {
     "fastq": "@r1 x\nACGT\n+\n@@@@\n@r2\nGGN\n+r2\n+++\n",
     "fastq of several lines": "@r1 x\nAC\nGT\n+\n@@\n@@\n@r2\nGGN\n+r2\n+++\n",
     "titles again": "@r1 x\nACGT\n+r1 x\n@@@@\n@r2\nGG\n+\n++\n@r3\nG\n+r3\nI\n",
+    "blank lines at the end": "@r1 x\nAC\n+\nII\n@r2\nGG\n+\nII\n" + "\n" * 6,
+    "many of them": "@r1 x\nAC\n+\nII\n" + "\n" * 17,
     "an empty read": "@r1\n\n+\n\n@r2\nAC\n+\nII\n",
 }
 

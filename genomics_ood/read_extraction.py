@@ -14,11 +14,28 @@ def hashes(run, names, split, *, data_dir=None) -> Outputs | None:
 def load_reads(run, names, split, data_dir=None):
     """The first ReadSet there is; of ID reads only the class that the run was trained on, if it
     was one.
+
+    Raises:
+        ValueError: a density, and reads of another length than those of its training.
     """
     source = reads.first_available(names, split, data_dir)
-    if source.name == run.settings["id_dataset"]:
+    check_length(source, run.settings.get("length", source.bases.shape[1]))
+    if [*names] == [run.settings["id_dataset"]]:
         source = reads.filtered(source, run.settings["filter_label"])
     return source
+
+
+def check_length(source, length):
+    """Refuses reads of another length than a model's: what it says of them would tell their length
+    (ValueError).
+    """
+    own = source.bases.shape[1]
+    if own != length:
+        raise ValueError(
+            f"The reads of {source.name} ({source.split}) have {own} bases, those of the training "
+            f"{length}: scores would tell their length. Make a set with fasta_to_np --length="
+            f"{length}."
+        )
 
 
 def extraction(run, source, split, batch_size, shard):

@@ -11,16 +11,21 @@ import itertools
 import pathlib
 
 import numpy as np
+from absl import logging
 
 from ood_suite import shipped
 from ood_suite.data import first_of
-from ood_suite.files import atomic_path, fingerprint, load_npz
+from ood_suite.files import atomic_path, fingerprint, load_npz, locked
 
 GENOMICS_DATA = pathlib.Path("genomics_data")  # in the current folder
 SPLITS = ("train", "val", "test")
+WRITTEN = ("val", "test", "ood_val", "ood_test", "train")  # train last: then the set is whole
+_FASTA = "python -m genomics_ood.fasta_to_np --table={} --data_dir={{data_dir}}"
 COMMANDS = {
-    "bacteria": "python -m genomics_ood.fasta_to_np --table=TABLE --name=bacteria",
-    "genera": "python -m genomics_ood.fasta_to_np --table=genomics_data/genera.tsv --name=genera",
+    "bacteria": _FASTA.format("TABLE --name=bacteria"),
+    "genera": _FASTA.format(
+        "genomics_data/genera.tsv --name=genera --reads=30000,2000,2000 --ood_reads=2000"
+    ),
     "genomics": "python -m genomics_ood.records_to_np --tfds --data_dir={data_dir}",
 }
 
@@ -117,9 +122,15 @@ def training_and_validation(name, label=-1, data_dir=None):
     """The splits "train" and "val" of a set, of one class alone unless `label` is -1.
 
     Raises:
-        ValueError: lengths that differ, a class that is not there.
+        ValueError: lengths that differ, a class that is not there, one file for both.
     """
     training, validation = (load(name, split, data_dir) for split in ("train", "val"))
+    if np.array_equal(training.bases, validation.bases):
+        raise ValueError(
+            f"The training and validation reads of {name} are the same reads: give a set of "
+            "splits, NAME_train.npz, NAME_val.npz and NAME_test.npz, by its name NAME and "
+            "--data_dir."
+        )
     if training.bases.shape[1] != validation.bases.shape[1]:
         raise ValueError(
             f"The reads of {validation.name} (val) have {validation.bases.shape[1]} bases, those "
@@ -175,6 +186,47 @@ def write_file(path, bases, labels, class_names=(), lineages=(), origins=()):
         np.savez_compressed(file, **arrays)
 
 
+def write_set(folder, name, make, overwrite=False):
+    """Writes a set of reads, holding the lock of its folder.
+
+    Args:
+        folder: None is `genomics_data` in the current folder.
+        make: function that gives {one of WRITTEN: arguments of write_file behind the path}.
+        overwrite: replace a set of that name, once the new one is made.
+
+    Raises:
+        ValueError: a set of that name is there, or embedded.
+        BusyError: another process writes to the folder.
+    """
+    folder = pathlib.Path(folder or GENOMICS_DATA)
+    paths = {split: folder / f"{name}_{split}.npz" for split in WRITTEN}
+    is_default = folder.resolve() == GENOMICS_DATA.resolve()
+    if is_default and any(_sample(path).exists() for path in paths.values()):
+        raise ValueError(
+            f"An embedded sample is called {name}, and stands in for what {folder} lacks: the two "
+            "would be mixed. Give another --name, or --data_dir."
+        )
+    with locked(folder):
+        there = [path for path in paths.values() if path.exists()]
+        if there and not overwrite:
+            raise ValueError(f"{there[0]} is there already. Another --name, or --overwrite.")
+        found = make()
+        for path in reversed(there):  # a mixture of two samplings would share positions
+            path.unlink()
+        for split, path in paths.items():
+            if split in found:
+                bases, labels, *_ = found[split]
+                write_file(path, *found[split])
+                logging.info(
+                    "%s: %d reads of %d classes.", path, len(bases), len(np.unique(labels))
+                )
+
+
+def _sample(path):
+    """Where the embedded sample of a file's name would be."""
+    return shipped.resource("genomics_data") / "samples" / path.name
+
+
 def load(name, split, data_dir=None):
     """Loads one split of a set, from `data_dir`, or where none is given from the embedded sample.
 
@@ -201,12 +253,12 @@ def load(name, split, data_dir=None):
     if path.exists():
         return ReadSet(name, split, **read_file(path))
     command = COMMANDS.get(name.removesuffix("_ood"), "see genomics_data/README.md")
-    command = command.format(data_dir=data_dir)
-    sample = shipped.resource("genomics_data") / "samples" / path.name
+    sample = _sample(path)
     if not embedded or not sample.exists():
         beside = "no embedded sample of it" if embedded else "--data_dir is given"
+        command = command.format(data_dir=data_dir)
         raise FileNotFoundError(f"There is no {path}, and {beside}. To make it: {command}.")
-    found = read_file(sample)
+    found, command = read_file(sample), command.format(data_dir="FOLDER")
     note = f"{name} ({split}) is the embedded sample of {len(found['bases'])} reads; "
     return ReadSet(name, split, **found, note=f"{note}the full set: {command}")
 

@@ -4,8 +4,8 @@
     python -m genomics_ood.records_to_np --tfrecord_dir=FOLDER_OF_THE_FIVE --name=genomics_toy
 
 Writes <name>_train, <name>_val, <name>_test, and <name>_ood_val and <name>_ood_test, as far as the
-source has them. TFDS downloads the data if it has none yet; nothing else in this project ever
-downloads.
+source has them, once all of it is read; so much memory is needed. TFDS downloads the data if it has
+none yet; nothing else in this project ever downloads.
 """
 
 import json
@@ -83,8 +83,12 @@ def label_names(folder):
 def main(_):
     if FLAGS.tfds == bool(FLAGS.tfrecord_dir):
         raise ValueError("Give either --tfds or --tfrecord_dir.")
-    folder = pathlib.Path(FLAGS.data_dir or reads.GENOMICS_DATA)
-    missing, known = [], []  # known: labels of the in-distribution set
+    reads.write_set(FLAGS.data_dir, FLAGS.name, converted, FLAGS.overwrite)
+
+
+def converted():
+    """{part: arguments of reads.write_file} of what the source has; says what it has not."""
+    result, missing, known = {}, [], []  # known: labels of the in-distribution set
     for part, (record_folder, split) in PARTS.items():
         if FLAGS.tfds:
             found, names = sequence_files.tfds_reads(split, FLAGS.tfds_dir)
@@ -99,14 +103,13 @@ def main(_):
         present = sorted(set(labels.tolist()))
         own = present if part.startswith("ood") else (known or present)
         known = known or own  # the first part is in-distribution
-        path = folder / f"{FLAGS.name}_{part}.npz"
         class_names = [names.get(label, str(label)) for label in own]
-        reads.write_file(path, bases, numbered(labels, own), class_names, (), origins)
-        logging.info("%s: %d reads of %d classes.", path, len(bases), len(present))
+        result[part] = bases, numbered(labels, own), class_names, (), origins
     if len(missing) == len(PARTS):
         raise FileNotFoundError(f"{FLAGS.tfrecord_dir} has none of {', '.join(missing)}.")
     if missing:
         logging.warning("Not there: %s.", ", ".join(missing))
+    return result
 
 
 if __name__ == "__main__":
@@ -115,5 +118,6 @@ if __name__ == "__main__":
     flags.DEFINE_string("tfrecord_dir", None, "Read the reference's folders of TFRecords in here.")
     define_name("genomics", "Of the data set.")
     flags.DEFINE_string("data_dir", None, "Folder to write to; default: genomics_data.")
+    flags.DEFINE_bool("overwrite", False, "Replace a set of that name.")
     flags.DEFINE_integer("limit", 0, "Reads of each part, from its beginning; 0 for all.")
     run_app(main)

@@ -50,17 +50,20 @@ def valid_starts(bases, window):
 
 def survey(sources, block, window):
     """Counts the valid starts of every block: (numbers of the blocks' sources, counts, in the order
-    in which the files give them; windows with other bases; records too short).
+    in which the files give them; {"unknown", "short", "copies"}, see `sample`).
 
     Raises:
         ValueError: two sources hold the same sequence (of a block's length at least).
     """
-    numbers, counts, unknown, short, known = array.array("i"), array.array("q"), 0, 0, {}
+    numbers, counts, known = array.array("i"), array.array("q"), {}
+    skipped = dict.fromkeys(("unknown", "short", "copies"), 0)
     records = dict.fromkeys(sources, 0)
     for number, title, bases in _all_records(sources, "counting"):
         records[sources[number]] += 1
+        is_copy = False
         if len(bases) >= block:
             mark = hashlib.blake2b(bases.tobytes(), digest_size=16).digest()
+            is_copy = mark in known
             other = known.setdefault(mark, number)
             if other != number:
                 raise ValueError(
@@ -68,14 +71,15 @@ def survey(sources, block, window):
                     f"({genome_table.first_word(title)}): its reads would be in two sets."
                 )
         parts = blocks_of(len(bases), block, window)
-        short += not parts
+        skipped["short"] += not parts
+        skipped["copies"] += is_copy
         for start, stop in parts:
             count = len(valid_starts(bases[start:stop], window))
-            unknown += stop - start - window + 1 - count
+            skipped["unknown"] += stop - start - window + 1 - count
             numbers.append(number)
-            counts.append(count)
+            counts.append(0 if is_copy else count)  # else one place would be in two splits
     genome_table.say_what_is_one_class(records)
-    return np.array(numbers, np.int32), np.array(counts, np.int64), unknown, short
+    return np.array(numbers, np.int32), np.array(counts, np.int64), skipped
 
 
 def deal(own, counts, class_name, shares, wanted, rng):
@@ -118,10 +122,11 @@ def sample(sources, length, wanted, block=10_000, seed=0):
             class}.
 
     Returns:
-        beside it, {"unknown", "short", "repeated"}: windows with other bases, records shorter than
-        a window, reads that were taken out because another one is the same.
+        beside it, {"unknown", "short", "copies", "repeated"}: windows with other bases, records
+        shorter than a window, records of a block's length at least that are another one of their
+        file again, reads that were taken out because another one is the same.
     """
-    numbers, counts, unknown, short = survey(sources, block, length)
+    numbers, counts, skipped = survey(sources, block, length)
     if not len(counts):
         raise ValueError(f"No record is as long as --length={length}.")
     roles = {s.class_name: s.role for s in sources}
@@ -141,8 +146,7 @@ def sample(sources, length, wanted, block=10_000, seed=0):
             np.stack(rows)[order], np.array(labels, np.int32)[order], own,
             [lineages[name] for name in own], [origins[i] for i in order],
         )  # fmt: skip
-    repeated = _drop_repeated(result)
-    return result, {"unknown": unknown, "short": short, "repeated": repeated}
+    return result, skipped | {"repeated": _drop_repeated(result)}
 
 
 def _targets(sources, numbers, counts, wanted, rngs):

@@ -129,6 +129,8 @@ def test_tfrecords_become_npz(tmp_path):
     np.testing.assert_array_equal(train.bases[0], [3, 0, 1, 2, 3])
     outside = reads.load("toy_ood", "val", tmp_path)
     assert outside.class_names == ("20", "Forty") and outside.labels.tolist() == [1, 0, 0]
+    again = command("genomics_ood.records_to_np", *arguments)
+    assert again.returncode == 1 and "is there already. Another --name" in again.stderr
 
 
 @pytest.mark.tensorflow
@@ -164,7 +166,9 @@ def test_the_tfds_builder():
 def test_bad_arguments(tmp_path):
     result = command("genomics_ood.records_to_np")
     assert result.returncode == 1 and "either --tfds or --tfrecord_dir" in result.stderr
-    result = command("genomics_ood.records_to_np", f"--tfrecord_dir={tmp_path}")
+    result = command(
+        "genomics_ood.records_to_np", f"--tfrecord_dir={tmp_path}", f"--data_dir={tmp_path}"
+    )
     assert result.returncode == 1 and "has none of before_2011_in_tr" in result.stderr
 
 

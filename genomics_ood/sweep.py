@@ -16,4 +16,4 @@ if __name__ == "__main__":
         without=("mutation_rate", "reg_weight", *configs.CLASSIFIER_ONLY),
     )  # fmt: skip
     cli.define_sweep()
-    cli.run_app(cli.sweeps(configs.trainer, configs.EXPERIMENTS))
+    cli.run_app(cli.sweeps(configs.trainer, configs.EXPERIMENTS, configs.adjusted))

@@ -20,4 +20,4 @@ if __name__ == "__main__":
         configs.Experiment, without=(*SWEEP_ONLY, *configs.CLASSIFIER_ONLY),
     )  # fmt: skip
     cli.define_repeat_id()
-    cli.run_app(cli.trains(configs.trainer, configs.EXPERIMENTS))
+    cli.run_app(cli.trains(configs.trainer, configs.EXPERIMENTS, configs.adjusted))

@@ -11,7 +11,15 @@ import numpy as np
 import pytest
 
 import genomics_ood.density  # noqa: F401 (registers the classes)
-from genomics_ood import classifier_run, configs, density_run, reads, screening, sequence_files
+from genomics_ood import (
+    classifier_run,
+    configs,
+    density_run,
+    extract_features,
+    reads,
+    screening,
+    sequence_files,
+)
 from genomics_ood.extract import extract
 from genomics_ood.screen_model import Screen
 from ood_suite.evaluation.evaluate import evaluate
@@ -114,7 +122,11 @@ def test_the_motif_classifier_and_its_scores(sweep, tmp_path):
     wanted = ("msp", "entropy", "odin", "mahalanobis", "energy")
     [report] = evaluate(run.folder, Request(scores=wanted, resamples=20), data_dir=data_dir)
     assert set(report.values) == set(wanted) and "accuracy" in report.classifier
+    assert report.verdict["validation_ood"] and report.verdict["score"] in wanted
     assert "distance" in report.figures and "gc_content" not in report.figures
+    reads.write_file(tmp_path / "short.npz", np.zeros((4, LENGTH - 1), np.uint8), np.zeros(4))
+    with pytest.raises(ValueError, match="short .test. have 23 bases, .* 24: .* --length=24"):
+        extract_features.extract(run, (str(tmp_path / "short.npz"),), "test")
     with pytest.raises(ValueError, match="must be 0..classes - 1, at least 2"):
         classifier_run.train_classifier(tiny(filter_label=1), "x", tmp_path, data_dir)
 
