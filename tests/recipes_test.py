@@ -13,6 +13,7 @@ import pytest
 
 from ood_suite import plugins, scores
 from ood_suite.data.npz import write_images
+from ood_suite.detector import Detector
 from ood_suite.outputs import Outputs
 from tests.support import ROOT
 
@@ -118,9 +119,13 @@ def test_a_package_adds_a_score(package):
     assert "toy_double" in scores.names() and "toy_double" not in scores.SCORES
     [value] = scores.get("toy_double").fn(np.array([[1.0, 4.0]]))
     assert value == -8.0
-    outputs = Outputs(logits=np.eye(3))
-    np.testing.assert_array_equal(scores.get("react+toy_double").parts, ("react", "toy_double"))
-    assert len(outputs) == 3
+    features, head = np.eye(3) + 1.0, {"head_kernel": np.eye(3), "head_bias": np.zeros(3)}
+    outputs = Outputs(features=features, logits=features, **head)
+    assert scores.get("react+toy_double").parts == ("react", "toy_double")
+    shaped = Detector("react+toy_double", parameters={"react.threshold": 1.5})
+    np.testing.assert_array_equal(shaped.fit(outputs, outputs).score(outputs), [-3.0] * 3)
+    fused = Detector("toy_double&react+toy_double").fit(outputs, outputs)
+    assert fused.calibration_.shape == (3,)
     with pytest.raises(ValueError, match="toy_gone = 'toy:NOTHING' .* cannot be imported"):
         scores.get("toy_gone")
     with pytest.raises(ValueError, match="toy_build = 'toy:build' .* must be a Score"):

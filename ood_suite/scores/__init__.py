@@ -81,6 +81,11 @@ class Score(NamedTuple):
         """
         return self._defaults() | self.given
 
+    @property
+    def judge(self):
+        """The entry of the score of logits that a composed score ends in."""
+        return _known(SCORES, self.parts[-1], "score")
+
     def _defaults(self):
         if self.fn is fusion.Fused:
             return {
@@ -89,7 +94,7 @@ class Score(NamedTuple):
                 for parameter, value in get(name).parameters.items()
             }
         if self.parts:
-            entries = [*(SHAPERS[name] for name in self.parts[:-1]), SCORES[self.parts[-1]]]
+            entries = [*(SHAPERS[name] for name in self.parts[:-1]), self.judge]
             return {
                 f"{part}.{name}": value
                 for part, entry in zip(self.parts, entries, strict=True)
@@ -131,7 +136,7 @@ class Score(NamedTuple):
             return entry.make(own)
 
         shapers = {name: part(name, SHAPERS[name]) for name in self.parts[:-1]}
-        judge = SCORES[self.parts[-1]]
+        judge = self.judge
         return self.fn(shapers, part(self.parts[-1], judge), judge.fit_needs, judge.fit_on)
 
     def _fused(self, parameters):
@@ -379,7 +384,7 @@ def _composed(name, shapers, last):
             f"{name!r} must be different shapers and one score of logits alone, of "
             f"{', '.join(able)}."
         )
-    learns = any(entry.learns for entry in [*entries, judge])
+    shaped = any(entry.learns for entry in entries)
     grid = {
         f"{part}.{parameter}": values
         for part, entry in zip(parts, [*entries, judge._replace(grid={})], strict=True)
@@ -391,24 +396,28 @@ def _composed(name, shapers, last):
         for parameter, value in entry.given.items()
     }
     needs = ("features", *_HEAD)
-    return Score(activations.Shaped, needs, needs if learns else (), "training", grid, parts, given)
+    fit_needs = needs if shaped or judge.learns else ()
+    fit_on = "training" if shaped else judge.fit_on
+    return Score(activations.Shaped, needs, fit_needs, fit_on, grid, parts, given)
 
 
 def _fusion(name):
     parts = tuple(named.outside(name, "&"))
     entries = [get(part) for part in parts]
-    for part, entry in zip(parts, entries, strict=True):
-        judge = SCORES[entry.parts[-1]] if entry.parts else entry
-        held_out = judge.learns and (entry.parts or judge.fit_on == "held_out")
+    judges = [entry.judge if entry.parts else entry for entry in entries]
+    for part, entry, judge in zip(parts, entries, judges, strict=True):
+        held_out = judge.learns and judge.fit_on == "held_out"
         if held_out or hasattr(entry.fn, "fit_validation") or hasattr(entry.fn, "fit_held_out"):
             raise ValueError(
                 f"{part} cannot be fused: it learns from more than training data, which the "
                 "p-values of held-out data must not see."
             )
-    if len(set(parts)) < len(parts):
+    if len({part.replace(" ", "") for part in parts}) < len(parts):
         raise ValueError(f"{name!r} must fuse different scores.")
     needs = tuple(dict.fromkeys(field for entry in entries for field in entry.needs))
-    fit_needs = tuple(dict.fromkeys(field for entry in entries for field in entry.fit_needs))
+    learned = [field for entry in entries for field in entry.fit_needs]
+    learned += ["labels" for judge in judges if "labels" in judge.fit_needs]
+    fit_needs = tuple(dict.fromkeys(learned))
     if not fit_needs:  # no member learns: the p-values do
         return Score(fusion.Fused, needs, needs, "held_out", parts=parts)
     return Score(fusion.Fused, needs, fit_needs, parts=parts)

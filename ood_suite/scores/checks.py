@@ -127,6 +127,15 @@ def above(name, value, bound):
         raise ValueError(f"`{name}` must be more than {bound}. Received: {value}.")
 
 
+def within(name, value, low, high, ends="[]"):
+    """`value`, which must lie between two bounds; of "[)" the first counts and the second not."""
+    reaches = value >= low if ends[0] == "[" else value > low
+    if not reaches or not (value <= high if ends[1] == "]" else value < high):
+        interval = f"{ends[0]}{low:g}, {high:g}{ends[1]}"
+        raise ValueError(f"`{name}` must lie in {interval}. Received: {value}.")
+    return value
+
+
 def same_length(features, logits):
     if len(features) != len(logits):
         raise ValueError(f"There are {len(features)} features and {len(logits)} logits.")

@@ -61,8 +61,7 @@ class NAC(Learner):
         """Learns from training features (n, d), logits (n, classes) and the head, in one pass."""
         if self.edges < 4 or self.edges % 2:
             raise ValueError(f"`edges` must be even and at least 4. Received: {self.edges}.")
-        if not 0.0 < self.full <= 1.0:
-            raise ValueError(f"`full` must lie in (0, 1]. Received: {self.full}.")
+        checks.within("full", self.full, 0.0, 1.0, "(]")
         checks.above("steepness", self.steepness, 0.0)
         features = checks.matrix("features", features, what="features")
         if not len(features):

@@ -62,8 +62,16 @@ class Fused(Learner):
         """Members learn from the training arrays `fit_needs`."""
         given = dict(zip(self.fit_needs, arrays, strict=bool(self.fit_needs)))
         for name, fields in self.member_fits.items():
-            self.members[name].fit(*(given[field] for field in fields))
+            member, own = self.members[name], [given[field] for field in fields]
+            member.fit(*own)
+            if getattr(member, "judge_needs", ()):  # of shapers and a judge that learns, see Shaped
+                member.fit_judge(*own, given.get("labels"))
         return self
+
+    def set_arrays(self, arrays: Mapping[str, Array]) -> Self:
+        """As of every learner; files of version 0.2 have the spaces of "energy & knn" in names."""
+        plain = ("/".join(map(str.strip, name.split("/"))) for name in arrays)
+        return super().set_arrays(dict(zip(plain, arrays.values(), strict=True)))
 
     def fit_held_out(self, *arrays: Array) -> Self:
         """Learns the members' scores of held-out ID examples, from the arrays `needs`."""

@@ -48,7 +48,14 @@ class TiedGaussian(Learner):
         features = checks.matrix("features", features, what="features")
         labels, classes = checks.class_labels(labels, len(features))
         self.means_ = checks.class_means(features, labels, classes)
-        self.whitening_ = whitening(covariance(features, self.means_, labels))
+        shared = covariance(features, self.means_, labels)
+        if not shared.any():
+            raise ValueError(
+                "The features do not vary within classes, whose common covariance is zero: a class "
+                f"must have examples that differ. Received: {len(features)} examples of {classes} "
+                "classes."
+            )
+        self.whitening_ = whitening(shared)
         return self
 
     def judged(self, features, judge):

@@ -39,8 +39,7 @@ class CoP(Learner):
         features = checks.matrix("features", features, what="features")
         if not len(features):
             raise ValueError("A subspace cannot be fitted to no examples.")
-        if not 0.0 < self.explained < 1.0:
-            raise ValueError(f"`explained` must lie in (0, 1). Received: {self.explained}.")
+        checks.within("explained", self.explained, 0.0, 1.0, "()")
         self._draw(features.shape[1])
         total = sum(rows.sum(axis=0) for rows in self._mapped(features))
         self.mean_ = total / len(features)

@@ -52,10 +52,12 @@ def test_himplos_without_its_three_steps_is_the_energy():
     np.testing.assert_allclose(fitted("himplos", off).score(test), react, rtol=1e-10)
 
 
-def test_line_literally():
+@pytest.mark.parametrize("constant", [0.0, 0.8])
+def test_line_literally(constant):
     training, test = outputs(2, 100), outputs(1)
-    detector = fitted("line", {"activation_percentile": 40.0, "weight_percentile": 30.0})
-    clip = np.float32(np.quantile(training.features.astype(np.float32), 0.98))
+    percentiles = {"activation_percentile": 40.0, "weight_percentile": 30.0}
+    detector = fitted("line", percentiles | {"clip": constant})
+    clip = constant or np.float32(np.quantile(training.features.astype(np.float32), 0.98))
     kernel, bias, expected = test.head_kernel, test.head_bias, []
     for x in test.features:
         x = np.minimum(x, clip)
@@ -290,6 +292,9 @@ def test_bad_fits():
     x, labels = np.random.default_rng(0).random((10, 4)), np.arange(10) % 2
     with pytest.raises(ValueError, match="Class 1 has none"):
         gaussian.Mahalanobis().fit(x, 2 * labels)
+    for name in ("mahalanobis", "relative_mahalanobis", "gmm"):
+        with pytest.raises(ValueError, match="do not vary within classes.* 10 examples of 10 cl"):
+            get(name).make().fit(x, np.arange(10))
     with pytest.raises(ValueError, match=r"`k` must lie in 1..10.* Received: 50"):
         neighbors.KNN().fit(x)
     with pytest.raises(ValueError, match="must have 4 features, as at fit. Received: 5"):

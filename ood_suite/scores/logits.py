@@ -15,6 +15,7 @@ from ood_suite.scores import checks
 from ood_suite.scores.learner import Array, Learner
 
 SURE = 1e-30  # below, exponentials of float32 end
+LEAST = 1e-300  # below, those of float64 do
 WEIBULL_SHIFT = 10_000.0  # that of OSDN's libMR, see OpenMax
 
 
@@ -161,7 +162,7 @@ def gen(logits: Array, gamma: float = 0.1, top: int = 100) -> Array:
     >>> gen([[0.0, 0.0]], gamma=0.5)
     array([1.])
     """
-    checks.above("gamma", gamma, 0.0)
+    checks.within("gamma", gamma, 0.0, 1.0, "()")
     checks.above("top", top, 0)
 
     def score(rows):
@@ -170,10 +171,14 @@ def gen(logits: Array, gamma: float = 0.1, top: int = 100) -> Array:
             log_p = np.partition(log_p, -top, axis=1)[:, -top:]
         log_rest = np.log(-np.expm1(np.minimum(log_p, -1e-300)))
         # Of the largest, where p rounds to 1: p of all others over 1 + p of all others.
-        _, others = _but_the_largest(rows - rows.max(axis=1)[:, None])
+        below = rows - rows.max(axis=1)[:, None]
+        _, others = _but_the_largest(below)
         with np.errstate(divide="ignore"):
-            of_largest = np.log(others) - np.log1p(others)
-        log_rest[np.arange(len(rows)), log_p.argmax(axis=1)] = of_largest
+            log_others = np.log(others)
+        lost = np.flatnonzero(others < LEAST)
+        if lost.size and rows.shape[1] > 1:
+            log_others[lost] = log_sum_exp(np.sort(below[lost], axis=1)[:, :-1])
+        log_rest[np.arange(len(rows)), log_p.argmax(axis=1)] = log_others - np.log1p(others)
         return np.exp(gamma * (log_p + log_rest)).sum(axis=1)
 
     return checks.each_logits(logits, score)

@@ -15,7 +15,8 @@ ALSO = {"react": {"clip": "threshold"}}  # score -> what others call a parameter
 
 
 def outside(text: str, separator: str) -> list[str]:
-    """The parts of a text between separators that stand outside of brackets.
+    """The parts of a text between separators that stand outside of brackets, without the spaces
+    around them.
 
     >>> outside("himplos(mask_percentile=60,clip=1.6),energy", ",")
     ['himplos(mask_percentile=60,clip=1.6)', 'energy']
@@ -34,7 +35,7 @@ def outside(text: str, separator: str) -> list[str]:
             parts[-1] += letter
     if depth:
         raise ValueError(f"Every bracket must be closed once, as in knn(k=10). Received: {text!r}.")
-    return parts
+    return [part.strip() for part in parts]
 
 
 def parse(name: str) -> tuple[str, dict[str, Any]]:
@@ -44,11 +45,14 @@ def parse(name: str) -> tuple[str, dict[str, Any]]:
     ('odin', {'temperature': 1000, 'epsilon': 0.004})
 
     Raises:
-        ValueError: text in brackets that is not name=value, or a value of another kind.
+        ValueError: text in brackets that is not name=value, a value of another kind, or a parameter
+            that is given twice.
     """
     bare, bracket, inner = name.strip().partition("(")
     if not bracket:
         return bare, {}
+    bare = bare.rstrip()
+    also = ALSO.get(bare.lower(), {})
     wrong = ValueError(
         "Parameters must be like knn(k=10): name=value, of numbers, True, False and quoted words. "
         f"Received: {name[:100]!r}."
@@ -57,13 +61,16 @@ def parse(name: str) -> tuple[str, dict[str, Any]]:
         raise wrong
     try:
         call: Any = ast.parse(f"f({inner}", mode="eval").body
-        given = {keyword.arg: ast.literal_eval(keyword.value) for keyword in call.keywords}
+        pairs = [(also.get(k.arg, k.arg), ast.literal_eval(k.value)) for k in call.keywords]
+        given = dict(pairs)
         is_plain = not call.args and None not in given
     except (ValueError, SyntaxError, TypeError, AttributeError, RecursionError, MemoryError):
         raise wrong from None
     if not is_plain or not all(_is_value(value) for value in given.values()):
         raise wrong
-    return bare, {ALSO.get(bare.lower(), {}).get(k, k): value for k, value in given.items()}
+    if len(given) < len(pairs):
+        raise ValueError(f"A parameter must be given once. Received: {name[:100]!r}.")
+    return bare, given
 
 
 def _is_value(value: Any) -> bool:
@@ -100,7 +107,7 @@ def composed(name: str, parameters: Mapping[str, Any]) -> str:
     """
     if "(" in name or "&" in name:
         return name
-    parts = name.split("+")
+    parts = outside(name, "+")
     if len(parts) == 1:
         return written(name, parameters)
     own = [
@@ -131,7 +138,7 @@ def read(texts: Iterable[str], known: Iterable[str]) -> tuple[str, ...]:
 def checked(defaults: Mapping[str, Any], parameters: Mapping[str, Any]) -> dict[str, Any]:
     """The parameters, NumPy's numbers as Python's, whole floats as int where the default is one;
     names that `defaults` lacks as they are. ValueError: a value of another type than the default,
-    or no finite number.
+    or no finite number; None where that is not the default.
 
     >>> checked({"k": 50}, {"k": 10.0})
     {'k': 10}
@@ -141,10 +148,12 @@ def checked(defaults: Mapping[str, Any], parameters: Mapping[str, Any]) -> dict[
         value, default = found[name], defaults[name]
         if not isinstance(default, int | float | str | None):  # of a score from elsewhere
             continue
-        allowed = type(default) if isinstance(default, bool | str) else int | float | None
+        if value is default is None:
+            continue
+        allowed = type(default) if isinstance(default, bool | str) else int | float
         is_number = isinstance(value, int | float) and math.isfinite(value)
         is_whole = not isinstance(default, int) or value == int(value) if is_number else True
-        right = isinstance(value, allowed) and (value is None or is_number or allowed is str)
+        right = isinstance(value, allowed) and (is_number or allowed is str)
         if not right or not is_whole or isinstance(value, bool) > isinstance(default, bool):
             raise ValueError(f"`{name}` must be like {default!r}. Received: {str(value)[:100]!r}.")
         if isinstance(default, int) and isinstance(value, float):

@@ -75,6 +75,8 @@ def test_whole_numbers_may_be_written_as_floats():
         ("msp(k=5)", "Unknown parameter 'k' of msp. Known: none"),
         ("knn(k=2.5)", "`k` must be like 50"),
         ("knn(k=True)", "`k` must be like"),
+        ("knn(k=10, k=20)", r"must be given once. Received: 'knn\(k=10, k=20\)'"),
+        ("react(clip=1.6,threshold=2)+energy", "must be given once"),
         ("himplos(clip=1e999)", "`clip` must be like 0.0. Received: 'inf'"),
         ("knn(5)", "Parameters must be like knn"),
         ("knn(k=print)", "Parameters must be like knn"),
@@ -91,6 +93,20 @@ def test_whole_numbers_may_be_written_as_floats():
 def test_what_is_refused(name, message):
     with pytest.raises(ValueError, match=message):
         scores.get(name)
+
+
+def test_none_is_for_what_is_none_by_default():
+    with pytest.raises(ValueError, match="`k` must be like 50. Received: 'None'"):
+        Detector("knn", parameters={"k": None})
+    with pytest.raises(ValueError, match="`react.threshold` must be like 0.0. Received: 'None'"):
+        Detector("react+energy", parameters={"react.threshold": None})
+    assert named.checked({"a": None}, {"a": None}) == {"a": None}
+    assert named.checked({"a": None}, {"a": 2}) == {"a": 2}
+
+
+def test_a_recommended_name_has_no_spaces():
+    found = named.composed("react + energy", {"react.threshold": 1.6})
+    assert found == "react(threshold=1.6)+energy"
 
 
 @pytest.mark.parametrize("more", [{"tune": True}, {"preset": "cifar10_densenet"}])

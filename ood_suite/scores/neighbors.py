@@ -1,8 +1,9 @@
 """Scores that compare with single training examples.
 
 The bank of training features is kept as it came: an array, or a memory map larger than memory, over
-which a score passes once per block of queries. Similarities are products in float32; what the
-scores report is computed anew in float64.
+which a score passes once per block of queries. KNN and NNGuide find neighbours by products in
+float32; the distance that KNN reports is computed anew in float64, NNGuide's mean is one of those
+products. Relation computes in float64, of probabilities that it keeps in float32.
 """
 
 from typing import Self
@@ -15,6 +16,7 @@ from ood_suite.scores.learner import Array, Learner
 from ood_suite.scores.logits import log_sum_exp
 
 QUERIES, BANK_ROWS = 1024, 4096  # a block of similarities: 16 MiB
+MOST_BYTES = 2**32  # of the probabilities of all training examples
 
 
 def nearest(queries, bank, norms, k, weights=None):
@@ -181,7 +183,7 @@ class Relation(Learner):
     r(x, y) = max(cos(x, y), 0) * sum_c p(x)_c p(y)_c,    p = softmax(z).
 
     Args:
-        power: of a relation. least: relations that are not above it do not count.
+        power: of a relation. least: relations that are not above it do not count, in [0, 1).
 
     Attributes:
         bank_: (m, d) the training features themselves. norms_: float64 (m,). probabilities_:
@@ -189,7 +191,9 @@ class Relation(Learner):
 
     Defaults: OpenOOD's: power 1 and the authors' cut-off 0.03.
 
-    Fails: with few training examples per class, and costs a pass over all of them.
+    Fails: with few training examples per class, and costs a pass over all of them. The
+        probabilities of all are in memory and in a detector's file; more than 4 GiB, as of
+        ImageNet, is refused.
 
     Reference: Kim et al., "Neural Relation Graph: A Unified Framework for Identifying Label Noise
         and Outlier Data", NeurIPS 2023, equations 1 and 4.
@@ -204,9 +208,17 @@ class Relation(Learner):
     def fit(self, features: Array, logits: Array) -> Self:
         """Keeps training features (m, d), and the probabilities of their logits (m, classes)."""
         checks.above("power", self.power, 0.0)
+        checks.within("least", self.least, 0.0, 1.0, "[)")
         self.bank_, self.norms_ = _bank(features, 1)
         logits = checks.matrix("logits", logits, what="classes")
         checks.same_length(features, logits)
+        needed = 4 * logits.size
+        if needed > MOST_BYTES:
+            raise ValueError(
+                f"relation would take {needed / 2**30:.1f} GiB for the probabilities of "
+                f"{len(logits)} examples of {logits.shape[1]} classes, at most "
+                f"{MOST_BYTES / 2**30:.0f}: fit it to fewer examples, or use knn."
+            )
         self.probabilities_: Array = np.empty(logits.shape, np.float32)
         for part, rows in checks.chunks("logits", logits):
             self.probabilities_[part] = softmax(rows, axis=1)

@@ -7,7 +7,7 @@ from scipy.special import logsumexp
 
 from ood_suite.detector import Detector
 from ood_suite.outputs import Outputs
-from ood_suite.scores import activations, checks, get, kernels, subspace
+from ood_suite.scores import activations, checks, get, kernels, neighbors, subspace
 from ood_suite.scores.scores_test import fitted, outputs
 
 
@@ -199,6 +199,41 @@ def test_fusion_literally():
     assert fused.threshold_ == pytest.approx(np.sort(unseen)[57], rel=1e-12)  # rank 0.95 * 61
 
 
+@pytest.mark.parametrize("first", ["react+openmax", "scale+openmax", "ash_s+energy"])
+def test_a_judge_in_a_fusion_learns_as_it_does_alone(first, tmp_path):
+    held_out, training, test = outputs(0), outputs(2, 100), outputs(1)
+    fused = Detector(f"{first}&msp").fit(held_out, training)
+    ranks = []
+    for name in (first, "msp"):
+        member = Detector(name).fit(held_out, training)
+        ranks.append([(member.calibration_ >= s).sum() for s in member.score(test)])
+    expected = -2.0 * np.log((1.0 + np.array(ranks)) / 61.0).sum(axis=0)
+    np.testing.assert_allclose(fused.score(test), expected, rtol=1e-12)
+    fused.save(tmp_path / "fused.npz")
+    loaded = Detector.load(tmp_path / "fused.npz")
+    np.testing.assert_array_equal(loaded.score(test), fused.score(test))
+
+
+@pytest.mark.parametrize("name", ["ash_s+kl_matching", "lts+temperature_scaling"])
+def test_what_learns_from_held_out_data_alone_needs_no_training_data(name):
+    found, also = (Detector(name).fit(outputs(0), more) for more in (None, outputs(2, 100)))
+    assert found.threshold_ == also.threshold_
+    np.testing.assert_array_equal(found.score(outputs(1)), also.score(outputs(1)))
+
+
+def test_spaces_in_a_name_say_nothing():
+    held_out, training, test = outputs(0), outputs(2, 100), outputs(1)
+    expected = Detector("react(percentile=80)+energy&knn(k=5)").fit(held_out, training)
+    spaced = Detector(" react (percentile=80) + energy & knn (k=5) ").fit(held_out, training)
+    np.testing.assert_array_equal(spaced.score(test), expected.score(test))
+    written_by_0_2 = {
+        key.replace("knn", " knn"): array for key, array in expected.learner.get_arrays().items()
+    }
+    again = get(expected.name).make().set_arrays(written_by_0_2)
+    arrays = test.require(expected.entry.needs, "The test")
+    np.testing.assert_array_equal(again.score(*arrays), expected.score(test))
+
+
 def test_fusion_of_functions_keeps_its_promise():
     rng = np.random.default_rng(0)
     accepted = []
@@ -219,11 +254,12 @@ def test_fusions_of_few_held_out_examples_raise_no_more_false_alarms_than_promis
 
 
 def test_what_cannot_be_fused_is_refused(tmp_path):
-    for name in ("kl_matching&energy", "react+openmax&knn", "energy&mahalanobis_layers"):
+    for name in ("kl_matching&energy", "react+kl_matching&knn", "energy&mahalanobis_layers"):
         with pytest.raises(ValueError, match="cannot be fused"):
             get(name)
-    with pytest.raises(ValueError, match="must fuse different scores"):
-        get("energy&energy")
+    for name in ("energy&energy", "energy & energy", "react+energy&react + energy"):
+        with pytest.raises(ValueError, match="must fuse different scores"):
+            get(name)
     with pytest.raises(ValueError, match="Unknown score 'enrgy'"):
         get("knn&enrgy")
     with pytest.raises(ValueError, match="Unknown parameter 'k'"):
@@ -303,6 +339,15 @@ def test_class_residual_refuses_what_no_memory_holds(rng, monkeypatch):
     monkeypatch.setattr(subspace, "MOST_BYTES", 8 * 3 * 8 * (8 + 4) - 1)
     with pytest.raises(ValueError, match="for 3 classes of 8 features, at most .*: use residual"):
         get("class_residual").make().fit(features, labels)
+
+
+def test_relation_refuses_what_no_memory_holds(rng, monkeypatch):
+    features, logits = rng.normal(size=(60, 8)), rng.normal(size=(60, 3))
+    monkeypatch.setattr(neighbors, "MOST_BYTES", 4 * 60 * 3)
+    assert get("relation").make().fit(features, logits).probabilities_.nbytes == 4 * 60 * 3
+    monkeypatch.setattr(neighbors, "MOST_BYTES", 4 * 60 * 3 - 1)
+    with pytest.raises(ValueError, match="of 60 examples of 3 classes, at most .* fewer"):
+        get("relation").make().fit(features, logits)
 
 
 def test_class_residual_literally():

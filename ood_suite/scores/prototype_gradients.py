@@ -50,8 +50,7 @@ class GrOOD(Learner):
 
     def fit(self, features: Array, labels: Array, logits: Array) -> Self:
         """Learns from training features (m, d), labels (m,) and logits (m, classes)."""
-        if not 0.0 <= self.mixing <= 1.0:
-            raise ValueError(f"`mixing` must lie in 0..1. Received: {self.mixing}.")
+        checks.within("mixing", self.mixing, 0.0, 1.0)
         features = checks.matrix("features", features, what="features")
         logits = checks.matrix("logits", logits, what="classes")
         checks.same_length(features, logits)

@@ -141,6 +141,7 @@ class NCI(MeanFeature):
 
     def score(self, features: Array, logits: Array, head_kernel: Array) -> Array:
         """float64 (n,)."""
+        checks.within("alpha", self.alpha, 0.0, np.inf, "[)")
         features = checks.matrix("features", features, len(self.mean_), "features")
         logits = checks.raw_logits(logits)
         checks.same_length(features, logits)
@@ -210,15 +211,9 @@ class HIMPLoS(Learner):
         """Learns from training features (n, d) and labels (n,)."""
         features = checks.matrix("features", features, what="features")
         labels, classes = checks.class_labels(labels, len(features))
+        checks.within("mask_percentile", self.mask_percentile, 0.0, 100.0)
+        self.clip_ = _upper_bound(features, self.clip, self.clip_percentile)
         self.prototypes_ = checks.class_means(features, labels, classes)
-        if self.clip < 0.0:
-            raise ValueError(f"`clip` must be 0 or more. Received: {self.clip}.")
-        if self.clip:
-            self.clip_ = np.float64(self.clip)
-        elif self.clip_percentile < 100.0:
-            self.clip_ = np.float64(checks.quantile(features, self.clip_percentile / 100.0))
-        else:
-            self.clip_ = np.float64(np.inf)
         return self
 
     def score(self, features: Array, logits: Array, head_kernel: Array, head_bias: Array) -> Array:
@@ -242,6 +237,13 @@ class HIMPLoS(Learner):
         return checks.each("features", features, score, beside=logits.shape[1])
 
 
+def _upper_bound(features, clip, clip_percentile):
+    """float64: `clip`, or if it is 0 the percentile of all features, infinity for the 100th."""
+    checks.within("clip", clip, 0.0, np.inf, "[)")
+    share = checks.within("clip_percentile", clip_percentile, 0.0, 100.0) / 100.0
+    return np.float64(clip or (checks.quantile(features, share) if share < 1.0 else np.inf))
+
+
 class LINe(Learner):
     """-log sum_k exp(z_k), the energy of logits made by the neurons that matter to one class.
 
@@ -254,12 +256,12 @@ class LINe(Learner):
     matrix. For a linear head C is exactly the neuron's mean Shapley value (its Taylor term).
 
     Args:
-        activation_percentile, weight_percentile: in 0..100.
-        clip_percentile: of all training features; 100 for no clipping. (The authors use constants;
-            see HIMPLoS.)
+        activation_percentile, weight_percentile: in 0..100, below 100.
+        clip_percentile: of all training features; 100 for no clipping.
+        clip: a constant in its place, as the authors have; 0 for the percentile, see HIMPLoS.
 
     Defaults: 10 and 10, the authors' for ImageNet; they take 90 and 90 on CIFAR-10, 10 for neurons
-        and 90 for weights on CIFAR-100: see the presets.
+        and 90 for weights on CIFAR-100, and clip at 0.8, 1.0 and 1.0: see the presets.
 
     Fails: on CIFAR networks with its defaults.
 
@@ -277,20 +279,23 @@ class LINe(Learner):
         activation_percentile: float = 10.0,
         weight_percentile: float = 10.0,
         clip_percentile: float = 98.0,
+        *,
+        clip: float = 0.0,
     ) -> None:
         self.activation_percentile = activation_percentile
         self.weight_percentile = weight_percentile
         self.clip_percentile = clip_percentile
+        self.clip = clip
 
     def fit(self, features: Array, labels: Array, head_kernel: Array) -> Self:
         """Learns from training features (n, d), labels (n,) and the head."""
         features = checks.matrix("features", features, what="features")
         kernel, _ = checks.head(features, head_kernel)
         labels, classes = checks.class_labels(labels, len(features), kernel.shape[1])
+        for name in ("activation_percentile", "weight_percentile"):
+            checks.within(name, getattr(self, name), 0.0, 100.0, "[)")
+        self.clip_ = _upper_bound(features, self.clip, self.clip_percentile)
         self.contributions_ = checks.class_means(features, labels, classes) * kernel.T
-        whole = self.clip_percentile >= 100.0
-        share = self.clip_percentile / 100.0
-        self.clip_ = np.float64(np.inf if whole else checks.quantile(features, share))
         return self
 
     def score(self, features: Array, head_kernel: Array, head_bias: Array) -> Array:

@@ -62,8 +62,7 @@ class CFOOD(Learner):
 
     def fit(self, features: Array) -> Self:
         """Learns from training features (n, d)."""
-        if not 0.0 < self.share <= 1.0:
-            raise ValueError(f"`share` must lie in (0, 1]. Received: {self.share}.")
+        checks.within("share", self.share, 0.0, 1.0, "(]")
         units = checks.UnitRows("features", features)
         count = min(self.references, len(units))
         if count < 2:

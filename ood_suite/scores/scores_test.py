@@ -1,6 +1,7 @@
 """One checker over the whole catalogue, and the scores of density models against hand numbers."""
 
 import inspect
+import re
 
 import numpy as np
 import pytest
@@ -243,15 +244,17 @@ def test_hand_numbers():
 
 
 def test_gen_of_sure_networks_by_hand():
-    for margin in (20.0, 37.0, 60.0, 300.0):
-        small = np.exp(-margin)
+    for margin in (20.0, 37.0, 60.0, 300.0, 720.0, 900.0):
+        small = np.exp(np.longdouble(-margin))
         first = (2 * small / (1 + 2 * small) ** 2) ** 0.1  # of the largest, 1 - p = 2 small / ...
         p = small / (1 + 2 * small)
         expected = first + 2 * (p * (1 - p)) ** 0.1
-        assert scores.get("gen").fn([[margin, 0.0, 0.0]])[0] == pytest.approx(expected, rel=1e-12)
+        found = scores.get("gen").fn([[margin, 0.0, 0.0]])
+        np.testing.assert_allclose(found, [float(expected)], rtol=1e-12)
         two = first + (p * (1 - p)) ** 0.1
-        found = scores.get("gen").fn([[margin, 0.0, 0.0]], top=2)[0]
-        assert found == pytest.approx(two, rel=1e-12)
+        found = scores.get("gen").fn([[margin, 0.0, 0.0]], top=2)
+        np.testing.assert_allclose(found, [float(two)], rtol=1e-12)
+    assert scores.get("gen").fn([[5.0]]) == 0.0  # of one class
 
 
 @pytest.mark.parametrize("name", ["react+energy", "optfs+energy", "ras+energy"])
@@ -274,6 +277,32 @@ def test_what_has_no_answer_is_refused():
     head = np.ones((2000, 5)), given.head_bias
     with pytest.raises(ValueError, match="Lower `lowest` and `highest`"):
         learner.score(np.ones((3, 2000)), np.ones((3, 2000)), *head)
+
+
+@pytest.mark.parametrize(
+    "name, parameters, interval",
+    [
+        ("dice+energy", {"dice.percentile": 100.0}, "[0, 100)"),
+        ("gen", {"gamma": 1.0}, "(0, 1)"),
+        ("gen", {"gamma": 1.5}, "(0, 1)"),
+        ("himplos", {"clip": -0.1}, "[0, inf)"),
+        ("himplos", {"clip_percentile": 150.0}, "[0, 100]"),
+        ("himplos", {"mask_percentile": -1.0}, "[0, 100]"),
+        ("line", {"activation_percentile": 100.0}, "[0, 100)"),
+        ("line", {"clip": -0.1}, "[0, inf)"),
+        ("line", {"clip_percentile": 100.5}, "[0, 100]"),
+        ("line", {"weight_percentile": -1.0}, "[0, 100)"),
+        ("nci", {"alpha": -1.0}, "[0, inf)"),
+        ("relation", {"least": 2.0}, "[0, 1)"),
+        ("weiper", {"logits_weight": -1.0}, "[0, inf)"),
+        ("weiper", {"msp_weight": -1.0}, "[0, inf)"),
+    ],
+)
+def test_parameters_outside_their_range_are_refused(name, parameters, interval):
+    [(parameter, value)] = parameters.items()
+    wanted = f"`{parameter.split('.')[-1]}` must lie in {interval}. Received: {value}."
+    with pytest.raises(ValueError, match=re.escape(wanted)):
+        fitted(name, parameters)
 
 
 def test_constant_features_are_constant_whatever_their_rounding():

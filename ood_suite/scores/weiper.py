@@ -72,6 +72,8 @@ class WeiPer(Learner):
             raise ValueError("A histogram cannot be fitted to no examples.")
         for name in ("repeats", "bins", "smoothing"):
             checks.above(name, getattr(self, name), 0)
+        for name in ("logits_weight", "msp_weight"):
+            checks.within(name, getattr(self, name), 0.0, np.inf, "[)")
         if self.smoothing > self.bins:
             raise ValueError(
                 f"`smoothing` must be at most {self.bins}. Received: {self.smoothing}."

@@ -13,12 +13,15 @@ from ood_suite.training.graph_parts import (
     SMALL,
     below_largest,
     expm1,
+    largest,
     length,
     linear,
     log1p,
     of_class,
     of_predicted,
 )
+
+NEVER = 1e30  # less than any logit, in a sum of exponentials
 
 
 def energy(given, values, _):
@@ -47,14 +50,15 @@ def _one_minus_largest(logits):
 
 
 def gen(given, values, _):
-    below, _, others = below_largest(given["logits"])
-    log_p = below - log1p(others)
-    log_p = ops.top_k(log_p, min(int(values["top"]), log_p.shape[1]))[0][:, 1:]  # but the largest
-    p, least = ops.exp(log_p), 1e-38  # of float32, whose powers still count
-    first = others[:, 0] / ops.square(1.0 + others[:, 0])
-    of_first = ops.power(ops.maximum(first, least), values["gamma"])
-    rest = ops.maximum(p * -expm1(log_p), least)
-    return of_first + ops.sum(ops.power(rest, values["gamma"]), axis=1)
+    logits, gamma = given["logits"], values["gamma"]
+    classes = logits.shape[1]
+    below, _, others = below_largest(logits)
+    log_all = log1p(others)  # logarithms throughout: powers count of what is 0 in float32
+    but_largest = below - NEVER * ops.one_hot(largest(logits), classes)
+    first = ops.exp(gamma * (ops.logsumexp(but_largest, axis=1) - 2.0 * log_all[:, 0]))
+    log_p = ops.top_k(below - log_all, min(int(values["top"]), classes))[0][:, 1:]
+    rest = ops.exp(gamma * (log_p + log1p(-ops.exp(log_p))))
+    return first + ops.sum(rest, axis=1)
 
 
 def temperature_scaling(given, values, learner):

@@ -1,8 +1,10 @@
 """Scores as Keras layers: a fitted detector becomes part of its network's graph, to be exported.
 
-In float32, where NumPy computes in float64: equal within 1e-4, absolute or relative. What counts
-(a fusion the held-out examples, nac and weiper the values in an interval) may count one that
-nearly ties on the other side.
+In float32, where NumPy computes in float64: equal within 1e-4, absolute or relative, on a processor
+or a GPU without TF32 (TensorFlow multiplies matrices there in its 10 bits, unless
+tf.config.experimental.enable_tensor_float_32_execution(False) was called). What counts (a fusion
+the held-out examples, nac and weiper the values in an interval) may count one that nearly ties on
+the other side.
 """
 
 import keras
@@ -35,13 +37,13 @@ def score(detector, given):
 
 def in_double(detector):
     """Whether a part of the score is computed in float64."""
-    parts = named.bare(detector.name).replace("&", "+").split("+")
+    parts = named.outside(named.bare(detector.name).replace("&", "+"), "+")
     return not set(DOUBLE).isdisjoint(parts)
 
 
 def _one(name, learner, given, values):
     """Of one score, with the shapers before it."""
-    *shapers, judge = named.bare(name).split("+")
+    *shapers, judge = named.outside(named.bare(name), "+")
     if judge not in CONVERTED or any(shaper not in SHAPED for shaper in shapers):
         raise ValueError(f"{name} has no layers. Those that have: {', '.join(CONVERTED)}.")
     if judge in DOUBLE and keras.backend.backend() != "tensorflow":

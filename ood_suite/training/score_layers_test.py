@@ -24,7 +24,8 @@ __all__ = ["classifier", "parts"]  # fixtures
 NAMES = [
     *(name for name in score_layers.CONVERTED if name != "mahalanobis_layers"),
     *(f"{shaper}+energy" for shaper in score_layers.SHAPED), "react+msp", "react+scale+energy",
-    "energy&vim&knn&mahalanobis", "vim(dimension=3)&react(percentile=80)+energy", "gen(gamma=0.5)",
+    "energy&vim&knn&mahalanobis", "vim(dimension=3) & react (percentile=80) + energy",
+    "gen(gamma=0.5)",
 ]  # fmt: skip
 PARAMETERS = {"lts+energy": {"lts.percentile": 60.0}}  # of so few features
 # What counts may count one that nearly ties on the other side: share of examples.
@@ -132,6 +133,16 @@ def test_sure_networks_are_told_apart_in_float32_too(name):
     found = score_layers.CONVERTED[name]({"logits": raw}, values, detector.learner)
     expected, found = detector.score(held_out), np.asarray(found, np.float64)
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5 if name == "gen" else 0.0)
+
+
+@pytest.mark.parametrize("spread", [0.0, 1.0, 30.0, 300.0, 3000.0])
+@pytest.mark.parametrize("gamma, top", [(0.01, 10), (0.1, 100), (0.1, 3), (0.9, 10)])
+def test_powers_of_probabilities_that_float32_has_not(spread, gamma, top):
+    raw = (spread * np.random.default_rng(5).normal(size=(300, 10))).astype(np.float32)
+    raw[::5, 1] = raw[::5, 0] = raw[::5].max(axis=1)  # ties
+    expected = scores.get("gen").fn(raw, gamma=gamma, top=top)
+    found = score_layers.CONVERTED["gen"]({"logits": raw}, {"gamma": gamma, "top": top}, None)
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-30)
 
 
 @pytest.mark.parametrize("suffix", ["model.keras", "model.onnx", "model.tflite", "saved/1"])
