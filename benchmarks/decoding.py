@@ -5,8 +5,10 @@
 
 The files (500x375 pixels, as ImageNet's are on average) are made in a temporary folder: so many
 different ones as --different, under --images names. Every reader scales the shorter side to 256 and
-cuts out 224x224. Rounds of all readers alternate, and the best one of each counts: what
-else runs on the machine only slows. Writes benchmarks/decoding.json.
+cuts out 224x224, in batches of 100; each reads some of them before the clock starts, so that
+starting threads and workers costs nobody. Rounds of all readers alternate, and the best one of each
+counts: what else runs on the machine only slows. Writes benchmarks/decoding.json, if torchvision
+was there.
 """
 
 import json
@@ -16,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 
+import machine
 import numpy as np
 from absl import app, flags
 from PIL import Image
@@ -23,7 +26,7 @@ from PIL import Image
 FLAGS = flags.FLAGS
 
 PATH = pathlib.Path(__file__).with_suffix(".json")
-# In a process of its own; prints seconds, those of processors, and MiB before and at most.
+# In processes of their own; print images a second, a second of processors, and MiB before and most.
 OURS = """
 import os, re, sys, time
 from ood_suite.data.streams import FolderImages
@@ -32,22 +35,35 @@ def memory(name):
 folder, limit, threads = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
 os.sched_setaffinity(0, set(list(os.sched_getaffinity(0))[:threads]))
 images = FolderImages(folder, (224, 224, 3), "imagenet")
-before, start, work = memory("VmRSS"), time.monotonic(), sum(os.times()[:4])
+before = memory("VmRSS")
+images[:100]
+start, work = time.monotonic(), sum(os.times()[:4])
 for first in range(0, limit, 100):
     images[first : first + 100]
-print(time.monotonic() - start, sum(os.times()[:4]) - work, before, memory("VmHWM"))
+seconds, work = time.monotonic() - start, sum(os.times()[:4]) - work
+print(limit / seconds, limit / work, before, memory("VmHWM"))
 """
 TORCH = """
-import os, sys, time, torch, torchvision
+import multiprocessing, os, sys, time, torch, torchvision
 from torchvision.transforms import v2
+def used():  # seconds of processors, of workers that are alive too
+    paths = [f"/proc/{worker.pid}/stat" for worker in multiprocessing.active_children()]
+    ticks = [int(t) for p in paths for t in open(p).read().rpartition(")")[2].split()[11:13]]
+    return sum(os.times()[:4]) + sum(ticks) / os.sysconf("SC_CLK_TCK")
+limit, workers = map(int, sys.argv[2:])
 transform = v2.Compose([v2.Resize(256), v2.CenterCrop(224), v2.PILToTensor()])
 images = torchvision.datasets.ImageFolder(sys.argv[1], transform)
-images = torch.utils.data.Subset(images, range(int(sys.argv[2])))
-loader = torch.utils.data.DataLoader(images, batch_size=100, num_workers=int(sys.argv[3]))
-start, work = time.monotonic(), sum(os.times()[:4])
-count = sum(len(batch) for batch, _ in loader)
-assert count == len(images)
-print(time.monotonic() - start, sum(os.times()[:4]) - work)
+first = max(1, workers)  # batches: one of each worker
+images = torch.utils.data.Subset(images, [*range(100 * first), *range(limit)])
+batches = iter(torch.utils.data.DataLoader(images, batch_size=100, num_workers=workers))
+for _ in range(first):
+    next(batches)
+start, work = time.monotonic(), used()
+count = sum(len(batch) for batch, _ in batches)
+seconds = time.monotonic() - start
+del batches
+assert count == limit
+print(limit / seconds, limit / (used() - work))
 print(torch.__version__, torchvision.__version__)
 """
 
@@ -86,8 +102,8 @@ def rates(folder):
     found = {name: [] for name in readers}
     for _ in range(FLAGS.rounds):
         for name, (python, code, count) in readers.items():
-            seconds, work = measured(python, code, folder, FLAGS.timed, count)[:2]
-            found[name].append((FLAGS.timed / float(seconds), FLAGS.timed / float(work)))
+            pair = measured(python, code, folder, FLAGS.timed, count)[:2]
+            found[name].append([float(rate) for rate in pair])
     kinds = ("images_a_second", "images_a_processor_second")
     return {
         name: {kind: round(max(each)) for kind, each in zip(kinds, zip(*rows, strict=True))}
@@ -98,21 +114,27 @@ def rates(folder):
 def main(_):
     with tempfile.TemporaryDirectory() as folder:
         size = write_folder(pathlib.Path(folder))
-        result = {"bytes_a_file": round(size), "rates": rates(folder)}
+        result = {"machine": machine.mark(), "bytes_a_file": round(size), "rates": rates(folder)}
         for count in (FLAGS.images // 2, FLAGS.images):
             _, _, before, peak = measured(sys.executable, OURS, folder, count, 2)
             result[f"mib_of_{count}"] = {"before": int(before), "most": int(peak)}
         if FLAGS.torch_python:
             versions = measured(FLAGS.torch_python, TORCH, folder, 100, 0)[2:]
             result["versions"] = dict(zip(("torch", "torchvision"), versions, strict=True))
-    PATH.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     print(json.dumps(result, indent=2))
+    if FLAGS.torch_python:
+        PATH.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    else:
+        print(machine.NOT_WRITTEN)
 
 
 if __name__ == "__main__":
     flags.DEFINE_integer("images", 20_000, "Names in the folder.", lower_bound=100)
     flags.DEFINE_integer("different", 500, "Files that differ.", lower_bound=10)
-    flags.DEFINE_integer("timed", 500, "Images that are timed.", lower_bound=100)
+    flags.DEFINE_integer("timed", 2000, "Images that are timed.", lower_bound=200)
+    flags.register_validator(
+        "timed", lambda count: count % 200 == 0, "not a multiple of 200: as many batches a worker"
+    )
     flags.DEFINE_integer("rounds", 9, "Of which the best counts.", lower_bound=1)
     flags.DEFINE_string("torch_python", None, "Python of an environment with torchvision.")
     app.run(main)

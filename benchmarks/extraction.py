@@ -1,14 +1,16 @@
 """Images/s of features and logits, and of ODIN, against PyTorch on the same networks.
 
     python benchmarks/extraction.py --torch_python=A/bin/python
+    ONEDNN_MAX_CPU_ISA=AVX2 ... --only="WRN-28-10" --record=benchmarks/extraction_avx2.json
 
 A has torch and torchvision (see tests/make_references.py, whose networks these are but for
 ResNet-50, which is torchvision's), a C++ compiler for torch.compile, and may have onnx,
 onnxscript, onnxruntime and openvino. Random weights, batches of 100 (32 at 224 x 224) in memory,
 float32, and bfloat16 where the processor has it. PyTorch runs eagerly, in channels_last, as a
 frozen script (BatchNorm folded) and compiled; ODIN eagerly, in both layouts. Each library has a
-process of its own, in turns; medians over the batches of all rounds. Writes
-benchmarks/extraction.json; about fifteen minutes on two cores.
+process of its own, in turns; medians over the batches of all rounds. Writes --record, with the
+processor and the variables that limit it; rows of another machine stay in no record, and nothing is
+written without PyTorch. About fifteen minutes on two cores.
 """
 
 import argparse
@@ -16,12 +18,12 @@ import importlib.util
 import json
 import os
 import pathlib
-import platform
 import subprocess
 import sys
 import tempfile
 import time
 
+import machine
 import numpy as np
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -224,6 +226,7 @@ def main():
     parser.add_argument("--torch_python", help="Python with torch and torchvision")
     parser.add_argument("--rounds", type=int, default=2, help="turns of each library")
     parser.add_argument("--only", action="append", choices=NETWORKS, help="may be repeated")
+    parser.add_argument("--record", type=pathlib.Path, default=FOUND, help="%(default)s")
     parser.add_argument("--worker", choices=["ours", "theirs"], help="internal")
     parser.add_argument("--network", help="internal")
     parser.add_argument("--out", help="internal")
@@ -231,14 +234,20 @@ def main():
     if flags.worker:
         pathlib.Path(flags.out).write_text(json.dumps(globals()[flags.worker](flags.network)))
         return
-    pythons = {"ours": sys.executable}
-    pythons |= {"theirs": flags.torch_python} if flags.torch_python else {}
-    known = json.loads(FOUND.read_text())["images_per_second"] if FOUND.exists() else {}
-    for name in flags.only or NETWORKS:
-        known[name] = measured(name, pythons, flags.rounds)
-        text = {"processor": platform.processor() or platform.machine(), "images_per_second": known}
-        FOUND.write_text(json.dumps(text, indent=1) + "\n", encoding="utf-8")
-    print(table(known))
+    wanted = flags.only or list(NETWORKS)
+    if not flags.torch_python:
+        alone = {"ours": sys.executable}
+        print(table({name: measured(name, alone, flags.rounds) for name in wanted}))
+        print(machine.NOT_WRITTEN)
+        return
+    known = json.loads(flags.record.read_text()) if flags.record.exists() else {}
+    rows = known.get("images_per_second", {}) if flags.only else {}
+    stamp = machine.stamp(known, [name for name in rows if name not in wanted])
+    pythons = {"ours": sys.executable, "theirs": flags.torch_python}
+    rows |= {name: measured(name, pythons, flags.rounds) for name in wanted}
+    text = json.dumps(stamp | {"images_per_second": rows}, indent=1)
+    flags.record.write_text(text + "\n", encoding="utf-8")
+    print(table(rows))
 
 
 if __name__ == "__main__":

@@ -7,8 +7,8 @@
 FashionMNIST against MNIST. Trains every case (a run folder each, which continues after a kill),
 keeps models on the way, and scores each on a part of every data set: OUT_DIR/scores/CASE.npz.
 `--report` needs those files alone: for every foreground it chooses background and step by notMNIST,
-against held-out ID images, and writes what comes out on the test sets to --out, beside what stands
-there of foregrounds that are not among them.
+against held-out ID images, and writes what comes out on the test sets to --out, in place of the
+same rows there. A choice there stays until all backgrounds that it was made among are scored again.
 """
 
 import argparse
@@ -124,16 +124,19 @@ def score(run, images, path):
             pixels = log_prob_map(scorer, batch, 500)
             arrays[f"{step}/{title}"] = pixels.sum(axis=(1, 2), dtype=np.float64)
     path.parent.mkdir(parents=True, exist_ok=True)
+    arrays = {k: v.astype(np.float32) for k, v in arrays.items()}
     with atomic_path(path) as temporary, open(temporary, "wb") as file:
-        np.savez(file, **{k: v.astype(np.float32) for k, v in arrays.items()})
+        np.savez(file, **arrays, dtype=np.array(run.settings["dtype"]))
 
 
 def train(case, out_dir, data_dir, dtype="float32"):
-    """Trains and scores one case, unless that is done."""
+    """Trains and scores one case, unless that is done; says so if it was in another precision."""
     from images_ood.density_run import train as train_density
 
     path = out_dir / "scores" / f"{case.name}.npz"
     if path.exists():
+        if (done := read_scores(path)[0]) != dtype:
+            print(f"{path} is of {done}, and stays. For {dtype} give another --out_dir.")
         return
     experiment = dataclasses.replace(case.experiment, dtype=dtype)
     run = train_density(experiment, case.family, out_dir, data_dir=data_dir, repeat_id=case.seed)
@@ -148,13 +151,15 @@ def complexity(data_dir, path):
         np.savez(file, **{title: np.array(values, np.float32) for title, values in bits.items()})
 
 
-def by_step(path):
-    """{step: {title: nats}} of a file of scores."""
+def read_scores(path):
+    """(dtype, {step: {title: nats}}) of a file of scores; float32 before files said it."""
+    arrays = load_npz(path)
+    dtype = str(arrays.pop("dtype", "float32"))
     found: dict[int, dict[str, np.ndarray]] = {}
-    for key, values in load_npz(path).items():
+    for key, values in arrays.items():
         step, title = key.split("/")
         found.setdefault(int(step), {})[title] = values
-    return dict(sorted(found.items()))
+    return dtype, dict(sorted(found.items()))
 
 
 def aurocs(scores):
@@ -186,29 +191,40 @@ def joined(foreground, background, bits):
     return found
 
 
+def partners(name, dtypes):
+    """The backgrounds of a foreground among {case: dtype}; those of another dtype are left out."""
+    known = cases()
+    family, seed = known[name].family, known[name].seed
+    own = [k for k in dtypes if known[k].is_background]
+    own = [k for k in own if (known[k].family, known[k].seed) == (family, seed)]
+    strange = [other for other in own if dtypes[other] != dtypes[name]]
+    if strange:
+        print(f"{name} is of {dtypes[name]}; of another dtype, so no pair: {', '.join(strange)}.")
+    return [other for other in own if other not in strange]
+
+
 def report(out_dir):
     """Rows of everything that was scored, and of what validation chooses."""
     known = cases()
     files = {name: out_dir / "scores" / f"{name}.npz" for name in known}
-    scored = {name: by_step(path) for name, path in files.items() if path.exists()}
+    read = {name: read_scores(path) for name, path in files.items() if path.exists()}
+    dtypes = {name: dtype for name, (dtype, _) in read.items()}
+    scored = {name: steps for name, (_, steps) in read.items()}
     bits = load_npz(out_dir / "scores" / "complexity.npz")
     rows, chosen = [], []
     for name, steps in scored.items():
-        case = known[name]
-        if case.is_background:
+        if known[name].is_background:
             continue
+        who = {"foreground": name, "dtype": dtypes[name]}
         for step, scores in steps.items():
             likelihood = {title: -values for title, values in scores.items()}
-            rows.append({"foreground": name, "step": step, "score": "likelihood"}
-                        | aurocs(likelihood))  # fmt: skip
+            rows.append(who | {"step": step, "score": "likelihood"} | aurocs(likelihood))
         last = steps[max(steps)]
         own = [
-            {"foreground": name, "step": max(steps), "score": "ratio", "background": other,
+            who | {"step": max(steps), "score": "ratio", "background": other,
              "mutation_rate": known[other].mutation_rate, "reg_weight": known[other].reg_weight,
              "background_step": step} | aurocs(ratio(last, background))
-            for other in scored
-            if known[other].is_background
-            and (known[other].family, known[other].seed) == (case.family, case.seed)
+            for other in partners(name, dtypes)
             for step, background in scored[other].items()
         ]  # fmt: skip
         rows += own
@@ -228,12 +244,44 @@ def report(out_dir):
 
 
 def merged(known, found):
-    """What a file says of other foregrounds stays beside what was found of those scored here."""
-    scored = {row["foreground"] for row in found["rows"]}
-    return {
-        part: [row for row in known.get(part, []) if row["foreground"] not in scored] + rows
-        for part, rows in found.items()
-    }
+    """The record with what was found in place of the same rows. A choice among backgrounds that
+    were not all found again stays, and that is said.
+    """
+    old, new = ({"chosen": [], "rows": []} | part for part in (known, found))
+    rows = {_identity(row): row for row in old["rows"] + new["rows"]}
+    chosen, better = ({_foreground(row): row for row in part["chosen"]} for part in (old, new))
+    for who in dict.fromkeys(map(_foreground, new["rows"])):
+        missing = _backgrounds(old["rows"], who) - _backgrounds(new["rows"], who)
+        if missing and who in chosen:
+            print(
+                f"The choice on record of {who[0]} stays. It was made among more backgrounds; not "
+                f"scored here: {', '.join(sorted(missing))}."
+            )
+        elif who in better:
+            chosen[who] = better[who]
+    return {"chosen": list(chosen.values()), "rows": list(rows.values())}
+
+
+def _foreground(row):
+    return row["foreground"], row.get("dtype", "float32")
+
+
+def _identity(row):
+    return *_foreground(row), *(row.get(k) for k in ("background", "step", "background_step"))
+
+
+def _backgrounds(rows, who):
+    return {row["background"] for row in rows if _foreground(row) == who and "background" in row}
+
+
+def wanted(only):
+    """The cases that --only names: of its parts between commas, each a name or a part of names."""
+    known = cases()
+    if only is None:
+        return list(known.values())
+    parts = [part for part in only.split(",") if part]
+    names = {n for p in parts for n in ([p] if p in known else filter(re.compile(p).search, known))}
+    return [case for name, case in known.items() if name in names]
 
 
 def main():
@@ -242,7 +290,7 @@ def main():
     )
     parser.add_argument("--data_dir", help="Folder of the npz files.")
     parser.add_argument("--out_dir", default="output/likelihood_ratio", help="%(default)s")
-    parser.add_argument("--only", help="Names, or parts of names, of cases, with commas between.")
+    parser.add_argument("--only", help="Names of cases, or parts of names, with commas.")
     parser.add_argument("--dtype", default="float32", help="Of the trainings. %(default)s")
     parser.add_argument("--report", action="store_true", help="From the scores that there are.")
     parser.add_argument("--list", action="store_true", help="The names of all cases.")
@@ -259,8 +307,7 @@ def main():
         for row in found["chosen"]:
             print(json.dumps(row))
         return
-    wanted = [re.compile(part) for part in (options.only or "").split(",")]
-    todo = [case for name, case in cases().items() if any(w.search(name) for w in wanted)]
+    todo = wanted(options.only)
     if not todo:
         parser.error(f"--only={options.only} names no case. Known: {', '.join(cases())}")
     if not (out_dir / "scores" / "complexity.npz").exists():

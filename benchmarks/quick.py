@@ -4,8 +4,9 @@
     python benchmarks/quick.py --record     # writes them to benchmarks/quick.json
 
 Both sides take turns in one process; a ratio is the other's median time over ours (of a decision:
-the bare network's over ours). A ratio below 0.7 of the one on record is named, and the command
-ends with 1: run it again on an idle machine before you believe it.
+the bare network's over ours). Ratios depend on the processor, so that each machine has a record of
+its own; one without is told how to make it. A ratio below 0.7 of the one on record is named, and
+the command ends with 1: run it again on an idle machine before you believe it.
 """
 
 import argparse
@@ -24,6 +25,7 @@ from sklearn.neighbors import NearestNeighbors  # noqa: E402
 
 ROOT = pathlib.Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
+import machine  # noqa: E402
 import metrics as metrics_benchmark  # noqa: E402
 import pixelcnn  # noqa: E402
 import scores as scores_benchmark  # noqa: E402
@@ -119,11 +121,8 @@ def of_decision():
     }
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--record", action="store_true", help="write the ratios down")
-    options = parser.parse_args()
-    known = json.loads(RECORD.read_text()) if RECORD.exists() else {}
+def compared(known):
+    """({name: ratio}, names below LEAST of the ratios that are known); prints a line for each."""
     found, slower = {}, []
     print(f"{'ours, theirs':46} {'ratio':>7} {'on record':>10}")
     for group in (of_scores, of_metrics, of_decision, of_density):
@@ -134,8 +133,24 @@ def main():
                 f"{name:46} {found[name]:7.2f} {f'{before:.2f}' if before else '':>10}", flush=True
             )
             slower += [name] if before and found[name] < LEAST * before else []
+    return found, slower
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--record", action="store_true", help="write the ratios down")
+    options = parser.parse_args()
+    records = json.loads(RECORD.read_text()) if RECORD.exists() else {}
+    here = machine.mark()
+    found, slower = compared(records.get(here, {}))
     if options.record:
-        RECORD.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+        text = json.dumps(records | {here: found}, indent=1)
+        RECORD.write_text(text + "\n", encoding="utf-8")
+    elif here not in records:
+        print(
+            f"Nothing is on record of this machine ({here}). Before a change: `python "
+            "benchmarks/quick.py --record`; after it this command compares."
+        )
     elif slower:
         sys.exit(f"Below {LEAST} of the record: {'; '.join(slower)}.")
 

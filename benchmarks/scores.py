@@ -7,11 +7,12 @@ Each library runs in a process of its own environment, one after the other: A ha
 pytorch-ood (see tests/make_references.py), B has oodeel, datasets, faiss-cpu, torch and
 torchvision. Generated features of a DenseNet's shape: 40000 training and 20000 test examples, 342
 features, 10 classes. Medians of several rounds. Also the metrics of each library on 2 x 20000
-scores. Without the other environments only ours are measured. Writes benchmarks/scores.json, which
-docs/scores.md shows; with --only=NAMES measures these, of ours and of pytorch-ood, and leaves the
-others as they are. With --size=imagenet: 100000 training and 2000 test examples, 2048 features,
-1000 classes, the scores that pytorch-ood has too; writes benchmarks/scores_imagenet.json. (Its
-Mahalanobis takes minutes for 2000: --test=50000 is for --only=NAMES, and writes a file of its own.)
+scores. Without the other environments only ours are measured. Writes benchmarks/scores.json, ours
+alone, which docs/scores.md shows; with --only=NAMES measures these, of ours and of pytorch-ood, and
+leaves the others as they are, if they are of this machine. With --size=imagenet: 100000 training
+and 2000 test examples, 2048 features, 1000 classes, the scores that pytorch-ood has too; writes
+benchmarks/scores_imagenet.json, with pytorch-ood alone. (Its Mahalanobis takes minutes for 2000:
+--test=50000 is for --only=NAMES, and writes a file of its own.)
 """
 
 import argparse
@@ -22,6 +23,7 @@ import sys
 import tempfile
 import time
 
+import machine
 import numpy as np
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -243,28 +245,41 @@ def in_its_environment(python, name, path, rounds, only=()):
 
 
 def of_imagenet_size(python, rounds, known, only, test):
-    """Both libraries on the scores that pytorch-ood has, at the size of ImageNet's networks. What
-    is known stays, of pytorch-ood all without its Python.
+    """Both libraries on the scores that pytorch-ood has, at the size of ImageNet's networks; ours
+    alone without its Python.
     """
     with tempfile.TemporaryDirectory() as folder:
         path = pathlib.Path(folder) / "arrays.npz"
         np.savez(path, **arrays((IMAGENET_TRAIN, test, *IMAGENET_WIDTHS)))
-        theirs = known.get("pytorch_ood", {})
-        if python:
-            theirs = theirs | in_its_environment(python, "pytorch_ood", path, rounds, only)
-        mine = in_its_environment(sys.executable, "ours", path, rounds, only or list(theirs))
-        return {"ours": (known.get("ours", {}) if only else {}) | mine, "pytorch_ood": theirs}
+        theirs = in_its_environment(python, "pytorch_ood", path, rounds, only) if python else {}
+        names = only or list(theirs or known.get("pytorch_ood", {}))
+        mine = in_its_environment(sys.executable, "ours", path, rounds, names)
+        return {"ours": mine} | ({"pytorch_ood": theirs} if python else {})
+
+
+def imagenet(flags, only):
+    """Measures at ImageNet's size, and writes that down if both sides are there."""
+    many = "" if flags.test == IMAGENET_TEST else f"_{flags.test}"
+    path = COSTS.with_name(f"scores_imagenet{many}.json")
+    known = json.loads(path.read_text()) if path.exists() else {}
+    old = known if only else {}
+    staying = [name for name in old.get("ours", {}) if name not in only]
+    stamp = machine.stamp(known, staying) if flags.torch_python else {}
+    found = of_imagenet_size(flags.torch_python, flags.rounds, known, only, flags.test)
+    if not flags.torch_python:
+        print(f"{table(found)}\n{machine.NOT_WRITTEN}")
+        return
+    found = {side: old.get(side, {}) | rows for side, rows in found.items()}
+    path.write_text(json.dumps(stamp | found, indent=1) + "\n", encoding="utf-8")
+    print(table(found))
 
 
 def table(found):
     """Markdown: seconds of each library, and theirs over ours."""
     peers = [name for name in found if name != "ours"]
-    lines = [
-        "| score | ours: fit s, score s | "
-        + " | ".join(f"{p}: fit s, score s" for p in peers)
-        + " | " + " | ".join(f"{p} / ours, in all" for p in peers) + " |",
-        "|" + "---|" * (2 + 2 * len(peers)),
-    ]  # fmt: skip
+    titles = ["score", "ours: fit s, score s", *(f"{p}: fit s, score s" for p in peers)]
+    titles += [f"{p} / ours, in all" for p in peers]
+    lines = [f"| {' | '.join(titles)} |", "|" + "---|" * len(titles)]
     for name, row in found["ours"].items():
         cells = [f"{row['fit_s']:.3f}, {row['score_s']:.3f}"]
         theirs = [found[p].get(name) for p in peers]
@@ -276,13 +291,14 @@ def table(found):
 
 
 def write(measured, known):
-    """Writes the costs of ours, beside those that are known."""
+    """Writes the costs of ours, beside those that are known of this machine."""
+    stamp = machine.stamp(known, [name for name in known["costs"] if name not in measured])
     costs = known["costs"] | {
         name: {"fit_s": row["fit_s"], "score_ms": row["score_s"] / TEST * 1e6}
         for name, row in measured.items()
     }
-    text = json.dumps({"costs": costs, "examples": {"fit": TRAIN, "score": TEST}}, indent=1)
-    COSTS.write_text(text + "\n", encoding="utf-8")
+    text = stamp | {"costs": costs, "examples": {"fit": TRAIN, "score": TEST}}
+    COSTS.write_text(json.dumps(text, indent=1) + "\n", encoding="utf-8")
 
 
 def main():
@@ -303,13 +319,10 @@ def main():
         print(json.dumps(measured))
         return
     if flags.size == "imagenet":
-        many = "" if flags.test == IMAGENET_TEST else f"_{flags.test}"
-        path = COSTS.with_name(f"scores_imagenet{many}.json")
-        known = json.loads(path.read_text()) if path.exists() else {}
-        found = of_imagenet_size(flags.torch_python, flags.rounds, known, only, flags.test)
-        path.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-        print(table(found))
+        imagenet(flags, only)
         return
+    known = json.loads(COSTS.read_text()) if only else {"costs": {}}
+    machine.stamp(known, set(known["costs"]) - set(only))  # refuses before anything is measured
     with tempfile.TemporaryDirectory() as folder:
         path = pathlib.Path(folder) / "arrays.npz"
         np.savez(path, **arrays())
@@ -321,7 +334,7 @@ def main():
             if python
         }
     print(table(found))
-    write(found["ours"], json.loads(COSTS.read_text()) if only else {"costs": {}})
+    write(found["ours"], known)
 
 
 if __name__ == "__main__":

@@ -10,10 +10,10 @@ Writes benchmarks/serving.json; about two minutes on two cores.
 
 import json
 import pathlib
-import platform
 import sys
 import time
 
+import machine
 import numpy as np
 import tensorflow as tf
 from absl import app, flags
@@ -90,7 +90,7 @@ def query_of_large_bank(calls):
 
 
 def main(_):
-    found = {"machine": platform.processor() or platform.machine(), "rows": []}
+    found = {"machine": machine.mark(), "rows": []}
     for title, (backbone, shape, options) in NETWORKS.items():
         network = models.build(backbone, shape, CLASSES, **options)
         classifier = KerasClassifier(network)

@@ -6,7 +6,8 @@ A has torch (its networks: tests/make_references.py). Steps of SGD with momentum
 random CIFAR images in memory, without augmentation, in float32 and, where the processor has it, in
 mixed bfloat16. "keras_own" is ours without ood_suite/training/batch_norm.py. PyTorch trains
 eagerly, in both layouts, under autocast in bfloat16. Each side has a process of its own, in turns;
-medians over the steps of all rounds. Writes benchmarks/training.json; four minutes on two cores.
+medians over the steps of all rounds. Writes benchmarks/training.json, unless PyTorch was left out;
+four minutes on two cores.
 """
 
 import argparse
@@ -16,6 +17,7 @@ import pathlib
 import subprocess
 import sys
 
+import machine
 import numpy as np
 from extraction import has_bfloat16, seconds
 
@@ -145,9 +147,11 @@ def main():
     pythons |= {"pytorch": flags.torch_python} if flags.torch_python else {}
     names = [flags.only] if flags.only else NETWORKS
     found = {name: measured(name, pythons, flags.rounds) for name in names}
-    if not flags.only:
-        FOUND.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     print(table(found))
+    if not flags.torch_python:
+        print(machine.NOT_WRITTEN)
+    elif not flags.only:
+        FOUND.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
