@@ -24,8 +24,7 @@ def load_network(run):
             f"{run.folder} has no finished model to start from. Its command continues it."
         )
     classifier = extract.new_classifier(run)
-    outputs = classifier.model.output
-    ours = isinstance(outputs, dict) and {"features", "logits"} <= set(outputs)
+    ours = classifier.gives_logits and "features" in classifier.model.output
     is_plain = run.settings.get("input_range", "0..255") == "0..255"
     network = classifier.model if ours and is_plain else classifier.network
     for layer in network._flatten_layers():

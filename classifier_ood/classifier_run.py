@@ -38,8 +38,7 @@ def train(experiment, exp, out_dir, data_dir=None, repeat_id=0, name=None):
         dtype=backend.dtype_of(experiment.dtype, folder),
         temperature=experiment.temperature or TEMPERATURES.get(experiment.normalization),
     )
-    training = data.load(experiment.id_dataset, "train", data_dir)
-    validation = data.load(experiment.id_dataset, "val", data_dir)
+    training, validation = data.training_and_validation(experiment.id_dataset, data_dir)
     check_data(experiment, training, validation)
     keras.config.set_dtype_policy(experiment.dtype)
     seed, per_epoch = experiment.random_seed + repeat_id, len(training) // experiment.batch_size
@@ -87,16 +86,15 @@ def check_settings(settings):
         raise ValueError("--nesterov has no effect without --momentum.")
     if isinstance(settings, Experiment) and settings.temperature and not settings.normalization:
         raise ValueError("--temperature has no effect without --normalization.")
+    if settings.save_every and settings.save_every % settings.eval_every:
+        raise ValueError(
+            f"--save_every must be a multiple of --eval_every ({settings.eval_every}). Received: "
+            f"{settings.save_every}."
+        )
 
 
 def check_data(experiment, training, validation):
     """Refuses data that do not fit each other, before anything is written (ValueError)."""
-    shape = training.images.shape[1:]
-    if validation.images.shape[1:] != shape:
-        raise ValueError(
-            f"The images of {validation.name} (val) have shape {validation.images.shape[1:]}, "
-            f"those of {training.name} (train) {shape}."
-        )
     if experiment.batch_size > len(training):
         raise ValueError(
             f"--batch_size must be at most {len(training)}, the number of training images. "

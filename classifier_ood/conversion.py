@@ -1,5 +1,6 @@
 """Weights of PyTorch checkpoints in networks of ours, without PyTorch."""
 
+import math
 import re
 
 import numpy as np
@@ -264,7 +265,10 @@ def masked(state, kept=None):
         if np.shape(changed.get(own)) != kernel:
             raise ValueError(f"{name} must have the shape of {own}. Received: {kernel}.")
         pruning.check_kept(kept)
-        changed[own] = changed[own] * np.asarray(pruning.top_share(state[name], kept))
+        size = math.prod(kernel)
+        dropped = int((1.0 - kept) * size)  # theirs: of 10 weights 0.8 drops 1, and not 2
+        mask = pruning.top_share(state[name], 1.0 - dropped / size)
+        changed[own] = changed[own] * np.asarray(mask)
     return changed
 
 

@@ -114,7 +114,9 @@ def test_a_state_file_of_unleashing_mask(case, kept):
     for layer in model.layers:
         if hasattr(layer, "kernel"):
             kernel = np.asarray(layer.kernel)
-            assert (kernel == 0.0).sum() == int((1.0 - kept) * kernel.size + 1e-9)
+            assert (kernel == 0.0).sum() == int((1.0 - kept) * kernel.size)
+    state = {"fc.weight": np.ones((2, 5)), "fc.scores": np.arange(10.0).reshape(2, 5)}
+    assert conversion.masked(state, 0.8)["fc.weight"].sum() == 9  # (1 - 0.8) * 10 is below 2
 
 
 def test_scores_of_masks_are_not_overlooked():

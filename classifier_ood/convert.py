@@ -69,7 +69,8 @@ def main(_):
         extractor="classifier_ood.extract",
         settings=dataclasses.asdict(experiment)
         | {"exp": exp, "checkpoint": str(FLAGS.checkpoint), "repeat_id": 0}
-        | ({} if FLAGS.prune_rate is None else {"prune_rate": FLAGS.prune_rate}),
+        | ({} if FLAGS.prune_rate is None else {"prune_rate": FLAGS.prune_rate})
+        | ({"image_size": size} if FLAGS.image_size else {}),
         fingerprints={"checkpoint": fingerprint(np.frombuffer(content, np.uint8))},
     ) as run:
         if not run.is_finished:

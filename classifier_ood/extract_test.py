@@ -417,4 +417,10 @@ def test_other_validation_ood_data_are_tuned_by_and_kept_apart_from_the_tests(co
     fused = Request(scores=("odin(epsilon=0.004)&energy",), ood_validation=("notmnist",))
     advised = gather(group, fused, data_dir)
     assert advised.advice().meta["dataset"] == "notmnist"  # which recommends
+    some = Request(scores=("energy",), ood_validation=("notmnist@5",))
+    assert len(gather(group, some, data_dir).advice()) == 5
+    write_images(data_dir / "bad.npz", np.zeros((4, 9, 8, 2), np.uint8), [0] * 4)
+    bad = Request(scores=("energy",), ood_validation=(str(data_dir / "bad.npz"),))
+    with pytest.raises(ValueError, match="2 channels"):
+        gather(group, bad, data_dir).advice()
     assert {row["score"] for row in evaluate_group(group, advised, fused).rows} >= set(fused.scores)

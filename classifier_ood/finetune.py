@@ -82,7 +82,8 @@ def main(_):
         logging.info("um = %.4f nats, from %s.", settings.um, loss_constraint.result_path(base))
     if FLAGS.final:
         check_final(base, settings.outliers)
-    parent = pathlib.Path(FLAGS.out_dir or f"{str(base.folder).rstrip('/')}_finetuned")
+    whole = base.folder.resolve() if base.folder.name in ("", "..") else base.folder
+    parent = pathlib.Path(FLAGS.out_dir or f"{whole}_finetuned")
     folder = parent / (FLAGS.name or finetune_run.default_name(settings))
     common = {"base": base, "settings": settings, "data_dir": cli.data_dir()}
     listed = [
@@ -111,6 +112,29 @@ def check_final(base, outliers):
     if outliers and outliers in asked:
         raise ValueError(f"{outliers} is trained on (--outliers): it can be no OOD test set.")
     require_separate(base, request, request.tune, cli.data_dir())
+    if outliers and asked:
+        refuse_shared(base, outliers, asked)
+
+
+def refuse_shared(base, outliers, asked):
+    """Refuses test sets that share images with what is trained on (ValueError). From the outliers
+    only those of the base's own test sets are taken out.
+    """
+    from classifier_ood import extract, outlier_exposure
+    from ood_suite import data
+
+    shape, data_dir = extract.new_classifier(base).image_shape, cli.data_dir()
+    pool = outlier_exposure.load(outliers, data_dir, shape, 0)
+    for name in asked:
+        try:
+            count = int(pool.shared_with(data.load(name, "test", data_dir, shape)).sum())
+        except FileNotFoundError:
+            continue  # a note of the report
+        if count:
+            raise ValueError(
+                f"{count} of the outliers of {outliers} are in {name} too, which could be no test "
+                "of what is trained on them. Take them out of one of the two."
+            )
 
 
 def evaluate_final(folder, first):

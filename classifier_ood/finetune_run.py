@@ -9,12 +9,13 @@ import numpy as np
 from absl import logging
 
 from classifier_ood import base_network, outlier_exposure, poem, pruning
+from classifier_ood.classifier_model import PAD
 from classifier_ood.classifier_run import check_settings as check_training
 from classifier_ood.classifier_run import compile_model, keeper
 from classifier_ood.configs import FineTuning
-from classifier_ood.copies import in_precision, precision
+from classifier_ood.copies import in_precision, leaves, precision
 from classifier_ood.finetune_model import FineTuneModel
-from ood_suite.files import atomic_path, write_json
+from ood_suite.files import RunError, atomic_path, write_json
 from ood_suite.runs.run import opened
 from ood_suite.training import backend, devices
 from ood_suite.training.fit import batches, fit
@@ -96,7 +97,7 @@ def finetune(base, settings, seed, folder, data_dir=None):
         base: Run of the trained classifier. settings: configs.FineTuning.
 
     Returns:
-        the new Run, which is evaluated like its base.
+        the new Run, which is evaluated like its base, but always by the features of its head.
     """
     check_settings(settings)
     settings = dataclasses.replace(
@@ -112,6 +113,7 @@ def _finetune(base, settings, seed, folder, data_dir):
     network = base_network.load_network(base)
     if settings.dtype:
         network = in_precision(network, settings.dtype)
+    _say_what_differs(base, network, settings)
     sets = base_network.training_data(base, network, data_dir)
     if settings.batch_size > len(sets["training"]):
         raise ValueError(
@@ -153,6 +155,31 @@ def _finetune(base, settings, seed, folder, data_dir):
         if not run.is_finished:
             _fit(run, model, settings, sets, outliers, seed)
     return run
+
+
+def _say_what_differs(base, network, settings):
+    """Warns of what a fine-tuned network does not take over; RunError if all of it is frozen."""
+    if not network.trainable_weights:
+        raise RunError(
+            f"All layers of {base.folder} are frozen. Set model.trainable = True, save the model "
+            "and make a run of it anew."
+        )
+    kernels = [layer for layer in leaves(network) if getattr(layer, "kernel", None) is not None]
+    frozen = [layer.name for layer in kernels if not layer.trainable]
+    if frozen and settings.prune_rate == 1.0:
+        logging.warning(
+            "%d of %d layers with kernels are frozen, as they were saved, and stay so: %s, ...",
+            len(frozen), len(kernels), frozen[0],
+        )  # fmt: skip
+    if name := base.settings.get("features_layer"):
+        logging.warning("The features of %s are %s's, the new ones those of the head: scores of "
+                        "features differ by that too.", base.folder, name)  # fmt: skip
+    if settings.outliers and "crop" not in settings.augmentation:
+        logging.warning(
+            "Outliers are shifted by up to %d pixels, zeros moving in, and ID images are not: the "
+            "network can learn to tell them by their borders. Give --augmentation=crop_flip unless "
+            "the ID images' own borders are black.", PAD,
+        )  # fmt: skip
 
 
 def per_epoch(settings, training):

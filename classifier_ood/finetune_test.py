@@ -9,7 +9,14 @@ import keras
 import numpy as np
 import pytest
 
-from classifier_ood import classifier_run, configs, finetune_run, outlier_exposure, pruning
+from classifier_ood import (
+    base_network,
+    classifier_run,
+    configs,
+    finetune_run,
+    outlier_exposure,
+    pruning,
+)
 from classifier_ood.train_test import weights
 from ood_suite import data
 from ood_suite.data.npz import write_images
@@ -132,6 +139,15 @@ def test_seeds_final_and_comparison(base, tmp_path):
     assert again.returncode == 0, again.stderr
     rows = json.loads((tmp_path / "oe/report/results.json").read_text())["groups"][0]["rows"]
     assert {row["ood"] for row in rows} == {"gaussian"}
+    pool, others = (data.load(name, "test", data_dir) for name in ("mnist", "notmnist"))
+    images = np.r_[pool.images[:3], others.images]
+    write_images(tmp_path / "some.npz", images, np.zeros(len(images)))
+    shared = command(
+        "classifier_ood.finetune", f"--run={run.folder}", f"--data_dir={data_dir}", "--final",
+        "--outliers=mnist", f"--ood_far={tmp_path}/some.npz", f"--out_dir={tmp_path}/shared",
+    )  # fmt: skip
+    assert shared.returncode == 1 and "3 of the outliers of mnist are in" in shared.stderr
+    assert not (tmp_path / "shared").exists()
     last, first = (weights(tmp_path / f"oe/seed{seed}/model.keras") for seed in (0, 1))
     assert any(np.any(a != b) for a, b in zip(last, first, strict=True))
     forced = command(
@@ -169,6 +185,34 @@ def test_a_model_of_the_users_is_fine_tuned(base, tmp_path):
     for name in ("model", "checkpoints/unmasked", "checkpoints/best"):
         with zipfile.ZipFile(masked.folder / f"{name}.keras") as file:
             assert b"Masked" not in file.read("config.json")  # a plain network, for anyone
+
+
+@pytest.mark.parametrize("softmax", ["in its layer", "after it", "none"])
+def test_logits_of_the_users_dict_are_logits(tmp_path, rng, softmax):
+    """Two softmaxes, one of the model and one of the loss, cannot come below 1.46 nats."""
+    inputs = keras.Input((8, 8, 1))
+    features = keras.layers.Flatten()(inputs)
+    inside = "softmax" if softmax == "in its layer" else None
+    logits = keras.layers.Dense(10, activation=inside)(features)
+    logits = keras.layers.Softmax()(logits) if softmax == "after it" else logits
+    model = keras.Model(inputs, {"features": features, "logits": logits})
+    run = Run.open(tmp_path, **opening({}))
+    model.save(run.model_path)
+    images = rng.integers(0, 256, (3, 8, 8, 1)).astype(np.float32)
+    kernel, bias = model.layers[2].get_weights()
+    found = base_network.load_network(run).predict(images, verbose=0)
+    np.testing.assert_allclose(found["logits"], images.reshape(3, -1) @ kernel + bias, rtol=1e-4)
+
+
+def test_a_frozen_network_is_refused(base, tmp_path):
+    run, data_dir = base
+    frozen = Run.open(tmp_path / "frozen", **opening(run.settings, run.config["fingerprints"]))
+    model = keras.saving.load_model(run.model_path, compile=False)
+    model.trainable = False
+    model.save(frozen.model_path)
+    with pytest.raises(RunError, match="All layers of .* are frozen"):
+        finetune_run.finetune(frozen, SMALL, 0, tmp_path / "out", data_dir)
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.skipif(not has_bfloat16(), reason="this processor has no bfloat16")

@@ -42,6 +42,8 @@ class KerasClassifier:
         image_shape: (height, width, channels).
         input_range: of the pixels that `model` gets.
         head_activation: of the last Dense layer, which the logits are without.
+        gives_logits: whether `model` has "logits" among its outputs, and no softmax in or after
+            their layer.
         dtype: what `model`, which is in bfloat16, computes in here; None of others.
 
     Raises:
@@ -57,6 +59,8 @@ class KerasClassifier:
         self.model = model = computable(model)
         self.dtype = None if stored == "float32" else precision(model)
         head, head_input, logits, self.head_activation = _head(model)
+        own = None if isinstance(model, keras.Sequential) else model.output
+        self.gives_logits = isinstance(own, dict) and own["logits"] is logits
         outputs = {"logits": logits, "features": head_input}
         if features_layer is not None:
             outputs["features"] = _layer_output(model, features_layer)

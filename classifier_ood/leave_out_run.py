@@ -118,8 +118,7 @@ def train_member(*, experiment, settings, exp, folder, data_dir, repeat_id, numb
 
 def _load(experiment, data_dir):
     """(training, validation, validation OOD)."""
-    training = data.load(experiment.id_dataset, "train", data_dir)
-    validation = data.load(experiment.id_dataset, "val", data_dir)
+    training, validation = data.training_and_validation(experiment.id_dataset, data_dir)
     classifier_run.check_data(experiment, training, validation)
     outside = data.first_available(
         experiment.ood_validation, experiment.ood_validation_split, data_dir,

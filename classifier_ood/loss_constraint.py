@@ -119,7 +119,8 @@ def _evaluator(run, network, training, rows, settings):
     def evaluate(title, number):
         for place, layer in enumerate([*leaves(network), *filter(None, [augment])]):
             if hasattr(layer, "seed_generator"):  # each mask has its own dropout and crops
-                layer.seed_generator.state.assign(np.uint32([1000 * settings.seed + number, place]))
+                seed = (1000 * settings.seed + number) % 2**32
+                layer.seed_generator.state.assign(np.uint32([seed, place]))
         total = 0.0
         starts = range(0, len(rows), size)
         for start in progress(starts, desc=title, unit="batch"):

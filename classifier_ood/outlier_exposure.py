@@ -58,15 +58,20 @@ class Outliers:
         """Takes out the images that `other`, a data.ImageSet, has too; of files all are read for
         it. Images of another size are not compared. ValueError if that leaves none.
         """
-        if self.images.shape[1:] != other.images.shape[1:]:
-            return
-        shared = np.isin(self._hashes, _hashes_of(other))
-        self.rows = np.setdiff1d(self.rows, np.flatnonzero(shared))
+        self.rows = np.setdiff1d(self.rows, np.flatnonzero(self.shared_with(other)))
         if not len(self.rows):
             raise ValueError(
                 f"All {len(self.images)} outliers of {self.source.name} are in {other.name} "
                 f"({other.split}), which is ID data or a test set."
             )
+
+    def shared_with(self, other):
+        """bool (images,): which of the images another data.ImageSet has too, byte for byte; none if
+        its images have another size.
+        """
+        if self.images.shape[1:] != other.images.shape[1:]:
+            return np.zeros(len(self.images), bool)
+        return np.isin(self._hashes, _hashes_of(other))
 
     @functools.cached_property
     def _hashes(self):

@@ -28,7 +28,8 @@ float64 (n,), and higher means more OOD. Symbols: x features, z logits, W and b 
   cores (fit in seconds), as `python benchmarks/scores.py` measures it.
 - The parameters' defaults are in bold in their grid, which `python -m ood_suite.eval --tune`
   searches on validation data; **defaults** says where they come from, **fails** where the score is
-  known to. What authors use on one benchmark is a preset, see the end of this page.
+  known to. What authors use on one benchmark is a preset, see the end of this page, as far as
+  parameters can say it.
 
 """
 

@@ -34,8 +34,7 @@ def train(experiment, exp, out_dir, data_dir=None, repeat_id=0, save_im=False):
     folder = pathlib.Path(out_dir) / exp / run_name(experiment, repeat_id)
     check_settings(experiment)
     experiment = completed(experiment, backend.dtype_of(experiment.dtype, folder))
-    training = data.load(experiment.id_dataset, "train", data_dir)
-    validation = data.load(experiment.id_dataset, "val", data_dir)
+    training, validation = data.training_and_validation(experiment.id_dataset, data_dir)
     check_data(experiment, training, validation)
     settings = recorded(experiment, exp=exp, repeat_id=repeat_id, backend=keras.backend.backend())
 
@@ -65,17 +64,14 @@ def check_settings(experiment):
         raise ValueError("--strategy=mirrored needs --ema_overwrite_frequency=0: Keras can't both.")
     if experiment.data_init and not experiment.use_weight_norm:
         raise ValueError("--data_init has no effect without --use_weight_norm.")
+    default = type(experiment).learning_rate_decay
+    if experiment.learning_rate_schedule == "cosine" and experiment.learning_rate_decay != default:
+        raise ValueError("--learning_rate_decay has no effect with a cosine schedule.")
 
 
 def check_data(experiment, training, validation):
     """Refuses data that do not fit the experiment (ValueError)."""
-    image_shape = training.images.shape[1:]
-    check_shape(image_shape, experiment.num_hierarchies)
-    if validation.images.shape[1:] != image_shape:
-        raise ValueError(
-            f"The images of {validation.name} (val) have shape {validation.images.shape[1:]}, "
-            f"those of {training.name} (train) {image_shape}."
-        )
+    check_shape(training.images.shape[1:], experiment.num_hierarchies)
     if experiment.batch_size > len(training):
         raise ValueError(
             f"--batch_size must be at most {len(training)}, the number of training images. "

@@ -3,7 +3,8 @@
     python -m images_ood.sample --run=output/images_ood/fashion_small/reg0_mr0 --num_samples=16
     python -m images_ood.sample --run=... --dataset=mnist --num_images=8
 
-Writes samples.png or bits_<dataset>.png into the run's report/ (or --out).
+A model of classes is asked for the marginal: labels are not looked at, as in an evaluation.
+Writes samples.png or bits_<dataset>_<split>.png into the run's report/ (or --out).
 """
 
 import pathlib
@@ -20,6 +21,7 @@ from ood_suite.runs import cli
 from ood_suite.runs.run import Run
 
 FLAGS = flags.FLAGS
+BATCH = 100  # images whose bits are computed at once
 
 
 def main(_):
@@ -27,20 +29,19 @@ def main(_):
     run.require_finished()
     with quietly():  # not at the top: --help need not wait for Keras
         from images_ood import sampling
-        from images_ood.extract import load_model
+        from images_ood.extract import load_model, log_prob_map
+        from images_ood.pixelcnn import bits_per_dim
         from ood_suite.evaluation import figures
 
     model = load_model(run)
-    name = f"bits_{FLAGS.dataset}.png" if FLAGS.dataset else "samples.png"
-    path = pathlib.Path(FLAGS.out) if FLAGS.out else run.folder / "report" / name
+    path = pathlib.Path(FLAGS.out or run.folder / "report" / "samples.png")
     if FLAGS.dataset:
         shape = model.options["image_shape"]
         found = data.load(FLAGS.dataset, FLAGS.split, cli.data_dir(), shape)
+        path = path if FLAGS.out else path.with_name(f"bits_{found.name}_{found.split}.png")
         images, _ = to_shape(found.images[: FLAGS.num_images], shape)
-        conditional = model.options["num_classes"] > 0
-        inputs = [images, found.labels[: FLAGS.num_images]] if conditional else images
-        bits = -model.predict(inputs, verbose=0) / np.log(2.0)
-        per_dim = bits.sum(axis=(1, 2)) / np.prod(images.shape[1:])
+        nats = log_prob_map(model, images, BATCH)
+        bits, per_dim = -nats / np.log(2.0), bits_per_dim(nats.sum(axis=(1, 2)), shape)
         for i, value in enumerate(per_dim):
             logging.info("image %d: %.3f bits per dimension", i, value)
         with atomic_path(path) as temporary:

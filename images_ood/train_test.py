@@ -206,6 +206,10 @@ def test_a_class_condition_is_marginalised_when_scoring(run_in_process, small_da
     assert np.std(by_class, axis=0).min() > 1e-3
     np.testing.assert_allclose(outputs.log_prob, expected, rtol=1e-5)
     np.testing.assert_allclose(outputs.log_prob_map.sum((1, 2)), expected, rtol=1e-5)
+    told = command("images_ood.sample", f"--run={run.folder}", "--dataset=mnist", "--num_images=2",
+                   f"--data_dir={small_data}")  # fmt: skip
+    assert f"image 0: {-expected[0] / np.log(2) / 64:.3f} bits per dimension" in told.stderr
+    assert (run.folder / "report/bits_mnist_test.png").exists()
 
 
 def test_explicit_steps_hold_for_a_background_too():
@@ -231,6 +235,7 @@ def test_wrong_data_are_refused(run_in_process, small_data):
     [
         (("--exp=fashon",), "Unknown experiment 'fashon'. Did you mean fashion? Known: cifar,"),
         (("--mutation_rate=1.5",), "--mutation_rate must lie in [0, 1]. Received: 1.5."),
+        (("--exp=fashion_small", "--learning_rate_decay=0.9"), "no effect with a cosine schedule"),
         (("--data_init",), "--data_init has no effect without --use_weight_norm."),
         (("fashion",), "Unexpected argument 'fashion'."),
         (("--out_dir=/dev/null/x",), "Cannot make the folder /dev/null/x"),

@@ -11,7 +11,8 @@ import pytest
 import images_ood.pixelcnn  # noqa: F401 - Keras finds our classes only once they are registered
 from images_ood.train_test import TINY
 from ood_suite.data.npz import write_images
-from ood_suite.files import load_npz, read_csv
+from ood_suite.evaluation.groups import find_groups
+from ood_suite.files import RunError, load_npz, read_csv
 from ood_suite.outputs import Outputs
 from ood_suite.runs.run import Run
 from tests.support import command
@@ -75,6 +76,22 @@ def test_a_kept_step_is_evaluated(sweep, tmp_path):
     assert "has no checkpoint 'step_6'. It has: last (= step_8), step_4." in refused.stderr
     twice = evaluate(folder, data_dir, "--ckpt_step=4", "--checkpoint=last", *flags)
     assert "--checkpoint and --ckpt_step both choose a model" in twice.stderr
+
+
+def test_what_is_not_finished_is_left_out_whatever_is_asked_for(sweep, tmp_path):
+    """A background that is on its way to the step, and a repeat whose foreground is."""
+    out_dir, _ = sweep
+    folder = shutil.copytree(out_dir / "fashion_small", tmp_path / "sweep")
+    (folder / "reg0.5_mr0.3/model.keras").unlink()
+    (folder / "reg0.5_mr0.3/checkpoints/step_4.keras").unlink()
+    (folder / "reg0_mr0_repeat1/model.keras").unlink()
+    for checkpoint in ("last", "step_4"):
+        [group] = find_groups(folder, checkpoint)
+        assert (group.repeat_id, group.foreground.checkpoint) == (0, checkpoint)
+        assert [run.folder.name for run in group.backgrounds] == ["reg0.5_mr0.1"]
+    (folder / "reg0_mr0/model.keras").unlink()
+    with pytest.raises(RunError, match="No foreground run .* is finished"):
+        find_groups(folder)
 
 
 def test_evaluation_of_a_sweep(sweep):
@@ -235,6 +252,10 @@ def test_refusals_of_the_evaluator(sweep, tmp_path):
     shutil.copy(same / "fashion_mnist_test.npz", same / "mnist_test.npz")
     run = shutil.copytree(out_dir / "fashion_small" / "reg0_mr0", tmp_path / "run")
     assert "The OOD set mnist is the ID set" in evaluate(run, same).stderr
+    preset = evaluate(run, data_dir, "--preset=cifar10_densenet")
+    assert "--preset is for classifiers" in preset.stderr
+    absent = evaluate(run, data_dir, "--ood_validation=svhn_cropped", f"--out={tmp_path}/r")
+    assert absent.returncode == 1 and "svhn_cropped" in absent.stderr
     assert "must have a value other than None" in command("ood_suite.eval").stderr
 
 

@@ -211,33 +211,45 @@ def example_hashes(examples):
 def locked(folder, wait_s=0.0):
     """Holds the folder's lock; a second process is refused with a BusyError, after `wait_s`
     seconds. The lock falls with its process, also at kill -9.
+
+    Raises:
+        RunError: the file system has no locks, or no room.
     """
     make_folder(folder)
     deadline = time.monotonic() + wait_s
-    with open(pathlib.Path(folder) / ".lock", "a+", encoding="utf-8") as file:
-        try:
-            while True:
-                try:
-                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    break
-                except OSError:
-                    if time.monotonic() >= deadline:
-                        raise
-                    time.sleep(0.1)
-        except OSError as error:
-            file.seek(0)
-            raise BusyError(
-                f"Another process ({file.read().strip() or 'unknown'}) is writing to {folder}. "
-                "Wait for it or choose another folder."
-            ) from error
-        file.truncate(0)
-        file.write(f"pid {os.getpid()}")
-        file.flush()
+    path = pathlib.Path(folder) / ".lock"
+    with open(path, "a+", encoding="utf-8") as file:
+        while not _takes_lock(file, folder):
+            if time.monotonic() >= deadline:
+                file.seek(0)
+                raise BusyError(
+                    f"Another process ({file.read().strip() or 'unknown'}) is writing to {folder}. "
+                    "Wait for it or choose another folder."
+                )
+            time.sleep(0.1)
+        with room_for(path):
+            file.truncate(0)
+            file.write(f"pid {os.getpid()} on {os.uname().nodename}")
+            file.flush()
         for leftover in (".", "checkpoints", "logs"):  # of a writer that was killed
             for path in (pathlib.Path(folder) / leftover).glob(".partial-*"):
                 if not path.is_dir():  # those are of work that goes on, such as a screening
                     path.unlink()
         yield
+
+
+def _takes_lock(file, folder):
+    """Takes the lock of an open file; False if another process holds it."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):  # which of them depends on the system
+        return False
+    except OSError as error:
+        raise RunError(
+            f"{folder} cannot be locked: {error.strerror}. Choose a folder on a file system that "
+            "has locks (flock)."
+        ) from error
+    return True
 
 
 def load_npz(path, mapped=False):

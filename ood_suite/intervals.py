@@ -83,9 +83,9 @@ def paired_auroc_difference(scores, baseline, level=0.95):
 
     Returns:
         dict: difference, low, high (of the `level` interval), p_value (two-sided;
-            without any variance 1.0 if both AUROCs are equal, else 0.0). Where both are perfect
-            and not the same ranking, the interval is that of the smaller class's number of
-            Bernoulli trials, to both sides.
+            without any variance 1.0 if both AUROCs are equal, else 0.0). Where then one is
+            perfect and they are not the same ranking, the interval is that of the smaller class's
+            number of Bernoulli trials, to both sides.
     """
     for ours, theirs, name in zip(scores, baseline, ("id", "ood"), strict=True):
         if len(ours) != len(theirs):
@@ -105,7 +105,8 @@ def paired_auroc_difference(scores, baseline, level=0.95):
         p_value = float(2.0 * stats.norm.sf(abs(middle) / error))
     else:  # no variance: the same ranking twice, both perfect, or a perfect one and its opposite
         middle, p_value = difference, float(difference == 0.0)
-        if of_ood.mean() in (0.0, 1.0) and not _same_ranking(scores, baseline):
+        ends = {0.0, 1.0} & {float(of_ood.mean()), float(base_ood.mean())}
+        if ends and not _same_ranking(scores, baseline):
             reach = _slack(min(of_id.size, of_ood.size), level)
     return {
         "difference": difference,
@@ -187,7 +188,7 @@ def _fixed_variance(counts):
 def _interval(name, value, drawn, sizes, fixed, level):
     """(low, high) of a metric from its resampled values, see bootstrap_intervals."""
     if value in (0.0, 1.0) and (drawn == value).all():
-        slack = _slack(min(sizes), level)
+        slack = min(_slack(min(sizes), level), 0.5 if name == "detection_error" else 1.0)
         return (0.0, slack) if value == 0.0 else (1.0 - slack, 1.0)
     if name.startswith("aupr"):
         low, high = _on_the_logit_scale(value, drawn, sizes, level)

@@ -124,6 +124,11 @@ def test_perfect_separation_has_an_honest_interval():
     assert intervals.auroc_interval(np.arange(20.0, 30.0), np.arange(10.0))[0] == 0.0
 
 
+def test_few_examples_leave_no_impossible_error_open():
+    found = intervals.bootstrap_intervals(np.arange(3.0), np.arange(4.0, 7.0), resamples=20)
+    assert found["detection_error"] == (0.0, 0.5) and found["fpr95_id_positive"][1] > 0.7
+
+
 def test_paired_difference(rng):
     id_scores, ood_scores = rng.normal(0, 1, 500), rng.normal(1, 1, 400)
     noise = rng.normal(0, 2, 500), rng.normal(0, 2, 400)
@@ -138,6 +143,10 @@ def test_paired_difference(rng):
     other = np.arange(5.0)[::-1], np.arange(10.0, 15.0)  # perfect too, and another ranking
     found = intervals.paired_auroc_difference(perfect, other)
     assert found["high"] == -found["low"] == pytest.approx(1.0 - 0.025 ** (1 / 5))
+    constant = np.zeros(5), np.zeros(5)  # no variance either, and no end of the range
+    for pairs in ((perfect, constant), (constant, perfect)):
+        found = intervals.paired_auroc_difference(*pairs)
+        assert found["high"] - found["low"] > 0.5 and abs(found["difference"]) == 0.5
     same = intervals.paired_auroc_difference(perfect, perfect)
     assert same["low"] == same["high"] == 0.0
     with pytest.raises(ValueError, match="same ood examples"):

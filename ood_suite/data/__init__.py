@@ -140,6 +140,29 @@ def load(name, split, data_dir=None, image_shape=None):
     return _sample(found, asked.count) if asked.count else found
 
 
+def training_and_validation(name, data_dir=None):
+    """The "train" and "val" splits of a data set, as `load` gives them.
+
+    Raises:
+        ValueError: they are the same images (a path is read as it is, whatever the split), or
+            images of other shapes.
+    """
+    training, validation = load(name, "train", data_dir), load(name, "val", data_dir)
+    shape = training.images.shape[1:]
+    if validation.images.shape[1:] != shape:
+        raise ValueError(
+            f"The images of {validation.name} (val) have shape {validation.images.shape[1:]}, "
+            f"those of {training.name} (train) {shape}."
+        )
+    if training.fingerprint == validation.fingerprint:
+        raise ValueError(
+            f"{name} gives the same images for training and validation. Call the files "
+            "NAME_train.npz, NAME_val.npz and NAME_test.npz (without a val, the last 20% of train "
+            "are it), and give NAME and their folder (--data_dir)."
+        )
+    return training, validation
+
+
 def _whole(asked, split, data_dir, image_shape):
     """All images of a name in its parts."""
     root = layouts.root_of(data_dir)

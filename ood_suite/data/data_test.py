@@ -53,6 +53,17 @@ def test_the_stand_in_is_announced(tmp_path, rng):
     assert data.first_available(("notmnist", "glyphs"), "test", tmp_path).note == ""
 
 
+def test_one_file_is_no_training_and_validation_data(tmp_path, rng):
+    """A path is read as it is: the model was validated on what it learned."""
+    images, labels = rng.integers(0, 256, (20, 4, 4, 1), np.uint8), np.arange(20) % 2
+    write_images(tmp_path / "mine.npz", images, labels)
+    with pytest.raises(ValueError, match="same images for training and validation. Call the files"):
+        data.training_and_validation(str(tmp_path / "mine.npz"))
+    (tmp_path / "mine.npz").rename(tmp_path / "mine_train.npz")
+    training, validation = data.training_and_validation("mine", tmp_path)
+    assert (len(training), len(validation)) == (16, 4)
+
+
 def test_grey_cifar(tmp_path, rng):
     images = rng.integers(0, 256, (5, 32, 32, 3), dtype=np.uint8)
     write_images(tmp_path / "cifar10_test.npz", images, np.arange(5))

@@ -1,6 +1,9 @@
 """A classifier, or an ensemble of them, under evaluation: its outputs on every part of the data."""
 
+import contextlib
+
 from ood_suite import scores
+from ood_suite.data.names import parse
 from ood_suite.evaluation.material import Material, asked_roles, strangers, test_sets
 from ood_suite.outputs import ON_DEMAND
 from ood_suite.runs.extraction import Parts, extractor_of
@@ -102,15 +105,15 @@ class _Source:
         if "validation_ood" not in self.roles:
             return None
         role = self.roles["validation_ood"]
-        for some in ([f"{name}@{ENOUGH}" for name in role.names], role.names):
-            try:
-                return self._extracted(some, role.split)
-            except FileNotFoundError:
-                if self.is_asked_for:
-                    raise
-                return None
-            except ValueError:  # there are fewer
-                continue
+        some = [name if parse(name).count else f"{name}@{ENOUGH}" for name in role.names]
+        with contextlib.suppress(FileNotFoundError, ValueError):  # there are fewer, or it is reads
+            return self._extracted(some, role.split)
+        try:
+            return self._extracted(role.names, role.split)
+        except (FileNotFoundError, ValueError):
+            if self.is_asked_for:
+                raise
+            return None
 
     def _extracted(self, names, split, parts=Parts()):
         return self.extractor.extract(self.run, names, split, data_dir=self.data_dir, parts=parts)

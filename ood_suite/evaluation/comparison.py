@@ -6,7 +6,7 @@ import pathlib
 import numpy as np
 
 from ood_suite import intervals, ranks
-from ood_suite.files import RunError, load_npz, read_csv, read_json
+from ood_suite.files import RunError, fingerprint, load_npz, read_csv, read_json
 from ood_suite.runs.settings import known_name
 
 METRICS = ("auroc", "fpr95_id_positive", "fpr95_ood_positive", "scod_augrc")
@@ -22,7 +22,7 @@ class Entry:
     Attributes:
         name: of the run, with the checkpoint if it is not the last, and the score if there are
             several; of one run's scores, the score.
-        run: the name without the score. groups: the report's repeats. values: see
+        run: the name without the score. groups: the report's repeats with that score. values: see
             report.values_by_name. costs: rows of costs.csv, see costs.Costs.rows.
     """
 
@@ -57,20 +57,23 @@ def read(folders, scores):
     for folder, name in zip(folders, _names(folders), strict=True):
         if not (folder / "results.json").exists() or not (folder / "values.npz").exists():
             raise RunError(f"{folder} holds no report. `python -m ood_suite.eval` makes it.")
-        groups = read_json(folder / "results.json")["groups"]
+        results, values = read_json(folder / "results.json"), load_npz(folder / "values.npz")
+        groups, mark = results["groups"], fingerprint(*values.values())
+        if results.get("values", mark) != mark:  # reports of older versions do not say
+            raise RunError(f"{folder} holds parts of two reports. Evaluate the run again.")
         tested.append(groups[0]["test_sets"])
         for ood, mark in tested[-1].items():
             if tested[0].get(ood, mark) != mark:
                 raise RunError(f"{folder} and {folders[0]} are about different test sets: {ood}.")
-        values = load_npz(folder / "values.npz")
         costs = read_csv(folder / "costs.csv") if (folder / "costs.csv").exists() else []
-        known = list(dict.fromkeys(row["score"] for row in groups[0]["rows"]))
+        known = list(dict.fromkeys(row["score"] for group in groups for row in group["rows"]))
         for asked in scores:
             score = known_name(known, asked, f"score of {folder}")
             title = f"{name}: {score}" if len(scores) > 1 else name
             title = score if len(folders) == 1 else title
             own = [row for row in costs if row["score"] == score]
-            entries.append(Entry(title, name, score, groups, values, own))
+            having = [g for g in groups if any(row["score"] == score for row in g["rows"])]
+            entries.append(Entry(title, name, score, having, values, own))
     common = [ood for ood in tested[0] if ood != "id" and all(ood in sets for sets in tested)]
     if not common:
         raise RunError("These reports have no OOD set in common.")
@@ -126,12 +129,17 @@ def compare(entries, ood_sets):
 
 def _difference(entry, baseline, ood):
     """The paired difference with its interval; over several repeats, each with the same repeat of
-    the baseline, mean and standard deviation.
+    the other (or all with its only one), mean and standard deviation. {} without a common repeat.
     """
+    ours, theirs = ([group["repeat_id"] for group in e.groups] for e in (entry, baseline))
+    common = [number for number in ours if number in theirs]
+    numbers = theirs if len(ours) == 1 else ours if len(theirs) == 1 else common
     found = [
         intervals.paired_auroc_difference(entry.pair(ood, number), baseline.pair(ood, number))
-        for number in (group["repeat_id"] for group in entry.groups)
+        for number in numbers
     ]
+    if not found:
+        return {}
     if len(found) == 1:
         return {f"versus_{key}": value for key, value in found[0].items()}
     values = [row["difference"] for row in found]

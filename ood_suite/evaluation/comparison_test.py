@@ -1,11 +1,13 @@
 """The comparison of reports, against hand-made ones."""
 
+import shutil
+
 import numpy as np
 import pytest
 
 from ood_suite import intervals, ranks
 from ood_suite.evaluation import comparison, comparison_page, report
-from ood_suite.files import RunError, read_csv, read_json
+from ood_suite.files import RunError, read_csv, read_json, write_json
 from tests import browser
 from tests.support import command
 
@@ -75,6 +77,50 @@ def test_repeats_have_means_and_deviations(tmp_path):
     assert rows[1]["versus_std"] == pytest.approx(np.std(values, ddof=1))
     text = comparison_page.markdown([], comparison_page.sections(rows, [], [], []))
     assert f"{np.mean(values):.3f} ({np.std(values, ddof=1):.3f})" in text
+
+
+def test_repeats_are_compared_with_the_same_repeats(tmp_path):
+    """Of more on one side all count, and of none in common no difference is made up."""
+    write(tmp_path / "a/report", [0.5, 0.7])
+    write(tmp_path / "b/report", [1.0])
+    write(tmp_path / "c/report", [1.0, 2.0, 1.5])
+    entries, sets = comparison.read([tmp_path / f"{n}/report" for n in "abc"], ["energy"])
+    rows = {row["run"]: row for row in comparison.compare(entries, sets) if row["ood"] == "mnist"}
+    difference = rows["b"]["auroc"] - rows["a"]["auroc"]  # of the means, as they are shown
+    assert rows["b"]["versus_difference"] == pytest.approx(difference)
+    first, *_ = rows_of(tmp_path / "a/report", "mnist")
+    own = [row["auroc"] for row in rows_of(tmp_path / "c/report", "mnist")][:2]
+    base = [row["auroc"] for row in rows_of(tmp_path / "a/report", "mnist")]
+    expected = np.mean(np.subtract(own, base))
+    assert rows["c"]["versus_difference"] == pytest.approx(expected)
+    for number, entry in enumerate(entries):
+        entry.groups = [g | {"repeat_id": 10 * number + g["repeat_id"]} for g in entry.groups]
+    assert "versus_difference" not in comparison.compare([entries[0], entries[2]], sets)[1]
+
+
+def test_a_score_that_one_repeat_lacks_is_compared_by_the_others(tmp_path):
+    """It could not be fitted there, and was left out with a note."""
+    write(tmp_path / "a/report", [0.5, 0.6])
+    write(tmp_path / "b/report", [1.0, 2.0])
+    results = read_json(tmp_path / "b/report/results.json")
+    results["groups"][0]["rows"] = []
+    write_json(tmp_path / "b/report/results.json", results)
+    entries, sets = comparison.read([tmp_path / f"{n}/report" for n in "ab"], ["energy"])
+    rows = comparison.compare(entries, sets)
+    own = [row["auroc"] for row in rows_of(tmp_path / "b/report", "mnist")][1]
+    base = [row["auroc"] for row in rows_of(tmp_path / "a/report", "mnist")]
+    assert rows[1]["repeats"] == 1 and rows[1]["auroc"] == own
+    assert rows[1]["versus_difference"] == pytest.approx(own - np.mean(base))
+    assert comparison.rankings(entries * 2, sets)[0][2].mean_ranks.tolist() == [3.5, 1.5, 3.5, 1.5]
+
+
+def test_values_of_another_report_are_refused(tmp_path):
+    """A kill between the two files, or two evaluations into one folder."""
+    write(tmp_path / "a/report", [0.5])
+    write(tmp_path / "b/report", [1.0])
+    shutil.copy(tmp_path / "b/report/values.npz", tmp_path / "a/report/values.npz")
+    with pytest.raises(RunError, match="parts of two reports. Evaluate the run again"):
+        comparison.read([tmp_path / "a/report"], ["energy"])
 
 
 def rows_of(folder, ood):

@@ -55,6 +55,8 @@ def density(group, request=Request(), *, data_dir=None) -> Material:
         try:
             return of("validation_ood", chosen)
         except FileNotFoundError:
+            if request.ood_validation:
+                raise
             return None
 
     return Material(

@@ -74,8 +74,7 @@ def evaluate(folder, request=Request(), *, data_dir=None, out=None, beside=None)
             found.next_command = next_command(group.foreground, found.verdict, data_dir)
         drawn = gallery(group, found, request, data_dir)
         found.figures |= {"gallery": drawn} if drawn else {}
-    suffix = "" if request.checkpoint == "last" else f"_{request.checkpoint}"
-    target = pathlib.Path(out or folder / f"report{suffix}")
+    target = pathlib.Path(out or folder / f"report{request.suffix}")
     report.write(target, groups[0].foreground.config, reports, beside and beside(reports))
     shifted.write(target, reports)
     unit_tests.write(target, reports)
@@ -100,6 +99,7 @@ def evaluate_group(group, material, request):
     id_test, ood_tests = tests.id_test, tests.ood
     warned = _test_notes(group, material, tests, request)
     warned += _choice_notes(parameters, names, material, request)
+    advice = material.advice()
 
     # Stage 3: scores and thresholds of every example.
     costs = Costs()
@@ -144,7 +144,7 @@ def evaluate_group(group, material, request):
         shifted=under_shift,
         full_spectrum=spectrum,
         data=result_card.data_of(material, tests),
-        verdict=recommended(detectors, material.advice(), ood_tests, has_chosen=has_chosen),
+        verdict=recommended(detectors, advice, ood_tests, has_chosen=has_chosen),
         unit_tests=unit_tests.rows(shifted.values_of(detectors, values, tests.units)),
     )
 

@@ -235,10 +235,11 @@ def contact_sheet(title, names, scores, count=10):
         axes_of_line[0].set_ylabel(label, fontsize=8)
         for axes, row in zip(axes_of_line, rows, strict=True):
             axes.set(xticks=[], yticks=[])
-            axes.set_title(f"{pathlib.Path(names[row]).name[-18:]}\n{scores[row]:.4g}", fontsize=5)
+            text = f"{pathlib.Path(names[row]).name[-18:]}\n{scores[row]:.4g}"
+            axes.set_title(text, fontsize=5, parse_math=False)  # a $ begins no formula
             with contextlib.suppress(OSError, ValueError), Image.open(names[row]) as file:
                 axes.imshow(picture(file, THUMBNAIL))
-    drawn.suptitle(title, fontsize=9)
+    drawn.suptitle(title, fontsize=9, parse_math=False)
     return drawn
 
 

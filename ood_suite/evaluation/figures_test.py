@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ood_suite.evaluation import figures
+from ood_suite.evaluation import figures, page
 from ood_suite.outputs import Outputs
 
 
@@ -48,6 +48,12 @@ def test_a_contact_sheet_shows_both_ends_of_a_set(tmp_path):
     titles = [axes.get_title() for axes in drawn.axes]
     assert titles == ["2.png\n1", "3.png\n2", "0.png\n3", "4.png\n6", "1.png\n5", "5.png\n4"]
     assert [len(axes.images) for axes in drawn.axes] == [1, 1, 0, 1, 1, 1]
+
+
+def test_names_of_files_are_no_formulas():
+    """matplotlib took what stands between two dollars for one, and the whole report failed."""
+    drawn = figures.contact_sheet("a$_$", ["cost_$5_vs_$6.png"], np.array([1.0]))
+    assert page.png(drawn)
 
 
 @pytest.mark.parametrize("channels", [1, 3])

@@ -48,7 +48,7 @@ def gather(group, request, data_dir=None):
                 raise ValueError(f"--{name} is for models of images.")
     require_separate(run, request, bool(group.backgrounds) or request.tune, data_dir)
     if run.kind == "density":
-        for name in ("tune", "inner_layers"):
+        for name in ("tune", "preset", "inner_layers"):
             if getattr(request, name):
                 raise ValueError(f"--{name} is for classifiers.")
         return density(group, request, data_dir=data_dir)

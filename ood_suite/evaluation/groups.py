@@ -38,24 +38,16 @@ def find_groups(folder, checkpoint="last"):
     folder = pathlib.Path(folder)
     if (folder / "config.json").exists():
         return [Group(0, Run.load(folder, checkpoint), [])]
-    runs = [Run.load(path.parent, checkpoint) for path in sorted(folder.glob("*/config.json"))]
-    if not runs:
-        raise RunError(f"{folder} is no run and holds none. Train first, or check --run.")
-    finished = [run for run in runs if Run.load(run.folder).is_finished]  # whatever the checkpoint
-    unfinished = [run.folder.name for run in runs if run not in finished]
-    if unfinished:
-        logging.warning("Left out, because not finished: %s.", ", ".join(unfinished))
     groups: dict[int, list[Run]] = {}
-    for run in finished:
+    for run in _finished(folder):
+        run = Run.load(run.folder, checkpoint)
         groups.setdefault(run.settings["repeat_id"], []).append(run)
     found = []
     for repeat_id, members in sorted(groups.items()):
         foregrounds = [run for run in members if not is_background(run)]
         if not foregrounds:
-            raise RunError(
-                f"{folder} holds no finished foreground run (mutation_rate 0, reg_weight 0) of "
-                f"repeat {repeat_id}."
-            )
+            logging.warning("Left out, for want of a foreground: repeat %d.", repeat_id)
+            continue
         if len(foregrounds) > 1:
             names = ", ".join(run.folder.name for run in foregrounds)
             raise RunError(f"{folder} holds several models ({names}): give one of them as --run.")
@@ -64,12 +56,24 @@ def find_groups(folder, checkpoint="last"):
         )
     if not found:
         raise RunError(
-            f"No run in {folder} is finished. Repeat its training command: it continues."
+            f"No foreground run (mutation_rate 0, reg_weight 0) in {folder} is finished. Repeat "
+            "its training command: it continues."
         )
     for group in found:
         for run in group.backgrounds:
             refuse_mixture(group.foreground, run)
     return found
+
+
+def _finished(folder):
+    """The finished runs of a folder of runs; the others are named in a warning."""
+    runs = [Run.load(path.parent) for path in sorted(folder.glob("*/config.json"))]
+    if not runs:
+        raise RunError(f"{folder} is no run and holds none. Train first, or check --run.")
+    unfinished = [run.folder.name for run in runs if not run.is_finished]
+    if unfinished:
+        logging.warning("Left out, because not finished: %s.", ", ".join(unfinished))
+    return [run for run in runs if run.is_finished]
 
 
 def refuse_mixture(foreground, background):

@@ -49,7 +49,7 @@ CAPTIONS = {
     "gc_content": "Scores against the GC content of the reads.",
     "shifts": "What becomes of the ID images under shifts, by severity.",
     "tracks": "Log-probability, or its ratio, along a few reads of each set.",
-    "training": "Loss and metrics over the training.",
+    "training": "Validation accuracy, or bits per dimension or base, over the training.",
     "tuning": "Validation AUROC over the grid of parameters.",
 }
 
@@ -184,11 +184,16 @@ def _difference(row, baseline):
 
 
 def cell(reports, score, ood, metric):
-    """A number with its interval, or its standard deviation over repeats."""
+    """A number with its interval, or its standard deviation over repeats; it says where not all of
+    them have the score.
+    """
     rows = [r for group in reports for r in group.rows if (r["score"], r["ood"]) == (score, ood)]
     values = [row[metric] for row in rows]
+    some = "" if len(rows) == len(reports) else f", {len(rows)} of {len(reports)} repeats"
     if len(values) > 1:
-        return f"{np.mean(values):.4f} ({np.std(values, ddof=1):.4f})"
+        return f"{np.mean(values):.4f} ({np.std(values, ddof=1):.4f}{some})"
+    if some:
+        return f"{values[0]:.4f} ({some[2:]})"
     if f"{metric}_low" not in rows[0]:
         return f"{values[0]:.4f}"
     return f"{values[0]:.4f} [{rows[0][f'{metric}_low']:.3f}, {rows[0][f'{metric}_high']:.3f}]"

@@ -94,6 +94,13 @@ def test_the_verdict_stands_first_and_nothing_is_taken_as_markup():
     assert "<li>a note &amp; more.</li>" in text and "<li>some rows: 3, 4, ...</li>" in text
     assert '<th scope="col">auroc</th>' in text and "<td>0.8125</td>" in text  # of the second alone
     assert text.count("a_of_a_name (50%), b_of_a_name (50%)") == len(SCORES)
+    small = group()
+    small.choice = [
+        {"background": n, "reg_weight": w, "validation_auroc": 0.5, "validation_ood": "x"}
+        for n, w in (("a", 0.0), ("b", 1e-5))
+    ]
+    small.chosen = "a"
+    assert "<td>0.0000</td>" in rendered([small]) and "<td>1e-05</td>" in rendered([small])
     group_of_none = group()
     group_of_none.verdict = {}
     assert "No score is recommended" in rendered([group_of_none])

@@ -9,6 +9,7 @@ from ood_suite.evaluation import page
 from ood_suite.files import (
     RunError,
     atomic_path,
+    fingerprint,
     read_json,
     write_bytes,
     write_csv,
@@ -62,20 +63,21 @@ class GroupReport:
 
 
 def over_repeats(reports):
-    """Rows of mean and standard deviation over repeats: one per score and OOD set; none for a
-    single repeat.
+    """Rows of mean and standard deviation over the repeats that have a score (none of one): one per
+    score and OOD set; none for a single repeat.
     """
     if len(reports) < 2:
         return []
     summary = []
-    for score, ood in dict.fromkeys((row["score"], row["ood"]) for row in reports[0].rows):
-        rows = [r for g in reports for r in g.rows if (r["score"], r["ood"]) == (score, ood)]
+    every = [row for group in reports for row in group.rows]
+    for score, ood in dict.fromkeys((row["score"], row["ood"]) for row in every):
+        rows = [r for r in every if (r["score"], r["ood"]) == (score, ood)]
         entry = {"score": score, "ood": ood, "repeats": len(rows)}
         for metric in (metric for metric in page.TITLES if metric in rows[0]):
             values = [row[metric] for row in rows]
             entry |= {
                 f"{metric}_mean": float(np.mean(values)),
-                f"{metric}_std": float(np.std(values, ddof=1)),
+                f"{metric}_std": float(np.std(values, ddof=1)) if len(values) > 1 else None,
             }
         summary.append(entry)
     return summary
@@ -87,6 +89,7 @@ def as_json(config, reports):
         "config": config,
         "versions_of_evaluation": versions(),
         "optional_files": optional_files(reports),
+        "values": fingerprint(*values_by_name(reports).values()),  # what values.npz holds
         "groups": [
             {k: v for k, v in vars(group).items() if k not in ("costs", "figures", "values")}
             for group in reports

@@ -49,3 +49,8 @@ class Request:
     json: bool = setting(False, "Print one JSON object to stdout in place of the tables.")
     # Not a flag: whether scores that the run does not have are notes, as a protocol wants it.
     optional: bool = False
+
+    @property
+    def suffix(self):
+        """Of the folder of a report, which is about one model of the run."""
+        return "" if self.checkpoint == "last" else f"_{self.checkpoint}"

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from ood_suite import scores
-from ood_suite.evaluation import result_card
-from ood_suite.evaluation.report import GroupReport
+from ood_suite.evaluation import page, result_card
+from ood_suite.evaluation.report import GroupReport, over_repeats
 
 
 def report(aurocs, near, accuracy=0.9):
@@ -37,6 +37,17 @@ def test_mean_and_deviation_over_repeats():
     assert line["ID_Accuracy"] == "95.00 ± 1.41"
     assert (line["Training"], line["Outlier_Data"]) == ("oe", "Yes")
     assert line["Additional_Description"] == "Unleashing Mask 0.1"
+
+
+def test_a_score_of_some_repeats_is_averaged_over_those():
+    """A standard deviation of one value is no number, which JSON does not know."""
+    reports = [report({"a": 0.9}, []), report({"a": 0.8}, [])]
+    (extra,) = [row | {"score": "vim"} for row in reports[1].rows if row["score"] == "energy"][:1]
+    reports[1].rows.append(extra)
+    found = {row["score"]: row for row in over_repeats(reports) if row["ood"] == extra["ood"]}
+    assert (found["vim"]["repeats"], found["vim"]["auroc_std"]) == (1, None)
+    assert found["energy"]["repeats"] == 2 and found["energy"]["auroc_std"] > 0
+    assert page.cell(reports, "vim", extra["ood"], "auroc") == "0.8000 (1 of 2 repeats)"
 
 
 def test_without_near_sets_or_a_classifier():

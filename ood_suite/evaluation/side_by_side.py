@@ -40,12 +40,12 @@ def judge(
 
     Args:
         name: of the protocol. request: with the protocol's scores and OOD sets, see `asked`.
-        out: folder; default: RUN/protocol_<name>.
+        out: folder; default: RUN/protocol_<name>, with the checkpoint's if it is not the last.
 
     Returns:
         rows, see `compare`.
     """
-    target = pathlib.Path(out or pathlib.Path(folder) / f"protocol_{name}")
+    target = pathlib.Path(out or pathlib.Path(folder) / f"protocol_{name}{request.suffix}")
     notes = [*protocol.notes, *_strangers(protocol, folder, request)]
 
     def on_page(reports):
@@ -61,8 +61,8 @@ def judge(
     found = list(dict.fromkeys(note for report in reports for note in report.notes))
     write_csv(target / "protocol.csv", rows)
     judged = {
-        "protocol": name, "title": protocol.title, "fpr95": protocol.fpr95, "rows": rows,
-        "absent": absent, "notes": notes + found,
+        "protocol": name, "checkpoint": request.checkpoint, "title": protocol.title,
+        "fpr95": protocol.fpr95, "rows": rows, "absent": absent, "notes": notes + found,
     }  # fmt: skip
     write_json(target / "protocol.json", judged)
     print(

@@ -9,6 +9,7 @@ from ood_suite.data import layouts, names
 from ood_suite.evaluation import side_by_side
 from ood_suite.evaluation.report import GroupReport
 from ood_suite.evaluation.request import Request
+from ood_suite.files import read_json
 from ood_suite.protocols import FAR, ID, MEAN, NEAR, PROTOCOLS, Protocol, Published
 from ood_suite.runs.run import Run
 from tests.support import opening
@@ -109,6 +110,18 @@ def test_near_and_far_means_are_of_their_sets():
     assert (ours[NEAR], ours[FAR], ours[MEAN]) == pytest.approx((0.7, 0.85, 0.8))
     half, _ = side_by_side.compare(judged, [report([("energy", "a", 0.7), ("energy", "b", 0.8)])])
     assert {row["ood"]: row["ours"] for row in half if row["metric"] == "auroc"}[FAR] is None
+
+
+def test_each_checkpoint_has_its_own_page(tmp_path, monkeypatch):
+    monkeypatch.setattr(side_by_side, "evaluate", lambda *_, **__: [report([("energy", "a", 0.7)])])
+    Run.open(tmp_path, **opening({"id_dataset": "cifar10"}))
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints/best.keras").touch()
+    for checkpoint in ("last", "best"):
+        asked = Request(checkpoint=checkpoint)
+        side_by_side.judge("p", protocol(), tmp_path, asked)
+    assert read_json(tmp_path / "protocol_p/protocol.json")["checkpoint"] == "last"
+    assert read_json(tmp_path / "protocol_p_best/protocol.json")["checkpoint"] == "best"
 
 
 def test_no_mean_is_taken_of_fewer_sets():

@@ -116,6 +116,8 @@ def _value(reports, name, ood, metric):
     values = [row[metric] for row in rows]
     if len(values) > 1:
         return np.mean(values), f"({np.std(values, ddof=1):.4f})"
+    if len(reports) > 1:
+        return values[0], f"(1 of {len(reports)} repeats)"
     if f"{metric}_low" not in rows[0]:
         return values[0], ""
     return values[0], f"[{rows[0][f'{metric}_low']:.3f}, {rows[0][f'{metric}_high']:.3f}]"

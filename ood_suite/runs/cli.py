@@ -254,12 +254,12 @@ def trains(function, experiments, replace=replaced, more=()):
     return main
 
 
-def sweeps(train, experiments):
+def sweeps(train, experiments, replace=replaced):
     """What a sweep's binary does, as a function for `run_app`; see runs.sweep and `trains`."""
 
     def main(_):
         prepared, names = engine(), ("exp", "out_dir", "data_dir", "repeats")
-        asked = experiment(experiments)
+        asked = experiment(experiments, replace)
         arguments = {name: FLAGS[name].value for name in names} | {"data_dir": data_dir()}
         sweep(asked, train=_named(train, asked), engine=prepared, **arguments)
 

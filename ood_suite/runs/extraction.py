@@ -212,7 +212,10 @@ class Extraction:
     def _load(self, path, meta):
         if not path.exists():
             return None
-        outputs = Outputs.load(path)
+        try:
+            outputs = Outputs.load(path)
+        except ValueError as error:
+            raise RunError(f"{error} Delete it first: then it is made anew.") from error
         return outputs if all(outputs.meta.get(k) == v for k, v in meta.items()) else None
 
     def _shard_rows(self, number, count):

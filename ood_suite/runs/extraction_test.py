@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from ood_suite.data import ImageSet
-from ood_suite.files import locked
+from ood_suite.files import RunError, locked
 from ood_suite.outputs import OutputsWriter
 from ood_suite.runs import extraction
 from ood_suite.runs.extraction import Extraction
@@ -53,6 +53,18 @@ def assert_same(found, expected):
         np.testing.assert_array_equal(found.arrays()[name], array)
     same = {"run": "", "command": "", "seconds_per_10000": 0.0}  # but for folder and time
     assert found.meta | same == expected.meta | same
+
+
+def test_a_damaged_file_is_made_anew_once_it_is_deleted(make):
+    """The advice was to repeat the command, which failed alike for ever."""
+    made = make()
+    made.get()
+    path = made.job.run.outputs_path("set", "test")
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(RunError, match="Delete it first: then it is made anew"):
+        made.get()
+    path.unlink()
+    assert_same(made.get(), make("other").get())
 
 
 @pytest.mark.parametrize("count", [1, 3, 20])

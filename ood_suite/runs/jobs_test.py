@@ -2,9 +2,11 @@
 
 import pytest
 
-from ood_suite.files import RunError, locked
+from ood_suite.files import RunError, locked, write_json
 from ood_suite.runs import jobs
+from ood_suite.runs.density_settings import DensityExperiment
 from ood_suite.runs.jobs import Engine, Job
+from ood_suite.runs.sweep import sweep
 
 
 def touch(folder, name):
@@ -43,6 +45,18 @@ def test_a_job_of_another_process_is_left_to_it(tmp_path):
 def test_names_are_unique(tmp_path):
     with pytest.raises(ValueError, match="different names"):
         jobs.run(listed(tmp_path, "a", "a"), tmp_path)
+
+
+def test_all_runs_of_a_sweep_have_one_precision(tmp_path, monkeypatch):
+    """Each worker decided for itself what `auto` is, and machines differ."""
+    seen = []
+    monkeypatch.setattr(jobs, "run", lambda listed, *_: seen.extend(listed))
+    write_json(tmp_path / "e" / "reg0_mr0" / "config.json", {"settings": {"dtype": "float32"}})
+    experiment = DensityExperiment(dtype="auto")
+    sweep(experiment, train="a:b", exp="e", out_dir=tmp_path, data_dir=None, repeats=2,
+          engine=Engine())  # fmt: skip
+    found = {job.arguments["experiment"].dtype for job in seen}
+    assert len(seen) == 20 and found == {"float32"}  # what a run of it was begun in
 
 
 @pytest.mark.parametrize(

@@ -30,7 +30,10 @@ from ood_suite.data import layouts
 from ood_suite.data.layouts import DataDir
 from ood_suite.files import RunError, fingerprint, locked, make_folder, read_json, write_json
 
-PLACES = ("base_run",)  # settings that say where something lay; a fingerprint says what it was
+PLACES = (
+    "base_run",
+    "checkpoint",
+)  # settings that say where something lay; a fingerprint says what it was
 KINDS = ("classifier", "density", "ensemble", "member")
 OF_SETTINGS = ("checkpoints/*.keras", "checkpoints/outliers_*.npz")
 PACKAGES = ("numpy", "scipy", "keras", "tensorflow", "tensorflow-probability", "jax")
@@ -241,7 +244,8 @@ class Run:
                 f"  {key}: {config[part].get(key)!r} there, {wanted[part].get(key)!r} now"
                 for part in wanted
                 for key in sorted({*wanted[part], *config[part]})
-                if config[part].get(key) != wanted[part].get(key) and key not in PLACES
+                if config[part].get(key) != wanted[part].get(key)
+                and not (part == "settings" and key in PLACES)
             ]
             if differences and _has_begun(folder):
                 raise RunError(

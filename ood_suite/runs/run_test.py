@@ -1,5 +1,6 @@
 """Run folders: refusal of other settings, the lock, atomic files."""
 
+import errno
 import os
 import subprocess
 import sys
@@ -55,8 +56,22 @@ def test_a_second_writer_is_refused(tmp_path):
         ).stdout
 
     with files.locked(tmp_path):
-        assert f"Another process (pid {os.getpid()}) is writing to" in other()
+        writer = f"pid {os.getpid()} on {os.uname().nodename}"
+        assert f"Another process ({writer}) is writing to" in other()
     assert other() == "got it\n"
+
+
+def test_a_file_system_without_locks_is_named(tmp_path, monkeypatch):
+    """It passed for another process: a sweep left all of its jobs to that one, and said done."""
+
+    def flock(file, operation):
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr(files.fcntl, "flock", flock)
+    with pytest.raises(RunError, match="cannot be locked: Function not implemented.") as error:
+        with files.locked(tmp_path, wait_s=60.0):
+            pass
+    assert not isinstance(error.value, files.BusyError)
 
 
 def test_a_folder_in_work_is_not_in_the_way_of_the_lock(tmp_path):
@@ -186,15 +201,15 @@ def test_what_has_no_config_is_not_gone_on_with(tmp_path, left):
     assert [p for p in tmp_path.rglob("*") if p.is_file()] == [path]
 
 
-def test_where_a_base_lies_is_no_other_setting(tmp_path):
+@pytest.mark.parametrize("place", ["base_run", "checkpoint"])
+def test_where_a_base_lies_is_no_other_setting(tmp_path, place):
     """The same base under another path; what it is, its fingerprint says."""
-    prints = {"base_model": "abc"}
-    first = Run.open(tmp_path, **opening({"base_run": "output/x"}, prints))
+    first = Run.open(tmp_path, **opening({place: "output/x"}, {"checkpoint": "abc"}))
     files.write_csv(tmp_path / "logs/history.csv", [{"step": 1}])
-    again = Run.open(tmp_path, **opening({"base_run": "/home/me/output/x"}, prints))
+    again = Run.open(tmp_path, **opening({place: "/home/me/output/x"}, {"checkpoint": "abc"}))
     assert first.mark == again.mark
-    with pytest.raises(RunError, match="base_model: 'abc' there, 'xyz' now"):
-        Run.open(tmp_path, **opening({"base_run": "output/x"}, {"base_model": "xyz"}))
+    with pytest.raises(RunError, match="checkpoint: 'abc' there, 'xyz' now"):
+        Run.open(tmp_path, **opening({place: "output/x"}, {"checkpoint": "xyz"}))
 
 
 @pytest.mark.parametrize("parts", [["../../etc"], ["/etc"], ["a/b"], [".."], [""], "member0", [1]])

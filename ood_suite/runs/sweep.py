@@ -40,6 +40,11 @@ def sweep(experiment, *, train, exp, out_dir, data_dir, repeats, engine):
         ValueError: a setting out of range, before anything is trained.
         RunError: some failed.
     """
+    folder = pathlib.Path(out_dir) / exp
+    if experiment.dtype == "auto":  # decided once: machines differ, and runs are compared
+        asked = {"wanted": "auto", "folder": folder / run_name(experiment)}
+        dtype = jobs.call(jobs.Job("dtype", "ood_suite.training.backend:dtype_of", asked))
+        experiment = dataclasses.replace(experiment, dtype=dtype)
     todo = trainings(experiment, repeats)
     for training, _ in todo:
         settings.check(training)
@@ -52,6 +57,5 @@ def sweep(experiment, *, train, exp, out_dir, data_dir, repeats, engine):
         )
         for training, repeat_id in todo
     ]
-    folder = pathlib.Path(out_dir) / exp
     if not jobs.run(listed, folder, engine):
         logging.info("All of %s is trained. Next: %s", exp, next_step(folder, data_dir))

@@ -7,7 +7,7 @@ import pathlib
 import keras
 import numpy as np
 
-from ood_suite.files import read_json
+from ood_suite.files import RunError, read_json
 from ood_suite.training import devices
 
 CPUINFO = pathlib.Path("/proc/cpuinfo")
@@ -196,20 +196,29 @@ def gradient_by_values(function, values):
 @contextlib.contextmanager
 def summary_writer(folder):
     """Yields write(step, values), which adds TensorBoard scalars under TensorFlow and does nothing
-    elsewhere.
+    elsewhere. A full disk is a RunError that names the folder.
     """
     if keras.backend.backend() != "tensorflow":
         yield lambda step, values: None
         return
     import tensorflow as tf
 
-    writer = tf.summary.create_file_writer(str(folder))
+    @contextlib.contextmanager
+    def room():
+        try:
+            yield
+        except tf.errors.ResourceExhaustedError as error:
+            raise RunError(f"{folder} cannot be written: {error.message}.") from error
+
+    with room():
+        writer = tf.summary.create_file_writer(str(folder))
 
     def write(step, values):
-        with writer.as_default(step=step):
+        with room(), writer.as_default(step=step):
             for name, value in values.items():
                 tf.summary.scalar(name, value)
-        writer.flush()
+            writer.flush()
 
     yield write
-    writer.close()
+    with room():
+        writer.close()
