@@ -152,9 +152,15 @@ def complexity(data_dir, path):
 
 
 def read_scores(path):
-    """(dtype, {step: {title: nats}}) of a file of scores; float32 before files said it."""
+    """(dtype, {step: {title: nats}}) of a file of scores; before files said the first, that of the
+    run, if it is there, else float32.
+    """
     arrays = load_npz(path)
-    dtype = str(arrays.pop("dtype", "float32"))
+    case = cases().get(path.stem)
+    folder = case and path.parents[1] / case.family / run_name(case.experiment, case.seed)
+    known = folder and (folder / "config.json").exists()
+    usual = Run.load(folder).settings["dtype"] if known else "float32"
+    dtype = str(arrays.pop("dtype", usual))
     found: dict[int, dict[str, np.ndarray]] = {}
     for key, values in arrays.items():
         step, title = key.split("/")

@@ -1,6 +1,7 @@
 """Runs of classifiers: one is trained in a run folder, and models are kept on the way."""
 
 import dataclasses
+import math
 import pathlib
 
 import keras
@@ -87,10 +88,8 @@ def check_settings(settings):
     if isinstance(settings, Experiment) and settings.temperature and not settings.normalization:
         raise ValueError("--temperature has no effect without --normalization.")
     if settings.save_every and settings.save_every % settings.eval_every:
-        raise ValueError(
-            f"--save_every must be a multiple of --eval_every ({settings.eval_every}). Received: "
-            f"{settings.save_every}."
-        )
+        every = math.lcm(settings.save_every, settings.eval_every)
+        logging.warning("Models are kept where there is an evaluation: every %d epochs.", every)
 
 
 def check_data(experiment, training, validation):

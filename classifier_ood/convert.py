@@ -47,9 +47,9 @@ BACKBONES = {
 def main(_):
     asked = known_name(BACKBONES, FLAGS.backbone, "backbone")
     exp = known_name(configs.EXPERIMENTS, FLAGS.exp, "experiment") if FLAGS.exp else None
-    default_exp, size, *defaults = BACKBONES[asked]
+    default_exp, usual, *defaults = BACKBONES[asked]
     normalisation = _normalisation(defaults)
-    size = cli.sizes("image_size") or size
+    size = tuple(cli.sizes("image_size")) or usual
     if len(size) != 2 or min(size) < 1:
         raise ValueError(f"--image_size must be height,width. Received: {FLAGS.image_size}.")
     with quietly():  # not at the top: --help need not wait for Keras
@@ -70,7 +70,7 @@ def main(_):
         settings=dataclasses.asdict(experiment)
         | {"exp": exp, "checkpoint": str(FLAGS.checkpoint), "repeat_id": 0}
         | ({} if FLAGS.prune_rate is None else {"prune_rate": FLAGS.prune_rate})
-        | ({"image_size": size} if FLAGS.image_size else {}),
+        | ({} if size == usual else {"image_size": size}),
         fingerprints={"checkpoint": fingerprint(np.frombuffer(content, np.uint8))},
     ) as run:
         if not run.is_finished:

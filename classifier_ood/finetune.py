@@ -113,24 +113,25 @@ def check_final(base, outliers):
         raise ValueError(f"{outliers} is trained on (--outliers): it can be no OOD test set.")
     require_separate(base, request, request.tune, cli.data_dir())
     if outliers and asked:
-        refuse_shared(base, outliers, asked)
+        refuse_shared(base, outliers, asked, cli.data_dir())
 
 
-def refuse_shared(base, outliers, asked):
-    """Refuses test sets that share images with what is trained on (ValueError). From the outliers
-    only those of the base's own test sets are taken out.
+def refuse_shared(base, outliers, asked, data_dir):
+    """Refuses test sets that share images with what is trained on: the outliers without ID images
+    and those of the base's own test sets (ValueError).
     """
     from classifier_ood import extract, outlier_exposure
     from ood_suite import data
 
-    shape, data_dir = extract.new_classifier(base).image_shape, cli.data_dir()
+    shape = extract.new_classifier(base).image_shape
     pool = outlier_exposure.load(outliers, data_dir, shape, 0)
+    outlier_exposure.keep_apart(pool, base, data_dir)
     for name in asked:
         try:
-            count = int(pool.shared_with(data.load(name, "test", data_dir, shape)).sum())
+            shared = pool.shared_with(data.load(name, "test", data_dir, shape))
         except FileNotFoundError:
             continue  # a note of the report
-        if count:
+        if count := int(shared[pool.rows].sum()):
             raise ValueError(
                 f"{count} of the outliers of {outliers} are in {name} too, which could be no test "
                 "of what is trained on them. Take them out of one of the two."

@@ -13,6 +13,7 @@ from classifier_ood import (
     base_network,
     classifier_run,
     configs,
+    finetune,
     finetune_run,
     outlier_exposure,
     pruning,
@@ -139,8 +140,8 @@ def test_seeds_final_and_comparison(base, tmp_path):
     assert again.returncode == 0, again.stderr
     rows = json.loads((tmp_path / "oe/report/results.json").read_text())["groups"][0]["rows"]
     assert {row["ood"] for row in rows} == {"gaussian"}
-    pool, others = (data.load(name, "test", data_dir) for name in ("mnist", "notmnist"))
-    images = np.r_[pool.images[:3], others.images]
+    others = np.random.default_rng(7).integers(0, 256, (9, 8, 8, 1), dtype=np.uint8)
+    images = np.r_[data.load("mnist", "test", data_dir).images[:3], others]
     write_images(tmp_path / "some.npz", images, np.zeros(len(images)))
     shared = command(
         "classifier_ood.finetune", f"--run={run.folder}", f"--data_dir={data_dir}", "--final",
@@ -148,6 +149,8 @@ def test_seeds_final_and_comparison(base, tmp_path):
     )  # fmt: skip
     assert shared.returncode == 1 and "3 of the outliers of mnist are in" in shared.stderr
     assert not (tmp_path / "shared").exists()
+    outliers = str(tmp_path / "some.npz")  # out of which the images of the base's test sets go
+    finetune.refuse_shared(run, outliers, ("mnist",), data_dir)
     last, first = (weights(tmp_path / f"oe/seed{seed}/model.keras") for seed in (0, 1))
     assert any(np.any(a != b) for a, b in zip(last, first, strict=True))
     forced = command(

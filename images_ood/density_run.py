@@ -6,6 +6,7 @@ import pathlib
 
 import keras
 import numpy as np
+from absl import logging
 
 from images_ood.pixelcnn import PixelCNN, check_shape, initialize_from_data
 from ood_suite import data
@@ -66,7 +67,7 @@ def check_settings(experiment):
         raise ValueError("--data_init has no effect without --use_weight_norm.")
     default = type(experiment).learning_rate_decay
     if experiment.learning_rate_schedule == "cosine" and experiment.learning_rate_decay != default:
-        raise ValueError("--learning_rate_decay has no effect with a cosine schedule.")
+        logging.warning("--learning_rate_decay has no effect with a cosine schedule.")
 
 
 def check_data(experiment, training, validation):

@@ -73,6 +73,8 @@ def parse(arguments):
         name = " ".join(arguments[:words])
         if name in COMMANDS:
             return COMMANDS[name], arguments[words:]
+    if arguments[0].startswith("-"):
+        raise ValueError(f"The command comes before its flags: ood COMMAND {arguments[0]}")
     asked = " ".join(word for word in arguments[:2] if not word.startswith("-"))
     close = difflib.get_close_matches(asked, COMMANDS, 1) or [
         name for name in COMMANDS if name.split()[0] == arguments[0]

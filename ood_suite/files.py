@@ -227,10 +227,9 @@ def locked(folder, wait_s=0.0):
                     "Wait for it or choose another folder."
                 )
             time.sleep(0.1)
-        with room_for(path):
-            file.truncate(0)
-            file.write(f"pid {os.getpid()} on {os.uname().nodename}")
-            file.flush()
+        with room_for(path):  # past the file's buffer, which its end would write once more
+            os.ftruncate(file.fileno(), 0)
+            os.write(file.fileno(), f"pid {os.getpid()} on {os.uname().nodename}".encode())
         for leftover in (".", "checkpoints", "logs"):  # of a writer that was killed
             for path in (pathlib.Path(folder) / leftover).glob(".partial-*"):
                 if not path.is_dir():  # those are of work that goes on, such as a screening

@@ -11,8 +11,9 @@ import keras
 import numpy as np
 import pytest
 
+from ood_suite.runs.run import Run
 from tests.docs_test import script
-from tests.support import ROOT
+from tests.support import ROOT, opening
 
 
 @pytest.fixture(autouse=True)
@@ -312,6 +313,9 @@ def test_precisions_are_kept_apart(study, tmp_path, capsys):
     assert pairs == ["r1_s0_mr0.1_reg10"] == [row["background"] for row in found["chosen"]]
     assert {row["dtype"] for row in found["rows"]} == {"mixed_bfloat16"}
     assert "no pair: r1_s0_mr0.3_reg10" in capsys.readouterr().out
+    settings = {"dtype": "mixed_bfloat16"}  # the run knows, where its scores do not say
+    Run.open(tmp_path / "r1/reg10_mr0.3", **opening(settings))
+    assert study.read_scores(tmp_path / "scores/r1_s0_mr0.3_reg10.npz")[0] == settings["dtype"]
     study.train(study.cases()["r1_s0_fg"], tmp_path, None)
     assert "is of mixed_bfloat16, and stays" in capsys.readouterr().out
 
@@ -325,8 +329,9 @@ def test_scores_say_their_precision(study, tmp_path, monkeypatch):
             return ["last"]
 
     monkeypatch.setattr(study, "Run", mock.MagicMock())
-    monkeypatch.setattr("ood_suite.training.stored_model.read_model", mock.MagicMock())
+    # In this order: images_ood.extract must be imported with the true read_model.
     monkeypatch.setattr("images_ood.extract.log_prob_map", lambda *_: np.ones((2, 3, 3)))
+    monkeypatch.setattr("ood_suite.training.stored_model.read_model", mock.MagicMock())
     study.score(Done(), {"mnist": None}, tmp_path / "scores.npz")
     dtype, steps = study.read_scores(tmp_path / "scores.npz")
     assert dtype == "mixed_bfloat16" and list(steps) == [7]

@@ -102,6 +102,8 @@ def test_the_command_explains_itself(bare, empty):
     assert succeeds(bare / "ood", "--version", cwd=empty).stdout.startswith("ood-suite 0.")
     typo = run(bare / "ood", "evil", cwd=empty)
     assert typo.returncode == 1 and "There is no command 'evil'. Did you mean: eval?" in typo.stderr
+    turned = run(bare / "ood", "--run=x", "eval", cwd=empty)
+    assert "The command comes before its flags: ood COMMAND --run=x" in turned.stderr
 
 
 def test_a_density_in_an_empty_folder(programs, empty):

@@ -22,14 +22,16 @@ class Entry:
     Attributes:
         name: of the run, with the checkpoint if it is not the last, and the score if there are
             several; of one run's scores, the score.
-        run: the name without the score. groups: the report's repeats with that score. values: see
-            report.values_by_name. costs: rows of costs.csv, see costs.Costs.rows.
+        run: the name without the score. groups: the report's repeats with that score.
+        repeats: how many the report has. values: see report.values_by_name.
+        costs: rows of costs.csv, see costs.Costs.rows.
     """
 
     name: str
     run: str
     score: str
     groups: list
+    repeats: int
     values: dict
     costs: list
 
@@ -73,7 +75,7 @@ def read(folders, scores):
             title = score if len(folders) == 1 else title
             own = [row for row in costs if row["score"] == score]
             having = [g for g in groups if any(row["score"] == score for row in g["rows"])]
-            entries.append(Entry(title, name, score, having, values, own))
+            entries.append(Entry(title, name, score, having, len(groups), values, own))
     common = [ood for ood in tested[0] if ood != "id" and all(ood in sets for sets in tested)]
     if not common:
         raise RunError("These reports have no OOD set in common.")
@@ -129,11 +131,13 @@ def compare(entries, ood_sets):
 
 def _difference(entry, baseline, ood):
     """The paired difference with its interval; over several repeats, each with the same repeat of
-    the other (or all with its only one), mean and standard deviation. {} without a common repeat.
+    the other (or all with the only one of its report), mean and standard deviation. {} without a
+    common repeat.
     """
     ours, theirs = ([group["repeat_id"] for group in e.groups] for e in (entry, baseline))
-    common = [number for number in ours if number in theirs]
-    numbers = theirs if len(ours) == 1 else ours if len(theirs) == 1 else common
+    numbers = [number for number in ours if number in theirs]
+    if 1 in (entry.repeats, baseline.repeats):
+        numbers = max(ours, theirs, key=len)
     found = [
         intervals.paired_auroc_difference(entry.pair(ood, number), baseline.pair(ood, number))
         for number in numbers

@@ -110,7 +110,8 @@ def test_a_score_that_one_repeat_lacks_is_compared_by_the_others(tmp_path):
     own = [row["auroc"] for row in rows_of(tmp_path / "b/report", "mnist")][1]
     base = [row["auroc"] for row in rows_of(tmp_path / "a/report", "mnist")]
     assert rows[1]["repeats"] == 1 and rows[1]["auroc"] == own
-    assert rows[1]["versus_difference"] == pytest.approx(own - np.mean(base))
+    assert rows[1]["versus_difference"] == pytest.approx(own - base[1])  # of the same repeat
+    assert "versus_p_holm" in rows[1]
     assert comparison.rankings(entries * 2, sets)[0][2].mean_ranks.tolist() == [3.5, 1.5, 3.5, 1.5]
 
 

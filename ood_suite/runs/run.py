@@ -30,10 +30,8 @@ from ood_suite.data import layouts
 from ood_suite.data.layouts import DataDir
 from ood_suite.files import RunError, fingerprint, locked, make_folder, read_json, write_json
 
-PLACES = (
-    "base_run",
-    "checkpoint",
-)  # settings that say where something lay; a fingerprint says what it was
+# Settings that say where something lay; a fingerprint says what it was.
+PLACES = ("base_run", "checkpoint")
 KINDS = ("classifier", "density", "ensemble", "member")
 OF_SETTINGS = ("checkpoints/*.keras", "checkpoints/outliers_*.npz")
 PACKAGES = ("numpy", "scipy", "keras", "tensorflow", "tensorflow-probability", "jax")
@@ -320,7 +318,7 @@ class Run:
     @property
     def mark(self) -> str:
         """Fingerprint of the settings and data, which the run's checkpoints carry."""
-        settings = {n: value for n, value in self.settings.items() if n not in PLACES}
+        settings = {n: value for n, value in self.settings.items() if n != "base_run"}
         text = json.dumps([settings, self.config["fingerprints"]], sort_keys=True)
         return fingerprint(np.frombuffer(text.encode(), np.uint8))
 

@@ -74,6 +74,16 @@ def test_a_file_system_without_locks_is_named(tmp_path, monkeypatch):
     assert not isinstance(error.value, files.BusyError)
 
 
+def test_a_full_disk_is_named_by_the_lock(tmp_path, monkeypatch):
+    def write(handle, content):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(files.os, "write", write)
+    with pytest.raises(RunError, match=r"\.lock cannot be written: No space left.* Make room"):
+        with files.locked(tmp_path):
+            pass
+
+
 def test_a_folder_in_work_is_not_in_the_way_of_the_lock(tmp_path):
     (tmp_path / ".partial-decisions.tsv").mkdir()
     (tmp_path / ".partial-report").touch()
@@ -207,7 +217,7 @@ def test_where_a_base_lies_is_no_other_setting(tmp_path, place):
     first = Run.open(tmp_path, **opening({place: "output/x"}, {"checkpoint": "abc"}))
     files.write_csv(tmp_path / "logs/history.csv", [{"step": 1}])
     again = Run.open(tmp_path, **opening({place: "/home/me/output/x"}, {"checkpoint": "abc"}))
-    assert first.mark == again.mark
+    assert first.mark == again.mark  # the folder keeps the first place
     with pytest.raises(RunError, match="checkpoint: 'abc' there, 'xyz' now"):
         Run.open(tmp_path, **opening({place: "output/x"}, {"checkpoint": "xyz"}))
 
