@@ -12,11 +12,13 @@ CIFAR_MEAN, CIFAR_STD = (125.3, 123.0, 113.9), (63.0, 62.1, 66.7)
 # Of ImageNet, torchvision's .485, .456, .406 and .229, .224, .225 in pixels.
 IMAGENET_MEAN, IMAGENET_STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 # Means and standard deviations of code bases. cifar: DICE, ODIN, Unleashing Mask and most others;
-# himplos: .4914, .4822, .4465 and .2023, .1994, .2010 in 0..1.
+# himplos: .4914, .4822, .4465 and .2023, .1994, .2010 in 0..1; openood_cifar100: .5071, .4867,
+# .4408 and .2675, .2565, .2761.
 NORMALISATIONS = {
     "cifar": (CIFAR_MEAN, CIFAR_STD),
     "himplos": ((125.307, 122.961, 113.8575), (51.5865, 50.847, 51.255)),
     "imagenet": (IMAGENET_MEAN, IMAGENET_STD),
+    "openood_cifar100": ((129.3105, 124.1085, 112.404), (68.2125, 65.4075, 70.406)),
 }
 
 # Pixels that a network of somebody else was trained on; caffe and torch as

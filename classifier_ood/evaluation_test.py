@@ -4,10 +4,13 @@ import hashlib
 
 import numpy as np
 import pytest
+from scipy.special import softmax
 
 from classifier_ood.train_test import train
+from ood_suite import ranks, selective
 from ood_suite.data.npz import write_images
 from ood_suite.files import load_npz, read_csv, read_json
+from ood_suite.outputs import Outputs
 from ood_suite.runs.run import Run
 from tests.support import command
 
@@ -71,6 +74,16 @@ def test_risks_and_costs(evaluated):
     rows = read_csv(folder / "results.csv")
     assert all(0 <= float(r[k]) <= 1 for r in rows for k in ("aurc", "scod_augrc", "autc"))
     assert {r["versus_p_holm"] == "" for r in rows if r["score"] == "knn"} == {False, True}
+    tested = [r for r in rows if r["versus_p_value"]]
+    holm = ranks.holm([float(r["versus_p_value"]) for r in tested])
+    np.testing.assert_allclose([float(r["versus_p_holm"]) for r in tested], holm)
+    run = Run.load(folder.parent)
+    own, ood = (Outputs.load(run.outputs_path(n, "test")) for n in ("fashion_mnist", "mnist"))
+    correct = own.logits.argmax(axis=1) == own.labels
+    expected = selective.evaluate(*(-softmax(o.logits, axis=1).max(1) for o in (own, ood)), correct)
+    [row] = [r for r in rows if (r["score"], r["ood"]) == ("msp", "mnist")]
+    for name in ("aurc", "augrc", "scod_augrc"):
+        assert float(row[name]) == pytest.approx(expected[name], abs=1e-6), name
     costs = read_csv(folder / "costs.csv")
     assert [r["score"] for r in costs] == ["msp", "energy", "knn"]
     assert float(costs[2]["learned_mib"]) > float(costs[0]["learned_mib"]) == 0.0

@@ -319,7 +319,13 @@ def test_kill_minus_nine_in_an_extraction(copy):
     assert not trained.outputs_path("mnist", "test").exists()
     done = command("ood_suite.extract", *arguments)
     assert done.returncode == 0, done.stderr
-    assert len(Outputs.load(trained.outputs_path("mnist", "test"))) == 20
+    path = trained.outputs_path("mnist", "test")
+    resumed = Outputs.load(path)
+    path.unlink()
+    whole = extract(trained, ("mnist",), "test", data_dir=data_dir)
+    assert len(resumed) == 20
+    for name, array in whole.arrays().items():
+        np.testing.assert_array_equal(resumed.arrays()[name], array)
 
 
 def test_refusals(copy, tmp_path):
@@ -412,8 +418,8 @@ def test_other_validation_ood_data_are_tuned_by_and_kept_apart_from_the_tests(co
     other = Request(**asked, ood_far=("mnist",), ood_validation=("uniform",))
     material = gather(group, other, data_dir)
     assert material.validation_ood.meta["dataset"] == "uniform"
-    [row] = evaluate_group(group, material, other).tuned
-    assert row["score"] == "energy"
+    tuned = evaluate_group(group, material, other)
+    assert [row["score"] for row in tuned.tuned] == ["energy"] and tuned.verdict["has_chosen"]
     fused = Request(scores=("odin(epsilon=0.004)&energy",), ood_validation=("notmnist",))
     advised = gather(group, fused, data_dir)
     assert advised.advice().meta["dataset"] == "notmnist"  # which recommends

@@ -35,7 +35,11 @@ COMPARED = 500  # held-out images that the ranges of pixels are compared on
 class OwnModel:
     """What is said of a model; the field names are those of the flags."""
 
-    id_train: str | None = setting(None, "Training data: npz, folder, tfds:NAME[@SPLIT].")
+    id_train: str | None = setting(
+        None, "Training data: npz, folder, tfds:NAME[@SPLIT]. Files of images are cut to the "
+        "model's size by what follows a colon, here and below: train/:imagenet, train/:squash; "
+        "take what the model was trained with.",
+    )  # fmt: skip
     id_val: str | None = setting(None, "Held-out ID data for thresholds.")
     id_test: str | None = setting(None, "ID data of the result.")
     ood_near: tuple = setting((), "OOD data of the result that are near to the ID data.")
@@ -105,7 +109,13 @@ def check(settings, model_path):
 
     classifier = of(settings["input_range"])
     classes = classifier.network.output["logits"].shape[1]
-    if classifier.head_activation not in ("linear", "sigmoid", "softmax"):
+    if classifier.head_activation == "sigmoid":
+        logging.warning(
+            "The model ends in a sigmoid. Scores of logits (msp, energy, ...) read its outputs as "
+            "one softmax over classes that exclude each other: with several labels an example, "
+            "take scores of features, such as knn or mahalanobis."
+        )
+    elif classifier.head_activation not in ("linear", "softmax"):
         logging.warning(
             "The last Dense layer has the activation %s, which is left out: logits are what enters "
             "it.", classifier.head_activation,

@@ -307,6 +307,8 @@ def test_members_side_by_side(small_data, tmp_path):
     both = [subprocess.Popen(start, cwd=ROOT, stderr=subprocess.PIPE, text=True) for _ in range(2)]
     texts = [process.communicate()[1] for process in both]
     assert [process.returncode for process in both] == [0, 0], texts
+    run = Run.load(tmp_path / "fashion/leave_out_convnet")
+    assert run.is_finished  # before the next line, which trains what is missing
     again = train_ensemble(SMALL, LeaveOut(splits=2), "fashion", tmp_path, data_dir=small_data)
     assert again.is_finished and len(ensemble.members(again)) == 2
 

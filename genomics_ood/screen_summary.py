@@ -34,7 +34,7 @@ class Summary:
         self.reads, self.trimmed, self.cut, self.alone = 0, 0, 0, 0
         self.scored = np.zeros((classes, 2), np.int64)  # predicted class, is_ood -> reads
         self.gc = np.zeros(2)  # is_ood -> sum of GC contents
-        self.windows = collections.Counter()  # windows of a read -> reads
+        self.windows = collections.Counter()  # (bases of a window, windows of a read) -> reads
 
     def add(self, rows):
         """Counts screening.Rows."""
@@ -47,7 +47,9 @@ class Summary:
             own = scored & (rows.is_ood == is_ood)
             self.gc[is_ood] += rows.gc[own].sum()
             self.scored[:, is_ood] += np.bincount(rows.labels[own], minlength=len(self.scored))
-        self.windows.update(rows.windows[scored].tolist())
+        windows = rows.windows[scored]
+        sizes = rows.known[scored] // windows
+        self.windows.update(zip(sizes.tolist(), windows.tolist(), strict=True))
 
     def lines(self, screen, unit="reads"):
         """What a reader wants to know at the end."""
@@ -72,7 +74,7 @@ class Summary:
         """The share called OOD against the promise, and a lower bound of the share that is OOD."""
         low, high = share_interval(ood, total)
         yield f"{ood} are OOD: {ood / total:.2%}, 95% interval [{low:.2%}, {high:.2%}]."
-        promise = screen.promise(self.windows.most_common(1)[0][0])
+        promise = screen.promise(self._commonest(screen)[1])
         if promise is None:
             yield "There are too few validation reads for a promise."
             return
@@ -94,12 +96,18 @@ class Summary:
             "known."
         )
 
+    def _commonest(self, screen):
+        """(bases of a window, windows) of most of what was scored."""
+        size, windows = self.windows.most_common(1)[0][0]
+        return min(size, screen.length), windows
+
     def _by_class(self, screen, unit):
         """Where the promise is for all classes together, what it comes to in each."""
         if screen.classes < 2:
             return
-        scores, predicted = screen.held_out_scores(screen.length)
-        above = scores > screen.threshold(screen.length, 1)[predicted]
+        size, windows = self._commonest(screen)
+        scores, predicted = screen.held_out_scores(size, windows)
+        above = scores > screen.threshold(size, windows)[predicted]
         for label, name in enumerate(screen.names_of(range(screen.classes))):
             total, own = int(self.scored[label].sum()), predicted == label
             if total and own.any():

@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 
-from ood_suite import scores
+from ood_suite import detector, scores
 from ood_suite.detector import Detector
 from ood_suite.files import load_npz
 from ood_suite.outputs import Outputs
@@ -83,6 +83,7 @@ def test_a_detector_of_the_first_version_has_no_p_values(tmp_path, rng):
 def test_a_classifier_at_chance_is_warned_of(rng, caplog):
     logits, labels = rng.normal(size=(300, 3)), np.arange(300) % 3
     good = logits + 3 * np.eye(3)[labels]
+    detector._warn_once.cache_clear()
     Detector("energy").fit(Outputs(logits=good, labels=labels))
     Detector("energy").fit(Outputs(logits=logits, labels=np.full(300, -1)))
     Detector("energy").fit(Outputs(logits=logits))

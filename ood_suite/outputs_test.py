@@ -261,8 +261,14 @@ def test_a_state_names_files_of_its_own_folder_alone(killed, tmp_path, change):
     own = {name: value for name, value in state.items() if name != "mark"}
     files.write_json(folder / "state.json", own | change)
     assert writer().done == 0 and victim.read_bytes() == before
-    files.write_json(folder / "state.json", state)
-    (folder / "000.npy").symlink_to(victim)
+
+
+def test_an_array_that_lies_elsewhere_is_not_gone_on_with(killed, tmp_path):
+    folder, writer = killed
+    own, victim = folder / "000.npy", tmp_path / "victim.npy"
+    own.rename(victim)  # the very array that it expects
+    before = victim.read_bytes()
+    own.symlink_to(victim)
     assert writer().done == 0 and victim.read_bytes() == before
 
 

@@ -279,6 +279,7 @@ def test_a_damaged_file_is_named_or_whole(name, tmp_path, monkeypatch, rng):
     @given(damages())
     def check(damage):
         counts["examples"] += 1
+        files._CHECKED.clear()  # which goes by time and size: examples follow each other fast
         for own, content in contents.items():
             path = tmp_path / "damaged" / own
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -287,7 +288,7 @@ def test_a_damaged_file_is_named_or_whole(name, tmp_path, monkeypatch, rng):
             found = read(tmp_path / "damaged" / name)
         except (ValueError, RunError) as error:
             counts["refused"] += 1
-            assert pathlib.Path(name).name.split("/")[-1] in str(error) or "run" in str(error)
+            assert pathlib.Path(name).name in str(error) or str(tmp_path / "damaged") in str(error)
             assert len(str(error)) < 3000
             return
         for key, array in values(found).items() if is_checked else ():

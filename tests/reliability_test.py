@@ -16,7 +16,8 @@ from ood_suite import files
 from tests.support import ROOT
 
 PAGE = (ROOT / "docs" / "reliability.md").read_text(encoding="utf-8")
-ROWS = [line for line in PAGE.splitlines() if line.startswith("| ") and "_test.py" in line]
+# Of the first table; behind it stand those of near-duplicates and of fifty kills.
+ROWS = PAGE.split("|---|---|---|\n")[1].split("\n\n")[0].splitlines()
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.split("|")[1].strip()[:40])

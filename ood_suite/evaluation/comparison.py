@@ -4,6 +4,7 @@ import dataclasses
 import pathlib
 
 import numpy as np
+from scipy import stats
 
 from ood_suite import intervals, ranks
 from ood_suite.files import RunError, fingerprint, load_npz, read_csv, read_json
@@ -131,8 +132,8 @@ def compare(entries, ood_sets):
 
 def _difference(entry, baseline, ood):
     """The paired difference with its interval; over several repeats, each with the same repeat of
-    the other (or all with the only one of its report), mean and standard deviation. {} without a
-    common repeat.
+    the other (or all with the only one of its report), mean, standard deviation and the p value of
+    Student's paired test. {} without a common repeat.
     """
     ours, theirs = ([group["repeat_id"] for group in e.groups] for e in (entry, baseline))
     numbers = [number for number in ours if number in theirs]
@@ -147,9 +148,12 @@ def _difference(entry, baseline, ood):
     if len(found) == 1:
         return {f"versus_{key}": value for key, value in found[0].items()}
     values = [row["difference"] for row in found]
+    spread = float(np.std(values, ddof=1))
+    p_value = stats.ttest_1samp(values, 0.0).pvalue if spread > 0 else float(not np.any(values))
     return {
         "versus_difference": float(np.mean(values)),
-        "versus_std": float(np.std(values, ddof=1)),
+        "versus_std": spread,
+        "versus_p_value": float(p_value),
     }
 
 

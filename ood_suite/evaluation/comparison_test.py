@@ -4,6 +4,7 @@ import shutil
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from ood_suite import intervals, ranks
 from ood_suite.evaluation import comparison, comparison_page, report
@@ -75,6 +76,9 @@ def test_repeats_have_means_and_deviations(tmp_path):
     assert rows[1]["auroc_std"] == pytest.approx(np.std(values, ddof=1))
     assert rows[1]["versus_difference"] == pytest.approx(np.mean(values) - base)
     assert rows[1]["versus_std"] == pytest.approx(np.std(values, ddof=1))
+    t = (np.mean(values) - base) / (np.std(values, ddof=1) / np.sqrt(3))
+    expected = 2 * stats.t.sf(abs(t), 2)
+    assert rows[1]["versus_p_value"] == pytest.approx(expected)
     text = comparison_page.markdown([], comparison_page.sections(rows, [], [], []))
     assert f"{np.mean(values):.3f} ({np.std(values, ddof=1):.3f})" in text
 

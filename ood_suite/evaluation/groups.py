@@ -15,6 +15,11 @@ MAY_DIFFER = {
     "background_steps", "ema_overwrite_frequency", "eval_every", "eval_images", "eval_reads",
     "mutation_rate", "mutation_rates", "reg_weight", "reg_weights", "save_every", "total_steps",
 }  # fmt: skip
+# What repeats have in common.
+SAME = (
+    "backbone", "exp", "id_dataset", "network", "normalization", "num_filters", "num_resnet",
+    "oe_method", "options", "outliers", "prune_rate", "units",
+)  # fmt: skip
 
 
 @dataclasses.dataclass
@@ -50,7 +55,10 @@ def find_groups(folder, checkpoint="last"):
             continue
         if len(foregrounds) > 1:
             names = ", ".join(run.folder.name for run in foregrounds)
-            raise RunError(f"{folder} holds several models ({names}): give one of them as --run.")
+            raise RunError(
+                f"{folder} holds several models ({names}): give one of them as --run, or give "
+                "each, with its repeats, a folder of its own (--out_dir)."
+            )
         found.append(
             Group(repeat_id, foregrounds[0], [run for run in members if is_background(run)])
         )
@@ -60,9 +68,22 @@ def find_groups(folder, checkpoint="last"):
             "its training command: it continues."
         )
     for group in found:
+        refuse_others(found[0].foreground, group.foreground)
         for run in group.backgrounds:
             refuse_mixture(group.foreground, run)
     return found
+
+
+def refuse_others(first, run):
+    """Refuses a repeat of another model than the first (RunError): their mean would be of none."""
+    for key in set(SAME) & set(first.settings) & set(run.settings):
+        ours, theirs = first.settings[key], run.settings[key]
+        if ours != theirs:
+            raise RunError(
+                f"{run.folder.name} is no repeat of {first.folder.name}: {key} is {theirs!r} there "
+                f"and {ours!r} here. Give each model, with its repeats, a folder of its own "
+                "(--out_dir)."
+            )
 
 
 def _finished(folder):

@@ -173,8 +173,10 @@ def _untransformed(name):
 def _strangers(protocol, folder, request):
     """A note on a run of another ID set than the protocol's."""
     role = find_groups(pathlib.Path(folder), request.checkpoint)[0].foreground.roles.get("id_test")
-    own = map(_untransformed, role.names) if role else ()
-    if role is None or not protocol.id_dataset or protocol.id_dataset in own:
+    own = [_untransformed(name) for name in role.names] if role else []
+    lists = [f"test_{protocol.id_dataset}", f"test_{protocol.id_dataset}.txt"]  # of OpenOOD
+    known = {protocol.id_dataset, *lists}
+    if not own or not protocol.id_dataset or known & {name.split("/")[-1] for name in own}:
         return []
     return [
         f"the protocol's ID set is {protocol.id_dataset}, the run's is {' or '.join(role.names)}: "

@@ -66,6 +66,8 @@ def test_scores_that_rank_alike_are_counted(rng):
     assert verdict.recommended(detectors, validation, {})["alike"] == 1
     other = Detector("energy").fit(held_out)
     other.calibration_ = other.score(coin)  # as if it told nothing apart
+    apart = {"energy": detectors["energy"], "other": other}
+    assert verdict.recommended(apart, validation, {})["alike"] == 0
     assert verdict.recommended(detectors | {"other": other}, validation, {})["alike"] == 1
 
 

@@ -175,7 +175,7 @@ def decisions(path):
         number = 1
         try:
             for number, row in enumerate(rows, start=1 + is_table):
-                if row["score"] != unread:
+                if row["score"] not in (unread, "score"):  # the head of a table that was joined
                     yield float(row["score"]), bool(int(row["is_ood"])), row["class"]
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"{path}, line {number} is no decision ({error!r:.100}).") from error

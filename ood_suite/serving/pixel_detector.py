@@ -200,7 +200,8 @@ class PixelDetector:
         slack = SLACK * (high - low)
         if not (low - slack <= least and most <= high + slack):  # also NaN
             raise ValueError(
-                f"Float pixels must lie in {self.pixel_range}. Received: {least:g} to {most:g}."
+                f"Float pixels must lie in {self.pixel_range} (--pixel_range of calibrate). "
+                f"Received: {least:g} to {most:g}."
             )
         if high > 1.0 and 0.0 < most <= 1.0:
             raise ValueError(

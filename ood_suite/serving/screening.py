@@ -145,7 +145,7 @@ class _Kept:
     def extend(self, detector, images):
         """Adds the rows of all images behind those that are there."""
         count, rest = self._behind(iter(images))
-        with open(self.path, "a", encoding="utf-8") as file:
+        with open(self.path, "a", buffering=1, encoding="utf-8") as file:  # each line at once
             bar = progress(rest, unit="image", desc="screening", initial=count)
             for row in _rows(detector, bar):
                 file.write(json.dumps(row) + "\n")

@@ -127,11 +127,13 @@ def test_a_killed_screening_goes_on(classifier, parts, photos, tmp_path, left, m
     whole = out.read_text()
     out.unlink()
     monkeypatch.setattr(screening, "AT_ONCE", 7)
-    rows = []
+    rows, on_disk = [], []
+    partial = tmp_path / ".partial-d.tsv" / "rows.jsonl"
 
     def killed(*arguments):
         for row in _rows(*arguments):
             if len(rows) == left:
+                on_disk.append(partial.read_bytes())  # what kill -9 would leave
                 raise KeyboardInterrupt
             rows.append(row)
             yield row
@@ -141,9 +143,7 @@ def test_a_killed_screening_goes_on(classifier, parts, photos, tmp_path, left, m
     with pytest.raises(KeyboardInterrupt):
         screening.screen(detector, [folder], out)
     assert not out.exists()
-    partial = tmp_path / ".partial-d.tsv" / "rows.jsonl"
-    with open(partial, "a") as file:
-        file.write('["torn')  # a line that the kill cut
+    partial.write_bytes(on_disk[0] + b'["torn')  # a line that the kill cut
     read = []
     monkeypatch.setattr(screening, "_rows", _rows)
     monkeypatch.setattr(
@@ -232,14 +232,31 @@ def test_tar_archives_are_read_to_their_end_or_say_so(photos, tmp_path, packed):
         assert "cannot be read as an archive" in str(found(bytes(wrong))[-1])
 
 
-def test_rows_of_another_detector_are_not_gone_on_with(classifier, parts, photos, tmp_path):
+def interrupt(*_):
+    raise KeyboardInterrupt
+
+
+def test_rows_of_another_detector_are_not_gone_on_with(
+    classifier, parts, photos, tmp_path, monkeypatch
+):
     folder, _ = photos
     out = tmp_path / "d.tsv"
     kept = tmp_path / ".partial-d.tsv"
     kept.mkdir()
     (kept / "rows.jsonl").write_text('"other"\n["x", "0", 0.0, 1.0, false]\n')
-    screening.screen(made(classifier, parts), [folder], out)
+    detector = made(classifier, parts)
+    screening.screen(detector, [folder], out)
+    fresh = out.read_text()
     assert len(table(out)) == 30 and "x" not in [row[0] for row in table(out)]
+    out.unlink()
+    kept.mkdir()
+    detector.thresholds = detector.thresholds - 1e9  # everything is OOD
+    monkeypatch.setattr(screening, "_write", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        screening.screen(detector, [folder], out)
+    monkeypatch.undo()
+    screening.screen(made(classifier, parts), [folder], out)
+    assert out.read_text() == fresh
 
 
 def test_discoveries_are_decided_together(classifier, parts, photos, tmp_path):
@@ -336,7 +353,7 @@ def test_the_binaries_from_a_run_to_decisions(tmp_path, write_small_data):
     done = command("ood_suite.calibrate", *arguments, "--false_alarms=0.1")
     assert done.returncode == 0, done.stderr
     card = (tmp_path / "d" / "card.md").read_text()
-    for text in ("held-out examples promise", "jigsaw: AUROC, caught", "| energy |", "is above"):
+    for text in ("12 held-out examples promise", "jigsaw: AUROC, caught", "| energy |", "is above"):
         assert text in card
     again = command("ood_suite.calibrate", *arguments, "--false_alarms=0.1")
     assert again.returncode == 1 and "there already" in again.stderr
