@@ -7,6 +7,7 @@ from classifier_ood import extract
 from ood_suite import data
 from ood_suite.data.streams import TfdsImages
 from ood_suite.files import RunError, fingerprint
+from ood_suite.training import devices
 
 
 def model_fingerprint(run):
@@ -27,9 +28,7 @@ def load_network(run):
     ours = classifier.gives_logits and "features" in classifier.model.output
     is_plain = run.settings.get("input_range", "0..255") == "0..255"
     network = classifier.model if ours and is_plain else classifier.network
-    for layer in network._flatten_layers():
-        if getattr(layer, "synchronized", False):  # trained on several devices, continued on one
-            layer.synchronized = False
+    devices.synchronize(network)
     return network
 
 

@@ -120,6 +120,7 @@ def build(experiment, image_shape, num_classes, steps_per_epoch, seed, wrapped=N
     """
     backend.set_seed(seed)
     backbone = models.build(experiment.backbone, image_shape, num_classes, experiment.options)
+    devices.synchronize(backbone)
     if wrapped:
         model = wrapped(backbone)
     else:
@@ -164,6 +165,6 @@ def keeper(run, network, per_epoch, save_every, metric="accuracy"):
             names.append("best")
         for name in names:
             with atomic_path(run.folder / "checkpoints" / f"{name}.keras") as temporary:
-                network().save(temporary)
+                devices.save(network(), temporary)
 
     return keep

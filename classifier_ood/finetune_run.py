@@ -189,10 +189,6 @@ def per_epoch(settings, training):
 def build(network, settings, training, seed):
     """The compiled FineTuneModel."""
     steps = per_epoch(settings, training)
-    if devices.count() > 1:
-        for layer in network._flatten_layers():
-            if isinstance(layer, keras.layers.BatchNormalization):
-                layer.synchronized = True
     if settings.prune_rate < 1.0:
         network = pruning.masked(network, settings.prune_rate, seed)
     id_rows = settings.batch_size if settings.outliers else None
@@ -214,7 +210,7 @@ def _fit(run, model, settings, sets, outliers, seed):
     steps = per_epoch(settings, sets["training"])
     if settings.prune_rate < 1.0:
         with atomic_path(run.folder / "checkpoints" / "unmasked.keras") as temporary:
-            model.kept(pruning.unmask(model.backbone)).save(temporary)
+            devices.save(model.kept(pruning.unmask(model.backbone)), temporary)
 
     def finished_network():
         if settings.prune_rate < 1.0:

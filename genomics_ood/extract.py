@@ -12,7 +12,7 @@ from ood_suite.files import example_hashes
 from ood_suite.outputs import Outputs
 from ood_suite.runs.extraction import Parts, kept
 from ood_suite.training import backend
-from ood_suite.training.stored_model import read_model
+from ood_suite.training.stored_model import read_density
 
 SCORES: tuple[str, ...] = ("background_mean", "likelihood", "likelihood_ratio", "typicality")
 PERTURBED: dict[str, str] = {}
@@ -39,7 +39,9 @@ def extract(
         }
 
     source = load_reads(run, names, split, data_dir)
-    return extraction(run, source, split, batch_size, shard).part(None, main_part)
+    own = model.dtype_policy.name  # outputs of before do not say float32
+    identity = {} if own == "float32" else {"dtype": own}
+    return extraction(run, source, split, batch_size, shard, **identity).part(None, main_part)
 
 
 def scorer(run):
@@ -50,7 +52,7 @@ def scorer(run):
 def _model(run):
     """The model that scores: one of its own, since how it is compiled depends on determinism."""
     deterministic = backend.is_deterministic()
-    return kept(run, ("scored", deterministic), lambda: density.ready_to_score(read_model(run)))
+    return kept(run, ("scored", deterministic), lambda: density.ready_to_score(read_density(run)))
 
 
 class NetworkScorer:

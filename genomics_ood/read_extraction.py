@@ -38,12 +38,13 @@ def check_length(source, length):
         )
 
 
-def extraction(run, source, split, batch_size, shard):
-    """The Extraction of a run on a ReadSet."""
+def extraction(run, source, split, batch_size, shard, **identity):
+    """The Extraction of a run on a ReadSet; identity: see Extraction."""
     return Extraction(
         run, source, split, source.bases,
         extra={"class_names": list(source.class_names), "lineages": list(source.lineages)},
         unit="read",
         batch_size=batch_size,
         shard=shard,
+        identity=identity,
     )  # fmt: skip

@@ -5,10 +5,9 @@ One npz a data set in the run's outputs/ (see ood_suite.outputs). `python -m ood
 """
 
 import numpy as np
-from absl import logging
 from scipy.special import logsumexp
 
-from images_ood.pixelcnn import PixelCNN
+import images_ood.pixelcnn  # noqa: F401 (classes of stored models)
 from ood_suite import data
 from ood_suite.data.likeness import perceptual_hashes
 from ood_suite.data.pictures import png_bits
@@ -16,8 +15,7 @@ from ood_suite.data.transforms import to_shape
 from ood_suite.files import example_hashes
 from ood_suite.outputs import Outputs
 from ood_suite.runs.extraction import Extraction, Parts, hashes_of, kept
-from ood_suite.training.backend import has_bfloat16
-from ood_suite.training.stored_model import read_model
+from ood_suite.training.stored_model import read_density
 
 SCORES: tuple[str, ...] = (
     "background_mean", "input_complexity", "likelihood", "likelihood_ratio", "two_sided_fisher",
@@ -68,20 +66,8 @@ def hashes(run, names, split, *, data_dir=None) -> Outputs | None:
 
 
 def load_model(run):
-    """The run's PixelCNN, with averaged weights, not to be changed. One that was trained in
-    bfloat16 computes in float32 on a processor that has no bfloat16.
-    """
-
-    def read():
-        model = read_model(run)
-        if model.dtype_policy.name == "float32" or has_bfloat16():
-            return model
-        logging.info("%s: float32 in place of bfloat16, which this processor lacks.", run.folder)
-        twin = PixelCNN.from_config(model.get_config() | {"dtype": "float32"})
-        twin.set_weights(model.get_weights())
-        return twin
-
-    return kept(run, "pixelcnn", read)
+    """The run's PixelCNN, with averaged weights, not to be changed; see read_density."""
+    return kept(run, "pixelcnn", lambda: read_density(run))
 
 
 def log_prob_map(model, images, batch_size):

@@ -1,7 +1,7 @@
 """Packages that not every installation has, or that talk while they start."""
 
 import contextlib
-import importlib
+import importlib.util
 import os
 import sys
 import tempfile
@@ -37,7 +37,9 @@ def missing(error, default="eval"):
     """
     name = (error.name or "").partition(".")[0]
     extra = EXTRAS.get(name, default)
-    return f"This needs {name}, which is not installed: pip install 'ood-suite[{extra}]'."
+    other = name == "tensorflow" and importlib.util.find_spec("jax")
+    instead = " Or set KERAS_BACKEND=jax, which is installed." if other else ""
+    return f"This needs {name}, which is not installed: pip install 'ood-suite[{extra}]'.{instead}"
 
 
 @contextlib.contextmanager

@@ -122,6 +122,47 @@ def test_two_devices_go_on_after_a_kill(small_data, tmp_path):
     assert_same_run(trained(tmp_path / "cut", "images", small_data, "mirrored", **options), plain)
 
 
+def test_two_devices_see_all_validation_images_that_are_read_on_demand():
+    """Keras looked at the first batches of an iterator before it began, and lost some."""
+    script = (
+        SCRIPT.split("branch,")[0]
+        + """
+import keras, numpy as np
+from ood_suite.training import devices, fit
+class OnDemand:
+    def __init__(self, array):
+        self.array = array
+    def __len__(self):
+        return len(self.array)
+    def __getitem__(self, rows):
+        return self.array[rows]
+rng = np.random.default_rng(0)
+images, labels = rng.normal(size=(1230, 4)).astype("float32"), rng.integers(0, 2, 1230)
+with devices.scope("mirrored", 8):
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile("sgd", loss, metrics=["accuracy"])
+    for values in (images, OnDemand(images)):
+        print(json.dumps(fit.evaluate(model, (values, labels), 8)))
+"""
+    )
+    done = forked(script, "-c", *"abcdefg")
+    assert done.returncode == 0, done.stderr
+    whole, read = map(json.loads, done.stdout.splitlines())
+    assert read == pytest.approx(whole) and "ran out of data" not in done.stderr
+
+
+def test_batch_norm_is_of_all_devices_in_training_and_of_one_in_files(tmp_path, monkeypatch):
+    import keras
+
+    network = keras.Sequential([keras.Input((3,)), keras.layers.BatchNormalization()])
+    monkeypatch.setattr(devices, "count", lambda: 2)
+    devices.synchronize(network)
+    devices.save(network, tmp_path / "n.keras")
+    assert network.layers[0].synchronized  # JAX reads no file that says so
+    assert not keras.saving.load_model(tmp_path / "n.keras").layers[0].synchronized
+
+
 def test_each_device_draws_its_own_numbers():
     script = (
         SCRIPT.split("branch,")[0]

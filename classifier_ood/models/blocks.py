@@ -5,8 +5,6 @@ import math
 import keras
 from keras import layers
 
-from ood_suite.training import devices
-
 
 def image_input(input_shape, mean, std):
     """(input, normalised): (x - mean) / std with `mean` and `std` in pixels 0..255, one number or
@@ -59,13 +57,10 @@ def convolution(x, filters, size, name, stride=1):
 
 
 def batch_norm(x, name, affine=True):
-    """BatchNorm with PyTorch's epsilon and momentum, of the whole batch also where several devices
-    share it; not affine: without gamma and beta.
-    """
+    """BatchNorm with PyTorch's epsilon and momentum; not affine: without gamma and beta."""
     return layers.BatchNormalization(
-        momentum=0.9, epsilon=1e-5, center=affine, scale=affine, name=name,
-        synchronized=devices.count() > 1,
-    )(x)  # fmt: skip
+        momentum=0.9, epsilon=1e-5, center=affine, scale=affine, name=name
+    )(x)
 
 
 def norm_relu(x, name, affine=True):

@@ -16,6 +16,7 @@ from absl import app, flags, logging
 from ood_suite import shipped
 from ood_suite.data.layouts import Folders
 from ood_suite.files import MENDABLE
+from ood_suite.optional import missing
 from ood_suite.progress import AboveBars, close_bars
 from ood_suite.runs import jobs
 from ood_suite.runs.run import is_plain
@@ -48,6 +49,10 @@ def run_app(main, positional=False):
             raise SystemExit(130) from error
         except BrokenPipeError:  # is an OSError, and no error
             raise
+        except ModuleNotFoundError as error:
+            if (error.name or "").partition(".")[0].endswith(("_ood", "ood_suite")):
+                raise
+            raise SystemExit(f"Error: {missing(error)}") from error
         except MENDABLE as error:
             raise SystemExit(f"Error: {error}") from error
 

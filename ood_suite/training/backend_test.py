@@ -9,7 +9,7 @@ import pytest
 from images_ood import extract
 from images_ood.pixelcnn import PixelCNN
 from ood_suite.runs.run import Run
-from ood_suite.training import backend
+from ood_suite.training import backend, stored_model
 from tests.support import opening
 
 
@@ -41,7 +41,7 @@ def test_auto_is_what_the_run_or_its_experiment_began_with(tmp_path, without_bfl
 
 
 def test_a_bfloat16_model_is_evaluated_in_float32_without_it(tmp_path, monkeypatch, rng):
-    monkeypatch.setattr(extract, "has_bfloat16", lambda: False)
+    monkeypatch.setattr(stored_model, "has_bfloat16", lambda: False)
     model = PixelCNN(
         (8, 8, 1), num_resnet=1, num_filters=4, dtype="mixed_bfloat16", rescale_pixel_value=True
     )
@@ -106,6 +106,17 @@ def test_what_a_program_can_hold_becomes_constant(network, largest, is_constant,
     before = forward(image)["logits"]
     network.get_layer("head").bias.assign([100.0, 100.0])
     assert np.array_equal(forward(image)["logits"], before) == is_constant
+
+
+@pytest.mark.jax
+@pytest.mark.skipif(keras.backend.backend() != "jax", reason="of JAX")
+def test_jax_keeps_the_weights_of_the_beginning(network):
+    """Keras's own took those of the moment, and gave them away while it computed."""
+    forward, image = backend.inference(network), np.ones((1, 4, 4, 1), np.float32)
+    before = forward(image)["logits"]
+    network.get_layer("head").bias.assign([100.0, 100.0])
+    network.predict_on_batch(image)
+    np.testing.assert_array_equal(forward(image)["logits"], before)
 
 
 @pytest.mark.tensorflow

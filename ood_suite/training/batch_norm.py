@@ -23,7 +23,7 @@ def fuse(network):
             than the last of four, renormalised, synchronized, of other precisions than float32 and
             mixed_bfloat16) and calls with masks stay Keras's.
     """
-    if keras.backend.backend() != "tensorflow" or backend.jit_compile():
+    if keras.backend.backend() != "tensorflow" or backend.has_gpu():
         return
     for layer in network._flatten_layers():
         if isinstance(layer, keras.layers.BatchNormalization) and _is_known(layer):

@@ -100,17 +100,23 @@ def shared_out(*sizes):
     return np.concatenate([rows for part in parts for rows in part])
 
 
-def stream(make):
-    """What `fit` reads the batches of the iterator make() from.
+def stream(make, whole=True):
+    """What Keras's `fit` or `evaluate` reads the batches of the iterator make() from.
 
     On several devices Keras looks at the first batches before it starts, which an iterator would
     have lost: it gets a data set that begins anew.
+
+    Args:
+        whole: whether all batches are as large as the first.
     """
     if count() == 1:
         return make()
     import tensorflow as tf
 
-    signature = tf.nest.map_structure(lambda a: tf.TensorSpec(a.shape, a.dtype), next(make()))
+    def spec(array):
+        return tf.TensorSpec(array.shape if whole else (None, *array.shape[1:]), array.dtype)
+
+    signature = tf.nest.map_structure(spec, next(make()))
     return tf.data.Dataset.from_generator(make, output_signature=signature)
 
 
@@ -124,6 +130,25 @@ def evaluation_batch(rows, wanted):
         if rest == 0 or -(-rest // devices) * (devices - 1) < rest:
             return size
     raise ValueError(f"{rows} validation examples are too few for {devices} devices.")
+
+
+def synchronize(network):
+    """Makes BatchNorm look at the whole batch where several devices share it, and else at its own
+    device's, as models that several devices trained have it on one.
+    """
+    for layer in network._flatten_layers():
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.synchronized = count() > 1
+
+
+def save(network, path):
+    """Writes a network as one device has it: under JAX no file with `synchronized` can be read."""
+    marked = [x for x in network._flatten_layers() if getattr(x, "synchronized", False)]
+    for layer in marked:
+        layer.synchronized = False
+    network.save(path)
+    for layer in marked:
+        layer.synchronized = True
 
 
 def decorrelate(model):

@@ -163,7 +163,7 @@ def write_model(model, path, saved=None):
     """
     with averaged_weights(model), atomic_path(path) as temporary:
         optimizer, model.optimizer = model.optimizer, None
-        (saved() if saved else model).save(temporary)
+        devices.save(saved() if saved else model, temporary)
         model.optimizer = optimizer
 
 
@@ -187,9 +187,13 @@ def evaluate(model, validation, batch_size):
     if not isinstance(parts[0], (list, np.ndarray)):  # images that are read when asked for
         starts = range(0, len(parts[0]), size)
         how = {"steps": len(starts)}
-        stream = (tuple(array[i : i + size] for array in parts) for i in starts)
+
+    def batches_of_parts():
+        return (tuple(array[i : i + size] for array in parts) for i in starts)
+
     with averaged_weights(model):
-        given = (stream,) if "steps" in how else parts
+        on_demand = "steps" in how
+        given = (devices.stream(batches_of_parts, whole=False),) if on_demand else parts
         results = model.evaluate(*given, **how, verbose=0, return_dict=True)
     return {f"val_{name}": float(value) for name, value in results.items()}
 
