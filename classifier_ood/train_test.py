@@ -116,6 +116,12 @@ def test_refusals(small_data, tmp_path, changes, message):
     assert not (tmp_path / "out").exists()
 
 
+def test_models_that_no_evaluation_falls_on_are_said_not_to_be_kept(caplog):
+    experiment = dataclasses.replace(configs.EXPERIMENTS["fashion"], eval_every=2, save_every=5)
+    classifier_run.check_settings(experiment)
+    assert "where there is an evaluation: every 10 epochs" in caplog.text
+
+
 def test_labels_that_do_not_fit_are_refused(small_data, tmp_path):
     path = small_data / "fashion_mnist_train.npz"
     images = np.load(path)["images"]

@@ -39,8 +39,8 @@ def extract(
         }
 
     source = load_reads(run, names, split, data_dir)
-    own = model.dtype_policy.name  # outputs of before do not say float32
-    identity = {} if own == "float32" else {"dtype": own}
+    plain = run.settings.get("dtype", "float32") == "float32"  # whose outputs of before say nothing
+    identity = {} if plain else {"dtype": model.dtype_policy.name}
     return extraction(run, source, split, batch_size, shard, **identity).part(None, main_part)
 
 

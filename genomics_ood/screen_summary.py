@@ -34,7 +34,8 @@ class Summary:
         self.reads, self.trimmed, self.cut, self.alone = 0, 0, 0, 0
         self.scored = np.zeros((classes, 2), np.int64)  # predicted class, is_ood -> reads
         self.gc = np.zeros(2)  # is_ood -> sum of GC contents
-        self.windows = collections.Counter()  # (bases of a window, windows of a read) -> reads
+        # (windows of a read, bases of a window, or 0 of a read that was cut) -> reads
+        self.windows = collections.Counter()
 
     def add(self, rows):
         """Counts screening.Rows."""
@@ -48,8 +49,8 @@ class Summary:
             self.gc[is_ood] += rows.gc[own].sum()
             self.scored[:, is_ood] += np.bincount(rows.labels[own], minlength=len(self.scored))
         windows = rows.windows[scored]
-        sizes = rows.known[scored] // windows
-        self.windows.update(zip(sizes.tolist(), windows.tolist(), strict=True))
+        sizes = np.where(rows.cut, 0, rows.known)[scored] // windows
+        self.windows.update(zip(windows.tolist(), sizes.tolist(), strict=True))
 
     def lines(self, screen, unit="reads"):
         """What a reader wants to know at the end."""
@@ -97,9 +98,15 @@ class Summary:
         )
 
     def _commonest(self, screen):
-        """(bases of a window, windows) of most of what was scored."""
-        size, windows = self.windows.most_common(1)[0][0]
-        return min(size, screen.length), windows
+        """(bases of a window, windows): the commonest number of windows, and the commonest size
+        among those. Reads that are cut have windows of the training length.
+        """
+        totals = collections.Counter()
+        for (windows, _), count in self.windows.items():
+            totals[windows] += count
+        windows = totals.most_common(1)[0][0]
+        own = {size: count for (w, size), count in self.windows.items() if w == windows}
+        return max(own, key=own.get) or screen.length, windows
 
     def _by_class(self, screen, unit):
         """Where the promise is for all classes together, what it comes to in each."""

@@ -293,6 +293,17 @@ def test_the_summary(screen, rng):
     assert list(empty.lines(screen)) == ["0 reads, 0 scored, 0 with too few known bases."]
 
 
+def test_classes_are_compared_with_windows_like_most_of_the_screened(screen, rng):
+    summary = screen_summary.Summary(screen.classes)
+    cut = random_text(rng, 2 * screen.length + 1)  # windows of which the last overlaps
+    summary.add(judged(screen, cut, random_text(rng, 20), random_text(rng, 20)))
+    assert summary._commonest(screen) == (20, 1)
+    summary.add(judged(screen, cut, random_text(rng, 21)))
+    assert summary._commonest(screen) == (20, 1)  # three reads of one window, two sizes
+    summary.add(judged(screen, cut, cut))
+    assert summary._commonest(screen) == (screen.length, 3)
+
+
 def test_the_share_interval_is_that_of_scipy():
     from scipy.stats import binomtest
 

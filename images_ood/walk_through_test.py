@@ -151,6 +151,20 @@ def test_repeats(sweep):
     assert "(standard deviation over repeats)" in " ".join(result.stdout.split())
 
 
+def test_runs_of_other_settings_are_no_repeats(sweep, tmp_path):
+    """Their mean was shown as one model's. A repeat that is not asked for is in nobody's way."""
+    out_dir, data_dir = sweep
+    for name in ("reg0_mr0", "reg0_mr0_repeat1"):
+        shutil.copytree(out_dir / "fashion_small" / name, tmp_path / "mixed" / name)
+    path = tmp_path / "mixed/reg0_mr0_repeat1/config.json"
+    path.write_text(path.read_text().replace('"num_filters": 4', '"num_filters": 5'))
+    refused = evaluate(tmp_path / "mixed", data_dir, "--repeats", "--scores=likelihood")
+    assert refused.returncode == 1
+    assert "is no repeat of reg0_mr0: num_filters is 5 there and 4 here" in refused.stderr
+    one = evaluate(tmp_path / "mixed", data_dir, "--scores=likelihood")
+    assert one.returncode == 0, one.stderr
+
+
 def test_json_is_all_that_stands_on_standard_output(sweep, tmp_path):
     out_dir, data_dir = sweep
     result = evaluate(out_dir / "fashion_small", data_dir, "--json", f"--out={tmp_path}")

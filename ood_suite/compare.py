@@ -4,10 +4,11 @@
 
 Each report is a folder that `ood_suite.eval` wrote. The first one is the baseline: the difference
 of the AUROCs is that on the same test examples, with its interval (DeLong), or with several repeats
-their mean and standard deviation. OOD sets that not all have are left out. Of three or more on at
-least two blocks (OOD sets in each repeat) their ranks are compared too: Friedman's test, Conover's
-pairs, Holm's correction. Writes comparison.html (one page, figures in it), comparison.md,
-comparison.csv, comparison.json and the figures.
+their mean and standard deviation, and the p value of Student's paired test where both have several.
+OOD sets that not all have are left out. Of three or more on at least two blocks (OOD sets in each
+repeat) their ranks are compared too: Friedman's test, Conover's pairs, Holm's correction. Writes
+comparison.html (one page, figures in it), comparison.md, comparison.csv, comparison.json and the
+figures.
 """
 
 import pathlib

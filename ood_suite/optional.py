@@ -12,12 +12,16 @@ from ood_suite.files import RunError
 EXTRAS = {
     "Bio": "genomics",
     "jax": "jax",
+    "importlib_resources": "tfds",
     "keras": "tensorflow",
+    "onnx": "onnx",
     "ray": "ray",
+    "safetensors": "tensorflow",
     "tensorflow": "tensorflow",
     "tensorflow_datasets": "tfds",
     "tensorflow_probability": "tensorflow",
     "tf2onnx": "onnx",
+    "tf_keras": "tensorflow",
 }
 
 
@@ -37,7 +41,8 @@ def missing(error, default="eval"):
     """
     name = (error.name or "").partition(".")[0]
     extra = EXTRAS.get(name, default)
-    other = name == "tensorflow" and importlib.util.find_spec("jax")
+    is_jax = os.environ.get("KERAS_BACKEND") == "jax"
+    other = name == "tensorflow" and not is_jax and importlib.util.find_spec("jax")
     instead = " Or set KERAS_BACKEND=jax, which is installed." if other else ""
     return f"This needs {name}, which is not installed: pip install 'ood-suite[{extra}]'.{instead}"
 

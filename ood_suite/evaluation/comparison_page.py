@@ -12,7 +12,8 @@ from ood_suite.files import write_bytes, write_csv, write_json, write_text
 LEVEL = 0.05  # of tests
 ABOUT_SETS = (
     "[95% interval], or (standard deviation over repeats). The difference is that on the same "
-    "examples (DeLong); its p value is corrected for all comparisons."
+    "examples (DeLong), or over the same repeats (Student's paired test); p values are corrected "
+    "for all comparisons."
 )
 ABOUT_RANKS = (
     "Rank 1 is the best AUROC of a block, which is an OOD set in one repeat. The Friedman test "
@@ -101,7 +102,7 @@ def verdict(rows, averaged, ranked):
     if tested:
         found.append(
             f"{sum(tested)} of {len(tested)} AUROCs differ from the first's on the same examples "
-            f"({LEVEL:.0%}, DeLong, Holm)."
+            f"({LEVEL:.0%}; DeLong, over repeats Student's paired test; Holm)."
         )
     return found
 

@@ -24,7 +24,7 @@ from ood_suite.evaluation.below_chance import below_chance
 from ood_suite.evaluation.costs import Costs
 from ood_suite.evaluation.drawing import draw_figures
 from ood_suite.evaluation.gallery import gallery
-from ood_suite.evaluation.groups import find_groups
+from ood_suite.evaluation.groups import find_groups, refuse_others
 from ood_suite.evaluation.overlap import refuse_overlap, trained_on_held_out
 from ood_suite.evaluation.request import Request
 from ood_suite.evaluation.results import (
@@ -68,6 +68,8 @@ def evaluate(folder, request=Request(), *, data_dir=None, out=None, beside=None)
     if len(groups) > 1 and not request.repeats:
         logging.info("Only repeat %d of %d; --repeats takes all.", groups[0].repeat_id, len(groups))
         groups = groups[:1]
+    for group in groups[1:]:
+        refuse_others(groups[0].foreground, group.foreground)
     reports = [evaluate_group(g, gathering.gather(g, request, data_dir), request) for g in groups]
     for group, found in zip(groups, reports, strict=True):
         if hasattr(extractor_of(group.foreground), "load_classifier"):

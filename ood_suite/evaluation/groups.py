@@ -68,7 +68,6 @@ def find_groups(folder, checkpoint="last"):
             "its training command: it continues."
         )
     for group in found:
-        refuse_others(found[0].foreground, group.foreground)
         for run in group.backgrounds:
             refuse_mixture(group.foreground, run)
     return found
