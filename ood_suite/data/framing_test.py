@@ -122,7 +122,7 @@ def test_arrays_are_transformed_too(tmp_path, rng):
     assert other.images.fingerprint == found.images.fingerprint
     crops = data.load("own:random_crop", "test", tmp_path, (32, 32, 3)).images
     np.testing.assert_array_equal(crops[2:4], crops[:][2:4])
-    with pytest.raises(ValueError, match="`image_shape` is needed to load own"):
+    with pytest.raises(ValueError, match="own must be told the size"):
         data.load("own:squash", "test", tmp_path)
 
 

@@ -140,9 +140,8 @@ def transformed(images, labels, image_shape, transform, name):
 def needed(image_shape, name):
     if image_shape is None:
         raise ValueError(
-            f"{name} has images of no size of their own: say one (`image_shape`). To train on it, "
-            "write it as <name>_train.npz first: images, uint8 (n, height, width, channels), and "
-            "labels."
+            f"{name} must be told the size of its images (`image_shape`). To train on it, write it "
+            "as <name>_train.npz first: images, uint8 (n, height, width, channels), and labels."
         )
     return tuple(image_shape)
 

@@ -114,7 +114,7 @@ def test_names_from_outside(folder, tmp_path):
     found = data.load(str(folder), "test", image_shape=(8, 8, 3))
     assert (found.name, len(found)) == (f"{tmp_path.name}_images", 3)
     assert found.labels.tolist() == [0, 0, 1]
-    with pytest.raises(ValueError, match="`image_shape` is needed"):
+    with pytest.raises(ValueError, match="must be told the size"):
         data.load(str(folder), "test")
     with pytest.raises(FileNotFoundError, match="no file or folder .*none.npz"):
         data.load(str(tmp_path / "none.npz"), "test")
