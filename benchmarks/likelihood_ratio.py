@@ -265,6 +265,8 @@ def merged(known, found):
             )
         elif who in better:
             chosen[who] = better[who]
+    for row in chosen.values():  # JSON's keys are texts, of which 10000 comes before 9000
+        row["by_step"] = {int(step): auroc for step, auroc in row.get("by_step", {}).items()}
     return {"chosen": list(chosen.values()), "rows": list(rows.values())}
 
 

@@ -80,7 +80,7 @@ def ratio_figure(chosen):
     figure = Figure(figsize=(7, 4), layout="constrained")
     axes = figure.subplots()
     for row in chosen:
-        steps = {int(step): value for step, value in row["by_step"].items()}
+        steps = dict(sorted((int(step), value) for step, value in row["by_step"].items()))
         style = "-" if "s0" in row["foreground"] else ":"
         axes.plot(list(steps), list(steps.values()), style, label=FAMILIES[row["foreground"]])
     axes.axhspan(0.973, 0.994, color="0.9", zorder=0, label="the paper's range")
