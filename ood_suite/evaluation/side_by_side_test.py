@@ -135,7 +135,13 @@ def test_no_mean_is_taken_of_fewer_sets():
 
 @pytest.mark.parametrize(
     "own, is_other",
-    [("cifar10", False), ("cifar10:squash", False), ("cifar10@9", True), ("b", True)],
+    [
+        ("cifar10", False),
+        ("lists/test_cifar10.txt", False),
+        ("cifar10:squash", False),
+        ("cifar10@9", True),
+        ("b", True),
+    ],
 )
 def test_a_run_of_another_id_set_is_noted(own, is_other, tmp_path):
     Run.open(tmp_path / "run", **opening({"id_dataset": own}))

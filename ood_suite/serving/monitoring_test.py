@@ -119,6 +119,9 @@ def test_names_with_quotes_and_lines_that_are_cut(tmp_path):
     head = "file\tclass\tscore\tp_value\tis_ood\n"
     table.write_text(head + '"a.png\tcat\t1.5\t0.2\t0\nb.png\tcat\t2.5\t0.1\t1\n')
     assert list(decisions(table)) == [(1.5, False, "cat"), (2.5, True, "cat")]
+    day = head + "a\tcat\t1.5\t0.2\t0\n"
+    table.write_text(day + day)  # of two days, joined
+    assert list(decisions(table)) == [(1.5, False, "cat")] * 2
     table.write_text(head + "a\tcat\t1.5\t0.2\t0\ngarbage\n")
     with pytest.raises(ValueError, match="line 3 is no decision"):
         list(decisions(table))
