@@ -1,5 +1,6 @@
 """The comparison of reports, against hand-made ones."""
 
+import dataclasses
 import shutil
 
 import numpy as np
@@ -97,7 +98,8 @@ def test_repeats_are_compared_with_the_same_repeats(tmp_path):
     assert rows["c"]["versus_difference"] == pytest.approx(expected)
     p_value = stats.ttest_rel(own, base).pvalue
     assert rows["c"]["versus_p_value"] == pytest.approx(p_value) == rows["c"]["versus_p_holm"] / 2
-    same = comparison.compare([entries[0], entries[0]], sets)
+    same = comparison.compare([entries[0], dataclasses.replace(entries[0])], sets)
+    assert same[1]["versus_difference"] == 0.0
     assert "versus_p_value" not in same[1]  # no spread is no certainty
     for number, entry in enumerate(entries):
         entry.groups = [g | {"repeat_id": 10 * number + g["repeat_id"]} for g in entry.groups]

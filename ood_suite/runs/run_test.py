@@ -1,6 +1,7 @@
 """Run folders: refusal of other settings, the lock, atomic files."""
 
 import errno
+import json
 import os
 import subprocess
 import sys
@@ -220,6 +221,14 @@ def test_where_a_base_lies_is_no_other_setting(tmp_path, place):
     assert first.mark == again.mark  # the folder keeps the first place
     with pytest.raises(RunError, match="checkpoint: 'abc' there, 'xyz' now"):
         Run.open(tmp_path, **opening({place: "output/x"}, {"checkpoint": "xyz"}))
+
+
+def test_checkpoints_of_before_are_known_by_their_mark(tmp_path):
+    """Where the base lay is left out of it, where a converted file lay has always been in it."""
+    prints = {"base_model": "abc"}
+    run = Run.open(tmp_path, **opening({"base_run": "output/x", "checkpoint": "x.pth"}, prints))
+    text = json.dumps([{"checkpoint": "x.pth"}, prints], sort_keys=True)
+    assert run.mark == files.fingerprint(np.frombuffer(text.encode(), np.uint8))
 
 
 @pytest.mark.parametrize("parts", [["../../etc"], ["/etc"], ["a/b"], [".."], [""], "member0", [1]])
