@@ -8,6 +8,7 @@ import numpy as np
 
 from genomics_ood.read_batches import mate_name
 from genomics_ood.screen_model import score_of
+from ood_suite import conformal
 
 COLUMNS = (
     "read", "length", "scored_bases", "gc_content", "score", "threshold", "is_ood", "class",
@@ -142,7 +143,7 @@ def judge(screen, files, min_length):
         alone=alone & scored,
         scores=scores,
         thresholds=thresholds,
-        is_ood=scored & (scores > thresholds),
+        is_ood=scored & conformal.beyond(scores, thresholds),
         labels=labels,
         files=list(files),
     )

@@ -23,6 +23,7 @@ from scipy.special import betainc, betaincinv
 
 CONFIDENCE = 0.95  # of what is said of one set of held-out examples
 DOWN = 1.0 - 1e-12  # before rounding up: 0.95 * 100 is 95.00000000000001
+TIED = 1e-9  # of a score: far more than the size of a batch changes in its last digits
 AT_ONCE = 2**22  # pairs of a held-out and a new example that are compared at a time
 
 
@@ -109,6 +110,19 @@ def threshold(held_out, false_alarms=0.05, confidence=None):
     return float(ordered[rank_for(len(ordered), false_alarms, confidence) - 1])
 
 
+def beyond(scores, threshold):
+    """bool: which scores are above a threshold, by more than TIED; a held-out example, scored anew
+    in a batch of another size, has its own score still.
+    """
+    return _lowered(scores) > threshold
+
+
+def _lowered(scores):
+    """Less TIED of their size; infinite ones as they are."""
+    scores = np.asarray(scores, np.float64)
+    return scores * (1.0 - TIED * np.sign(scores))
+
+
 def accepting(held_out, acceptance=0.95):
     """The threshold that accepts this share of new ID examples, in (0, 1]; the largest held-out
     score where they are too few for it, with a warning.
@@ -162,7 +176,8 @@ def class_thresholds(held_out, labels, false_alarms=0.05, confidence=None):
 
 
 def p_values(held_out, scores, rng=None):
-    """(1 + #{i: s_i >= s}) / (n + 1): of an ID example P(p <= t) <= t, for every t.
+    """(1 + #{i: s_i >= s}) / (n + 1): of an ID example P(p <= t) <= t, for every t. Scores within
+    TIED of each other count as equal.
 
     Args:
         held_out: (n,) scores s_i. scores: (m,).
@@ -174,12 +189,11 @@ def p_values(held_out, scores, rng=None):
     """
     ordered = np.sort(checked(held_out))
     scores = np.asarray(scores, np.float64)
-    above, not_below = (
-        len(ordered) - np.searchsorted(ordered, scores, s) for s in ("right", "left")
-    )
+    reached = not_below(ordered, scores)
     if rng is None:
-        return (1.0 + not_below) / (1.0 + len(ordered))
-    return (above + rng.random(scores.shape) * (1.0 + not_below - above)) / (1.0 + len(ordered))
+        return (1.0 + reached) / (1.0 + len(ordered))
+    above = len(ordered) - not_above(ordered, scores)
+    return (above + rng.random(scores.shape) * (1.0 + reached - above)) / (1.0 + len(ordered))
 
 
 def combined_p_values(held_out, scores, how="fisher"):
@@ -212,7 +226,8 @@ def combined_p_values(held_out, scores, how="fisher"):
     step = max(1, AT_ONCE // count)
     for start in range(0, scores.shape[1], step):
         part = slice(start, start + step)
-        beside = scores[:, part, None] >= held_out[:, None]  # (scores, step, n): counts itself too
+        # (scores, step, n): counts itself too
+        beside = scores[:, part, None] >= _lowered(held_out)[:, None]
         statistics = fold[how]((own[:, None] + beside) / (count + 1.0))  # (step, n)
         mine = fold[how](new[:, part] / (count + 1.0))[:, None]
         found[part] = (1 + (statistics >= mine - 1e-12).sum(axis=1)) / (count + 1.0)
@@ -220,8 +235,13 @@ def combined_p_values(held_out, scores, how="fisher"):
 
 
 def not_below(ordered, values):
-    """How many of the ascending `ordered` are not below each value."""
-    return len(ordered) - np.searchsorted(ordered, values, "left")
+    """How many of the ascending `ordered` are not below each value; within TIED none is."""
+    return len(ordered) - np.searchsorted(ordered, _lowered(values), "left")
+
+
+def not_above(ordered, values):
+    """How many of the ascending `ordered` are not above each value; within TIED none is."""
+    return np.searchsorted(ordered, -_lowered(-values), "right")
 
 
 class Discoveries(NamedTuple):

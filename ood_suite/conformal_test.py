@@ -214,3 +214,18 @@ def test_the_threshold_that_accepts_a_share(caplog):
     assert "at least 19 are needed" in caplog.text
     with pytest.raises(ValueError, match="`acceptance` must lie in"):
         conformal.accepting(scores, 0.0)
+
+
+def test_last_digits_do_not_part_equal_scores():
+    held_out = np.array([-np.inf, -3.0, 0.0, 2.0, np.inf])
+    for sign in (-1, 1):
+        near = held_out * (1.0 + sign * 1e-14)
+        np.testing.assert_array_equal(conformal.p_values(held_out, near) * 6, [6, 5, 4, 3, 2])
+        pair = np.stack([held_out, held_out]), np.stack([near, near])
+        np.testing.assert_allclose(conformal.combined_p_values(*pair) * 6, [6, 5, 4, 3, 2])
+        assert not conformal.beyond(near, held_out).any()
+    above = held_out + 1e-6
+    np.testing.assert_array_equal(conformal.p_values(held_out, above) * 6, [6, 4, 3, 2, 2])
+    assert conformal.beyond(above, held_out).tolist() == [False, True, True, True, False]
+    ties = conformal.p_values(held_out, np.full(999, 2.0 - 1e-15), np.random.default_rng(0)) * 6
+    assert 1.0 <= ties.min() < 1.1 and 2.9 < ties.max() <= 3.0  # above it one, and not itself

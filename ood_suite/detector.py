@@ -181,9 +181,9 @@ class Detector:
                 )
 
     def is_ood(self, outputs: Outputs) -> np.ndarray:
-        """bool (n,): score > threshold_."""
+        """bool (n,): score > threshold_, by more than conformal.TIED."""
         self._require_threshold()
-        return self.score(outputs) > self.threshold_
+        return conformal.beyond(self.score(outputs), self.threshold_)
 
     def p_values(self, outputs: Outputs, rng: np.random.Generator | None = None) -> np.ndarray:
         """float64 (n,), of each example if it were in-distribution; see conformal.p_values.

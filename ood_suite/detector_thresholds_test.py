@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from ood_suite import scores
 from ood_suite.detector import Detector
 from ood_suite.outputs import Outputs
 from ood_suite.scores.scores_test import outputs
@@ -53,3 +54,16 @@ def test_temperature_scaling_needs_no_class_to_be_present():
     held_out = outputs(0)
     held_out.labels = np.where(held_out.labels == 4, 3, held_out.labels)
     assert Detector("temperature_scaling").fit(held_out).learner.temperature_ > 0
+
+
+@pytest.mark.parametrize("name", [*scores.SCORES, "react+energy", "vim & mahalanobis & nnguide"])
+def test_a_held_out_example_is_judged_alike_in_every_batch(name):
+    """Sums in another order end in another last digit, beside which its own score lies."""
+    held_out = outputs(0)
+    detector = Detector(name).fit(held_out, outputs(2, 100), outputs(3, shift=1.0))
+    p_values, called = detector.p_values(held_out), detector.is_ood(held_out)
+    for size in (7, 1):
+        batches = [held_out.take(rows) for rows in np.array_split(np.arange(60), -(-60 // size))]
+        parts = [(detector.p_values(batch), detector.is_ood(batch)) for batch in batches]
+        np.testing.assert_array_equal(np.concatenate([p for p, _ in parts]), p_values)
+        np.testing.assert_array_equal(np.concatenate([c for _, c in parts]), called)

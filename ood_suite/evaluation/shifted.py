@@ -4,7 +4,7 @@ passes what its classifier still gets right.
 
 import numpy as np
 
-from ood_suite import intervals, metrics
+from ood_suite import conformal, intervals, metrics
 from ood_suite.files import write_csv
 
 
@@ -45,7 +45,7 @@ def rows(values, shifted, thresholds, right):
     found = []
     for score, (own, others) in values.items():
         for shift, scored in ({"clean": own} | others).items():
-            flagged = scored > thresholds[score]
+            flagged = conformal.beyond(scored, thresholds[score])
             row = {"score": score, "shift": shift, "num": len(scored)}
             correct = right(shifted[shift])
             if correct is not None:

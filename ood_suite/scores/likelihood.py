@@ -4,7 +4,7 @@ from typing import Self
 
 import numpy as np
 
-from ood_suite.conformal import not_below
+from ood_suite.conformal import not_above, not_below
 from ood_suite.scores.learner import Array, Learner
 
 
@@ -211,7 +211,7 @@ class TwoSidedFisher(Learner):
         total = np.zeros(statistics.shape[1])
         for held_out, values in zip(self.statistics_, statistics, strict=True):
             upper = 1.0 + not_below(held_out, values)
-            lower = 1.0 + np.searchsorted(held_out, values, "right")
+            lower = 1.0 + not_above(held_out, values)
             twice = 2.0 * np.minimum(upper, lower) / (1.0 + len(held_out))
             total -= np.log(np.minimum(twice, 1.0))
         return total

@@ -2,8 +2,8 @@
 
 The bank of training features is kept as it came: an array, or a memory map larger than memory, over
 which a score passes once per block of queries. KNN and NNGuide find neighbours by products in
-float32; the distance that KNN reports is computed anew in float64, NNGuide's mean is one of those
-products. Relation computes in float64, of probabilities that it keeps in float32.
+float32; what they report of these is computed anew in float64. Relation computes in float64, of
+probabilities that it keeps in float32.
 """
 
 from typing import Self
@@ -173,8 +173,13 @@ class NNGuide(Learner):
         features = checks.matrix("features", features, self.bank_.shape[1], "features")
         energies = checks.each_logits(logits, log_sum_exp)
         checks.same_length(features, energies)
-        _, similarities = nearest(features, self.bank_, self.norms_, self.k, self.energies_)
-        return -energies * similarities.mean(axis=1, dtype=np.float64)
+        rows, _ = nearest(features, self.bank_, self.norms_, self.k, self.energies_)
+        means, weights = np.empty(len(features)), self.energies_ / self.norms_
+        for part, queries in checks.chunks("features", features, features.shape[1] * self.k):
+            others = np.asarray(self.bank_[rows[part]], np.float64)
+            products = np.vecdot(others, (queries / lengths(queries)[:, None])[:, None])
+            means[part] = (products * weights[rows[part]]).mean(axis=1)
+        return -energies * means
 
 
 class Relation(Learner):

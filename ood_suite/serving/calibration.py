@@ -214,7 +214,7 @@ def _compared(names, outputs, acceptance):
             low, high = intervals.auroc_interval(own, values)
             rows[name][title] = {
                 "auroc": metrics.auroc(metrics.Counts.of(own, values)), "low": low, "high": high,
-                "caught": float(np.mean(values > detector.threshold_)),
+                "caught": float(np.mean(conformal.beyond(values, detector.threshold_))),
             }  # fmt: skip
     if not detectors:
         raise ValueError(f"None of the scores can be fitted: {', '.join(names)}.")

@@ -169,7 +169,7 @@ class PixelDetector:
 
     def is_ood(self, scores, labels):
         """bool (n,): which scores (n,), of examples predicted as `labels`, are above it."""
-        return scores > self.thresholds[labels if self.by_class else 0]
+        return conformal.beyond(scores, self.thresholds[labels if self.by_class else 0])
 
     def _p_values(self, group, scores):
         ordered = self._held_out[group]
