@@ -6,7 +6,7 @@ from classifier_ood import ensemble
 from ood_suite import intervals, metrics
 from ood_suite.evaluation.classifier import classifier
 from ood_suite.evaluation.groups import Group
-from ood_suite.evaluation.overlap import refuse_overlap
+from ood_suite.evaluation.overlap import refuse_overlap, require_separate
 from ood_suite.evaluation.request import Request
 from ood_suite.evaluation.results import data_notes
 from ood_suite.scores import ensembles, logits
@@ -40,6 +40,7 @@ def ablate(run, temperature, epsilon, data_dir=None, ood_sets=()):
     ensembles.check_step(**step)
     wanted = list(ensemble.PERTURBED)
     request = Request(ood_far=tuple(ood_sets))
+    require_separate(run, request, False, data_dir)
     material = classifier(Group(0, run, []), request, wanted, data_dir)
     found = material.tests({name: step for name in wanted})
     id_test, tests = found.id_test, found.ood

@@ -18,8 +18,10 @@ def load_network(run):
     """The run's network, pixels 0..255 -> {"features", "logits"}, for training.
 
     Raises:
-        RunError: the run has no finished model, or it cannot be read.
+        RunError: it is no single classifier, has no finished model, or that cannot be read.
     """
+    if run.kind != "classifier":
+        raise RunError(f"{run.folder} is no single classifier. Received: a run of kind {run.kind}.")
     if not run.is_finished:
         raise RunError(
             f"{run.folder} has no finished model to start from. Its command continues it."

@@ -161,7 +161,8 @@ class EpochCosine(keras.optimizers.schedules.LearningRateSchedule):
         self.rate, self.epochs, self.steps_per_epoch = rate, epochs, steps_per_epoch
 
     def __call__(self, step):
-        epoch = ops.floor(ops.cast(step, "float32") / self.steps_per_epoch)
+        # Whole numbers: XLA would multiply by a rounded 1 / steps_per_epoch, and miss an epoch.
+        epoch = ops.cast(ops.floor_divide(step, self.steps_per_epoch), "float32")
         return self.rate * 0.5 * (1.0 + ops.cos(np.pi * epoch / self.epochs))
 
 

@@ -45,6 +45,23 @@ def test_schedules():
     np.testing.assert_allclose(rates, np.repeat([0.1, 0.01, 0.001], [20, 10, 10]), 1e-5)
 
 
+@pytest.mark.jax
+def test_epochs_begin_on_time_in_a_compiled_program():
+    """XLA divides by a constant by multiplying: 61 * float32(1 / 61) is less than 1."""
+    cosine = classifier_model.schedule("cosine", 1.0, 100, 61)
+    if keras.backend.backend() == "jax":
+        import jax
+
+        compiled = jax.jit(cosine)
+    else:
+        import tensorflow as tf
+
+        compiled = tf.function(cosine, jit_compile=True)
+    steps = np.concatenate([[61 * k - 1, 61 * k] for k in range(1, 100)]).astype(np.int32)
+    expected = 0.5 * (1.0 + np.cos(np.pi * (steps // 61) / 100))
+    np.testing.assert_allclose([float(compiled(step)) for step in steps], expected, atol=1e-6)
+
+
 def test_crops_and_flips_are_shifts_of_each_image(rng):
     images = rng.integers(1, 256, (64, 9, 11, 2)).astype(np.float32)
     layer = classifier_model.CropFlip("crop_flip", seed=3)

@@ -16,6 +16,7 @@ from ood_suite.scores.gradients import odin_key
 PERTURBED: dict[str, str] = {"leave_out": "entropy", "leave_out_odin": "cross_entropy"}
 # The entropy and the MSP are those of the members' mean softmax.
 SCORES: tuple[str, ...] = ("entropy", *PERTURBED, "msp")
+SECONDS = "seconds_per_10000"
 
 
 def members(run):
@@ -97,13 +98,20 @@ def extract(
         head_bias=None,
         logits_perturbed=None,
         member_logits=logits,
-        meta=said[0].meta
-        | {
-            "run": str(run.folder),
-            "command": f"python -m ood_suite.extract --run={run.folder}",
-            "model_fingerprint": short([part.meta["model_fingerprint"] for part in said]),
-        },
+        meta=_meta(run, [part.meta for part in said]),
     )
+
+
+def _meta(run, said):
+    """An ensemble's, of its members': it takes the time of all."""
+    found = said[0] | {
+        "run": str(run.folder),
+        "command": f"python -m ood_suite.extract --run={run.folder}",
+        "model_fingerprint": short([meta["model_fingerprint"] for meta in said]),
+    }
+    seconds = [meta[SECONDS] for meta in said if SECONDS in meta]
+    found.pop(SECONDS, None)
+    return found | ({SECONDS: sum(seconds)} if len(seconds) == len(said) else {})
 
 
 def hashes(run, names, split, *, data_dir=None) -> Outputs | None:

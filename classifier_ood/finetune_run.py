@@ -15,7 +15,7 @@ from classifier_ood.classifier_run import compile_model, keeper
 from classifier_ood.configs import FineTuning
 from classifier_ood.copies import in_precision, leaves, precision
 from classifier_ood.finetune_model import FineTuneModel
-from ood_suite.files import RunError, atomic_path, write_json
+from ood_suite.files import RunError, atomic_path, fingerprint, write_json
 from ood_suite.runs.run import opened
 from ood_suite.training import backend, devices
 from ood_suite.training.fit import batches, fit
@@ -141,6 +141,8 @@ def _finetune(base, settings, seed, folder, data_dir):
         outliers = outlier_exposure.load(settings.outliers, data_dir, network.input_shape[1:], seed)
         prints[f"outliers_{outliers.source.name}"] = outliers.source.fingerprint
         recorded |= outlier_exposure.keep_apart(outliers, base, data_dir)
+        if len(outliers) < len(outliers.images):  # the test sets that are there decide which
+            prints["kept_outliers"] = fingerprint(outliers.rows)
 
     # Stage 2: the run folder, which may be finished or begun.
     model = build(network, settings, sets["training"], seed)

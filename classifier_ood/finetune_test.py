@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 import signal
 import zipfile
 
@@ -21,6 +22,7 @@ from classifier_ood import (
 from classifier_ood.train_test import weights
 from ood_suite import data
 from ood_suite.data.npz import write_images
+from ood_suite.evaluation import groups
 from ood_suite.files import RunError, load_npz, read_csv
 from ood_suite.runs.run import Run
 from ood_suite.training.backend import has_bfloat16
@@ -322,6 +324,42 @@ def test_images_of_test_sets_are_taken_out_of_the_outliers(base, tmp_path):
     only = outlier_exposure.load(str(tmp_path / "only.npz"), None, (8, 8, 1), 0)
     with pytest.raises(ValueError, match="All 4 outliers of only are in fashion_mnist"):
         outlier_exposure.keep_apart(only, run, data_dir)
+
+
+def test_which_outliers_are_left_is_on_record(base, tmp_path):
+    """A test set that comes or goes between a kill and the next start made other draws of them."""
+    run, data_dir = base
+    for part in data_dir.iterdir():
+        (tmp_path / "data").mkdir(exist_ok=True)
+        shutil.copy(part, tmp_path / "data")
+    mixed = np.random.default_rng(1).integers(0, 256, (9, 8, 8, 1), dtype=np.uint8)
+    mixed[0] = data.load("mnist", "test", data_dir).images[0]
+    write_images(tmp_path / "mixed.npz", mixed, np.zeros(9))
+    outliers = {"outliers": str(tmp_path / "mixed.npz"), "oe_method": "oe"}
+    settings = dataclasses.replace(SMALL, epochs=1, **outliers)
+    first = finetune_run.finetune(run, settings, 0, tmp_path / "out", tmp_path / "data")
+    assert "kept_outliers" in first.config["fingerprints"]
+    for part in (tmp_path / "data").glob("mnist*"):
+        part.unlink()
+    with pytest.raises(RunError, match="kept_outliers"):
+        finetune_run.finetune(run, settings, 0, tmp_path / "out", tmp_path / "data")
+
+
+def test_seeds_of_other_settings_are_no_repeats(base, tmp_path):
+    run, data_dir = base
+    made = [
+        finetune_run.finetune(run, settings, seed, tmp_path / f"um/seed{seed}", data_dir)
+        for seed, settings in enumerate([dataclasses.replace(SMALL, epochs=1, um=0.1)] * 2)
+    ]
+    groups.refuse_others(*made)
+    made[1].settings["um"] = 0.5
+    with pytest.raises(RunError, match="um is 0.5 there and 0.1 here"):
+        groups.refuse_others(*made)
+    made[1].settings["base_run"] = "another"  # which has an estimate of its own
+    groups.refuse_others(*made)
+    made[1].settings["learning_rate"] = 7.0
+    with pytest.raises(RunError, match="learning_rate is 7.0 there"):
+        groups.refuse_others(*made)
 
 
 def test_other_data_than_the_start_was_trained_on_are_refused(base, tmp_path):

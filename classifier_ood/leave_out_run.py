@@ -61,7 +61,7 @@ def train_ensemble(
     wrong = [number for number in members if not 0 <= number < len(parts)]
     if wrong:
         raise ValueError(f"--members must lie in 0..{len(parts) - 1}. Received: {wrong}.")
-    _check_members(experiment, sets[0], parts)
+    _check_members(experiment, settings, sets[0], parts)
     for note in filter(None, (s.note for s in sets)):
         logging.info("Data: %s.", note)
 
@@ -145,7 +145,7 @@ def _fingerprints(sets):
     return {f"{s.name}_{s.split}": s.fingerprint for s in sets}
 
 
-def _check_members(experiment, training, parts):
+def _check_members(experiment, settings, training, parts):
     """Refuses what no member could be trained with, before anything is written (ValueError)."""
     counts = np.bincount(training.labels)
     fewest = int(len(training) - max(counts[list(part)].sum() for part in parts))
@@ -154,6 +154,18 @@ def _check_members(experiment, training, parts):
             f"--batch_size must be at most {fewest}, the ID images of the smallest member. "
             f"Received: {experiment.batch_size}."
         )
+    asked = settings.outlier_factor * experiment.batch_size
+    most = int(min(counts[list(part)].sum() for part in parts))
+    if asked < 1.0:
+        raise ValueError(
+            "--outlier_factor must give 1 left-out image a batch at least. Received: "
+            f"{settings.outlier_factor}."
+        )
+    if asked > most:
+        logging.warning(
+            "--outlier_factor=%g asks for %.3g left-out images a batch, and a member has %d: it is "
+            "shown no more.", settings.outlier_factor, asked, most,
+        )  # fmt: skip
     shape, classes = training.images.shape[1:], len(counts) - len(parts[0])
     models.build(experiment.backbone, shape, classes, experiment.options)
 
@@ -164,7 +176,7 @@ def _fit(experiment, settings, run, sets, left_out, seed):
     labels = local_labels(training.labels, left_out, classes)
     inside, outside = np.flatnonzero(labels >= 0), np.flatnonzero(labels < 0)
     size = experiment.batch_size
-    beside = min(len(outside), max(1, int(size * settings.outlier_factor)))
+    beside = round(min(len(outside), size * settings.outlier_factor))
     beside = max(beside - beside % devices.count(), devices.count())
     per_epoch, order = len(inside) // size, devices.shared_out(size, beside)
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from scipy.special import softmax
 
-from classifier_ood import ablation, configs, ensemble, leave_out_run
+from classifier_ood import ablation, base_network, configs, ensemble, leave_out_run
 from classifier_ood.configs import LeaveOut
 from classifier_ood.leave_out_run import train_ensemble
 from ood_suite import data, scores
@@ -182,6 +182,7 @@ def test_a_killed_member_ends_bit_identical(trained, tmp_path):
         ({"margin": -0.1}, "--margin must be 0 or more"),
         ({"beta": float("nan")}, "--beta must be 0 or more"),
         ({"outlier_factor": 0.0}, "--outlier_factor must be positive"),
+        ({"outlier_factor": 0.01}, "--outlier_factor must give 1 left-out image a batch"),
         ({"splits": 1}, r"--splits must lie in 2..10"),
         ({"splits": 3, "partition": "each"}, "--splits has no effect with --partition=each"),
         ({"partition": "pairs"}, "Unknown partition 'pairs'"),
@@ -313,7 +314,7 @@ def test_members_side_by_side(small_data, tmp_path):
     assert again.is_finished and len(ensemble.members(again)) == 2
 
 
-def test_what_an_ensemble_is_not(trained):
+def test_what_an_ensemble_is_not(trained, monkeypatch):
     run, data_dir = trained
     for wanted, message in (
         (["energy"], "has the scores entropy, leave_out, leave_out_odin, msp. Received: energy"),
@@ -323,10 +324,16 @@ def test_what_an_ensemble_is_not(trained):
             evaluate(run.folder, Request(scores=wanted), data_dir=data_dir)
     with pytest.raises(ValueError, match="is a member of an ensemble"):
         evaluate(run.folder / "member0", data_dir=data_dir)
+    for other in (run, Run.load(run.folder / "member0")):
+        with pytest.raises(RunError, match="is no single classifier. Received: a run of kind"):
+            base_network.load_network(other)
+    with pytest.raises(ValueError, match="is the ID set fashion_mnist itself"):
+        ablation.ablate(run, 10.0, 0.0, data_dir, ["fashion_mnist"])
+    monkeypatch.setattr(ablation, "classifier", None)  # all that follows is said before extraction
+    with pytest.raises(FileNotFoundError, match="mnits"):
+        ablation.ablate(run, 10.0, 0.0, data_dir, ["mnits", "mnist"])
     with pytest.raises(ValueError, match="was used in training"):
         ablation.ablate(run, 10.0, 0.0, data_dir, ["notmnist"])
-    with pytest.raises(ValueError, match="Two test sets have the same name"):
-        ablation.ablate(run, 10.0, 0.0, data_dir, ["fashion_mnist"])
     for step in ((10.0, float("nan")), (10.0, -0.1), (0.0, 0.1)):
         with pytest.raises(ValueError, match="`temperature`|`epsilon`"):
             ablation.ablate(run, *step, data_dir, ["mnist"])
@@ -342,6 +349,28 @@ def test_repeats_are_evaluated_together(trained, tmp_path):
     request = Request(scores=("leave_out",), ood_far=("mnist",), repeats=True, resamples=10)
     found = evaluate(tmp_path, request, data_dir=data_dir)
     assert [report.repeat_id for report in found] == [0, 1]
+    for path in (tmp_path / f"{run.folder.name}_repeat1").rglob("config.json"):
+        path.write_text(path.read_text().replace('"beta": 0.2', '"beta": 0.5'))
+    with pytest.raises(RunError, match="is no repeat of .*: beta is 0.5 there and 0.2 here"):
+        evaluate(tmp_path, request, data_dir=data_dir)
+
+
+def test_the_rule_of_a_perturbation_may_be_given(trained):
+    """`leave_out(rule='cross_entropy')` was promised, and its logits were not extracted."""
+    run, data_dir = trained
+    given = "leave_out(rule='cross_entropy')"
+    request = Request(scores=(given,), ood_far=("mnist",), resamples=10)
+    report = evaluate(run.folder, request, data_dir=data_dir)[0]
+    aurocs = {row["score"]: row["auroc"] for row in report.rows}
+    rows = ablation.ablate(run, 1000.0, 0.002, data_dir, ["mnist"])
+    assert aurocs[given] == next(r["auroc"] for r in rows if r["variant"] == "with ODIN's rule")
+
+
+def test_the_time_of_an_ensemble_is_that_of_all_members(trained):
+    said = [{ensemble.SECONDS: 2.0 + i, "model_fingerprint": "a"} for i in range(3)]
+    run = trained[0]
+    assert ensemble._meta(run, said)[ensemble.SECONDS] == 9.0
+    assert ensemble.SECONDS not in ensemble._meta(run, [*said, {"model_fingerprint": "b"}])
 
 
 def test_validation_has_three_kinds_of_labels(small_data):

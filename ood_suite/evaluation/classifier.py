@@ -123,7 +123,11 @@ def perturbation_rules(extractor, wanted):
     """{score of perturbed inputs: its rule} among scores, and among the members of fused ones."""
     members = [member for name in wanted for member in named.outside(name, "&")]
     known = extractor.PERTURBED
-    return {name: known[named.bare(name)] for name in members if named.bare(name) in known}
+    return {
+        name: scores.get(name).parameters.get("rule", known[named.bare(name)])
+        for name in members
+        if named.bare(name) in known
+    }
 
 
 def _was_shown(run, role):

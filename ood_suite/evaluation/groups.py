@@ -17,8 +17,11 @@ MAY_DIFFER = {
 }  # fmt: skip
 # What repeats have in common.
 SAME = (
-    "backbone", "exp", "id_dataset", "network", "normalization", "num_filters", "num_resnet",
-    "oe_method", "options", "outliers", "prune_rate", "units",
+    "augmentation", "backbone", "base_checkpoint", "beta", "doe_direction", "epochs", "exp",
+    "id_dataset", "label_smoothing", "learning_rate", "learning_rate_schedule", "m_in", "m_out",
+    "margin", "network", "normalization", "num_filters", "num_resnet", "oe_method", "options",
+    "outlier_factor", "outlier_sampling", "outlier_weight", "outliers", "partition", "prune_rate",
+    "steps_per_epoch", "total_steps", "um", "um_constraint", "units", "warm_up", "weight_decay",
 )  # fmt: skip
 
 
@@ -75,8 +78,13 @@ def find_groups(folder, checkpoint="last"):
 
 def refuse_others(first, run):
     """Refuses a repeat of another model than the first (RunError): their mean would be of none."""
-    for key in set(SAME) & set(first.settings) & set(run.settings):
-        ours, theirs = first.settings[key], run.settings[key]
+    both = first.settings, run.settings
+    keys = set(SAME).intersection(*both)
+    if len({own.get("base_run") for own in both}) > 1:
+        keys.discard("um")  # each base run has its own estimate
+    values = {key: tuple(own[key] for own in both) for key in sorted(keys)}
+    values["members"] = tuple(len(own.get("left_out", ())) for own in both)
+    for key, (ours, theirs) in values.items():
         if ours != theirs:
             raise RunError(
                 f"{run.folder.name} is no repeat of {first.folder.name}: {key} is {theirs!r} there "
