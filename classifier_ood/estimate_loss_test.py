@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from classifier_ood import base_network, classifier_run, configs, loss_constraint, pruning
+from classifier_ood.classifier_model import cross_entropy
 from classifier_ood.configs import Estimate
 from ood_suite import data
 from ood_suite.data.npz import write_images
@@ -76,10 +77,16 @@ def test_seeded_and_resumed(run, base, conditions):
     assert other["losses"] != whole["losses"]
 
 
-def test_training_conditions_see_mixed_batches(run, base, tmp_path):
+def test_training_conditions_see_mixed_batches(run, base, tmp_path, monkeypatch):
     """Data sorted by class give the same estimate as unsorted ones, about."""
     training = data.load("fashion_mnist", "train", base[1])
-    found = []
+    found, classes = [], []
+
+    def seen(logits, labels):
+        classes.append(len(set(labels.tolist())))
+        return cross_entropy(logits, labels)
+
+    monkeypatch.setattr(loss_constraint, "cross_entropy", seen)
     for order in (np.arange(64), np.argsort(training.labels, kind="stable")):
         config = run.config | {"fingerprints": {}}
         folder = tmp_path / f"data{len(found)}"
@@ -93,6 +100,7 @@ def test_training_conditions_see_mixed_batches(run, base, tmp_path):
         settings = Estimate(kept=1.0, masks=1, conditions="training", batch_size=16)
         found.append(loss_constraint.estimate(copy, settings, folder)["um"])
     assert found[0] == pytest.approx(found[1], rel=0.1)
+    assert len(classes) == 16 and min(classes) > 4  # of 16 images; sorted, there are two or three
 
 
 def test_everything_kept_is_the_loss_itself(run, base):

@@ -162,7 +162,7 @@ def test_seeds_final_and_comparison(base, tmp_path):
     assert forced.returncode == 1 and "The OOD set mnist was used in training" in forced.stderr
 
 
-def test_a_model_of_the_users_is_fine_tuned(base, tmp_path):
+def test_a_model_of_the_users_is_fine_tuned(base, tmp_path, caplog):
     """With a softmax in its head, pixels in 0..1, and held-out images in a folder."""
     from classifier_ood.own_model import own_run
 
@@ -182,6 +182,7 @@ def test_a_model_of_the_users_is_fine_tuned(base, tmp_path):
     made = finetune_run.finetune(
         own, dataclasses.replace(SMALL, um=0.5), 0, tmp_path / "um", data_dir
     )
+    assert not caplog.text
     from classifier_ood.extract import extract
 
     outputs = extract(made, ("mnist",), "test", data_dir=data_dir)
@@ -207,6 +208,27 @@ def test_logits_of_the_users_dict_are_logits(tmp_path, rng, softmax):
     kernel, bias = model.layers[2].get_weights()
     found = base_network.load_network(run).predict(images, verbose=0)
     np.testing.assert_allclose(found["logits"], images.reshape(3, -1) @ kernel + bias, rtol=1e-4)
+
+
+def test_what_a_fine_tuned_network_takes_over_or_not_is_said(base, caplog):
+    """Frozen layers stay frozen; features are the head's; outliers alone have black borders."""
+    run, _ = base
+    network = base_network.load_network(run)
+    finetune_run._say_what_differs(run, network, SMALL)
+    assert not caplog.text
+    first = next(layer for layer in network.layers if getattr(layer, "kernel", None) is not None)
+    first.trainable = False
+    other = Run(run.folder, run.config | {"settings": run.settings | {"features_layer": "pool"}})
+    settings = dataclasses.replace(SMALL, augmentation="none", **OUTLIERS)
+    finetune_run._say_what_differs(other, network, settings)
+    frozen = f"are frozen, as they were saved, and stay so: {first.name}"
+    for text in (frozen, "are pool's, the new ones", "by up to 4 pixels, zeros moving in"):
+        assert text in caplog.text
+    caplog.clear()
+    first.trainable = True
+    shifted = dataclasses.replace(settings, augmentation="crop_flip")
+    finetune_run._say_what_differs(run, network, shifted)
+    assert not caplog.text
 
 
 def test_a_frozen_network_is_refused(base, tmp_path):

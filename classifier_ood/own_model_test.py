@@ -8,6 +8,7 @@ import pytest
 from keras import layers
 from PIL import Image
 
+from classifier_ood import own_model
 from classifier_ood.extract_test import evaluate
 from ood_suite.outputs import Outputs
 from tests.support import command
@@ -51,6 +52,18 @@ def test_an_old_file_whose_head_has_a_relu(own):
     expected = outputs.features @ outputs.head_kernel + outputs.head_bias
     np.testing.assert_allclose(outputs.logits, expected, rtol=1e-4, atol=1e-4)
     assert outputs.logits.min() < 0.0
+
+
+def test_a_sigmoid_head_is_said_to_be_none_of_one_softmax(own, caplog):
+    inputs = keras.Input((12, 12, 3))
+    pooled = layers.GlobalAveragePooling2D()(layers.Conv2D(6, 3)(inputs))
+    keras.Model(inputs, layers.Dense(2, activation="sigmoid")(pooled)).save(own / "labels.keras")
+    settings = {
+        "id_val": f"{own}/val", "features_layer": None, "input_range": "0..255",
+        "image_shape": (12, 12, 3),
+    }  # fmt: skip
+    own_model.check(settings, own / "labels.keras")
+    assert "with several labels an example, take scores of features" in caplog.text
 
 
 def test_a_model_and_folders_of_a_user(own):

@@ -13,7 +13,7 @@ import pytest
 
 from images_ood.train_test import TINY
 from ood_suite import files
-from tests.support import ROOT
+from tests.support import ROOT, command
 
 PAGE = (ROOT / "docs" / "reliability.md").read_text(encoding="utf-8")
 # Of the first table; behind it stand those of near-duplicates and of fifty kills.
@@ -45,13 +45,13 @@ def test_signals_end_a_training_that_goes_on(small_data, tmp_path, number):
     _, text = process.communicate(timeout=600)
     if number == signal.SIGTERM:
         assert process.returncode == -signal.SIGTERM
-        return
-    assert process.returncode == 130
-    [line] = [line for line in text.splitlines() if "This command continues: " in line]
-    words = shlex.split(line.partition("continues: ")[2])
-    assert words == ["python", "-m", "images_ood.train", *arguments]
+    else:
+        assert process.returncode == 130
+        [line] = [line for line in text.splitlines() if "This command continues: " in line]
+        words = shlex.split(line.partition("continues: ")[2])
+        assert words == ["python", "-m", "images_ood.train", *arguments]
     steps = [int(path.stem[5:]) for path in tmp_path.rglob("step_*.npz")]
-    again = subprocess.run([sys.executable, *words[1:]], cwd=ROOT, capture_output=True, text=True)
+    again = command("images_ood.train", *arguments)
     assert again.returncode == 0 and f"step_{max(steps):08d}.npz" in again.stderr
 
 
