@@ -20,6 +20,8 @@ SCORES = ("auto", "likelihood", "likelihood_ratio")
 REGION = 10_000  # bases of a genome whose reads are taken for alike: fasta_to_np's --block
 DRAWN_AT_ONCE = 2**20  # validation reads that are drawn at a time
 DRAWN_SUMS = 4000  # of validation reads, behind the threshold of longer reads and of pairs
+# Lengths, at most, of which all sums of the validation reads are kept, and the bytes of these.
+LENGTHS_KEPT, BYTES_KEPT = 8, 2**30
 
 
 class Scorer(Protocol):
@@ -67,6 +69,9 @@ class Rule:
 class Screen:
     """Scores and thresholds, in nats, of reads of every length.
 
+    Attributes:
+        classes: number of the classes that the foreground tells apart; 1 if it does not.
+
     Args:
         scorers: of the foreground, and of the background if the score is a ratio.
         held_out: Outputs of the validation reads, a list alike.
@@ -81,7 +86,11 @@ class Screen:
         self.length = held_out[0].log_prob_map.shape[1]
         self._warned = False
         self.threshold = functools.cache(self._threshold)
-        self._held_out_sums = functools.lru_cache(8)(self._sums_of_held_out)
+        one = held_out[0].take(np.arange(1))
+        self.classes = scorers[0].held_out(one, self.length).shape[1]  # 1 if it tells none apart
+        bytes_of_one = 8 * len(self.labels) * self.classes * len(scorers)
+        kept = max(1, min(LENGTHS_KEPT, BYTES_KEPT // bytes_of_one))
+        self._held_out_sums = functools.lru_cache(kept)(self._sums_of_held_out)
         if rule.per_class and self.classes < 2:
             raise ValueError(
                 "--per_class_thresholds needs a model that predicts classes, such as one of "
@@ -133,11 +142,6 @@ class Screen:
             origins=known.origins,
             rule=rule,
         )
-
-    @property
-    def classes(self):
-        """Number of the classes that the foreground tells apart; 1 if it does not."""
-        return self._held_out_sums(self.length)[0].shape[1]
 
     @property
     def threads(self):

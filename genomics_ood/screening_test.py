@@ -11,6 +11,7 @@ from genomics_ood import (
     extract,
     read_batches,
     screen_files,
+    screen_model,
     screen_summary,
     screening,
     sequence_files,
@@ -195,6 +196,17 @@ def test_threads_change_nothing(screen, rng):
     assert one == four and len(one.splitlines()) == 180
     cells = one.splitlines()[0].split("\t")
     assert cells[4:7] == cells[8:11]  # the second opinion is that of the same screen
+
+
+def test_sums_of_many_reads_and_classes_are_not_kept_for_every_length(sweep, monkeypatch):
+    """300 genera with 1000 validation reads each are 720 MB a length."""
+    screen = Screen.of(*sweep)
+    monkeypatch.setattr(screen_model, "BYTES_KEPT", 1)
+    small = Screen.of(*sweep)
+    assert (screen._held_out_sums.cache_info().maxsize, small.classes) == (8, screen.classes)
+    for size in (LENGTH, LENGTH - 1, LENGTH):
+        np.testing.assert_array_equal(small.threshold(size, 2), screen.threshold(size, 2))
+    assert small._held_out_sums.cache_info()[2:] == (1, 1)
 
 
 def test_the_ratio_or_the_likelihood(sweep):
