@@ -63,6 +63,54 @@ def test_few_examples_of_a_good_score_are_covered():
     assert 0.89 <= found["auroc"] <= 0.97
 
 
+@pytest.mark.parametrize("num_ood", [2, 3, 10])
+def test_a_handful_of_ood_examples_is_covered(num_ood):
+    """The normal quantile held the truth in .58, .70 and .90 of such samples."""
+    truth = stats.norm.cdf(1.5 / np.sqrt(2.0))
+    hits, rng = 0, np.random.default_rng(2)
+    for _ in range(300):
+        low, high = intervals.auroc_interval(rng.normal(0, 1, 300), rng.normal(1.5, 1, num_ood))
+        hits += low <= truth <= high
+    assert hits / 300 >= 0.92
+
+
+@pytest.mark.parametrize("num_ood", [2, 3, 5])
+def test_a_handful_of_ood_examples_raises_few_false_alarms(num_ood):
+    """The normal quantile's were .37, .20 and .11 of these pairs of equal scores."""
+    alarms, rng = 0, np.random.default_rng(4)
+    for _ in range(300):
+        ids, oods = rng.normal(size=(300, 2)), rng.normal(0.4, 1.0, (num_ood, 2))
+        pairs = [(ids[:, i], oods[:, i]) for i in (0, 1)]
+        found = intervals.paired_auroc_difference(*pairs)
+        alarms += found["p_value"] < 0.05
+        assert (found["p_value"] < 0.05) == (not found["low"] <= 0.0 <= found["high"])
+    assert alarms / 300 <= 0.07
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_one_example_of_a_class_tells_nothing_apart(turned, rng):
+    pairs = [(rng.normal(size=50), np.array([1.0 + i])) for i in range(2)]
+    pairs = [pair[::-1] for pair in pairs] if turned else pairs
+    assert intervals.auroc_interval(*pairs[0]) == (0.0, 1.0)
+    found = intervals.paired_auroc_difference(*pairs)
+    assert (found["low"], found["high"], found["p_value"]) == (-1.0, 1.0, 1.0)
+    areas = [metrics.auroc(metrics.Counts.of(*pair)) for pair in pairs]
+    assert found["difference"] == pytest.approx(areas[0] - areas[1])
+
+
+def test_intervals_are_delongs_variance_times_students_t(rng):
+    """Of many examples Student's t is the normal quantile: what is left is the variance."""
+    id_scores, ood_scores = rng.normal(0, 1, 3000), rng.normal(1, 1, 2000)
+    area, variance = literal_delong(id_scores, ood_scores)
+    found = special.logit(intervals.auroc_interval(id_scores, ood_scores))
+    error = np.diff(found)[0] / 2.0 / stats.t.ppf(0.975, 1999) * area * (1.0 - area)
+    assert error == pytest.approx(np.sqrt(variance), rel=2e-3)
+    few = special.logit(intervals.auroc_interval(id_scores, ood_scores[:2], level=0.95))
+    half = special.logit(intervals.auroc_interval(id_scores, ood_scores[:2], level=0.5))
+    ratio = stats.t.ppf(0.975, 1) / stats.t.ppf(0.75, 1)  # of one degree of freedom
+    assert np.diff(few)[0] / np.diff(half)[0] == pytest.approx(ratio)
+
+
 def test_many_resamples_at_once_are_those_of_one_at_a_time(rng):
     counts = metrics.Counts.of(rng.normal(0, 1, 30), np.round(rng.normal(1, 1, 40), 1))
     ids, oods = (
@@ -80,6 +128,17 @@ def test_perfect_metrics_have_one_sided_bounds():
     slack = 1.0 - 0.025 ** (1 / 10)
     assert found["aupr_out"] == found["aupr_in"] == (1.0 - slack, 1.0)
     assert found["detection_error"] == found["fpr95_id_positive"] == (0.0, slack)
+
+
+@pytest.mark.parametrize("distance", [20, 16, 10])
+def test_the_bound_of_an_fpr95_of_0_or_1_stays_where_few_resamples_differ(distance):
+    """Where 0 to 2.5% of them did, at a distance of 16, the interval was (0, 0), or (1, 1)."""
+    ranks, slack = np.arange(1.0, 1001.0), 1.0 - 0.025 ** (1 / 200)
+    for side, end in ((1.0, 0.0), (-1.0, 1.0)):  # of the threshold, which is 950
+        ood = 950.5 + side * np.append(np.full(199, 5000.0), distance)
+        assert metrics.fpr_id_positive(metrics.Counts.of(ranks, ood)) == end
+        found = intervals.bootstrap_intervals(ranks, ood)["fpr95_id_positive"]
+        assert end in found and slack - 1e-12 <= found[1] - found[0] < 0.03
 
 
 def test_bootstrap_brackets_every_metric_and_is_seeded(rng):

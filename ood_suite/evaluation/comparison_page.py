@@ -44,7 +44,7 @@ class Section(NamedTuple):
 
 def write(folder, entries, ood_sets):
     """Writes comparison.html, comparison.md, comparison.csv, comparison.json, comparison.png and,
-    of at least three entries on two blocks, ranks.png (ranks_of_scores.png).
+    of at least three entries on two blocks, ranks.png (ranks_of_scores.png), else removes these.
 
     Args:
         entries, ood_sets: as comparison.read gives them.
@@ -68,6 +68,8 @@ def write(folder, entries, ood_sets):
     pictures = {name: page.png(figure) for name, figure in drawn.items()}
     for name, data in pictures.items():
         write_bytes(folder / f"{name}.png", data)
+    for name in {"ranks", "ranks_of_scores"} - set(pictures):  # of an earlier comparison here
+        (folder / f"{name}.png").unlink(missing_ok=True)
     write_text(folder / "comparison.html", html(entries, ood_sets, said, found, pictures))
     return text
 

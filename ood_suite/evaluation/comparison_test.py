@@ -8,10 +8,14 @@ import pytest
 from scipy import stats
 
 from ood_suite import intervals, ranks
-from ood_suite.evaluation import comparison, comparison_page, report
+from ood_suite.evaluation import comparison, comparison_page, diagrams, figures, report
 from ood_suite.files import RunError, read_csv, read_json, write_json
 from tests import browser
 from tests.support import command
+
+CONFIG = {
+    "settings": {"exp": "e", "id_dataset": "d", "repeat_id": 0}, "versions": {}, "git_commit": None,
+}  # fmt: skip
 
 
 def write(folder, shifts, sets=("mnist", "noise"), seed=0):
@@ -39,12 +43,7 @@ def write(folder, shifts, sets=("mnist", "noise"), seed=0):
                        | {"score_seconds_per_10000": 2.0, "extraction_seconds_per_10000": None}],
             )
         )  # fmt: skip
-    config = {
-        "settings": {"exp": "e", "id_dataset": "d", "repeat_id": 0},
-        "versions": {},
-        "git_commit": None,
-    }
-    report.write(folder, config, groups)
+    report.write(folder, CONFIG, groups)
     return [group.values["energy"] for group in groups]
 
 
@@ -182,6 +181,8 @@ def test_ranks_means_and_costs_of_three_runs(tmp_path):
     near = [float(r["auroc"]) for r in rows["a"] if r["ood"] == "noise"]
     assert means["a", "near"] == pytest.approx(np.mean(near))
     assert means["a", "all"] == pytest.approx((means["a", "near"] + means["a", "far"]) / 2)
+    comparison_page.write(tmp_path / "out", entries[:2], sets)
+    assert not (tmp_path / "out/ranks.png").exists()  # of those three
     assert found["costs"][0] == {
         "run": "a", "fit_seconds": 2.0, "score_seconds_per_10000": 2.0, "learned_mib": 0.5,
     }  # fmt: skip
@@ -197,6 +198,28 @@ def test_the_page_can_be_read(tmp_path, width, dark):
     comparison_page.write(tmp_path / "out", *comparison.read(reports, ["energy"]))
     text = (tmp_path / "out/comparison.html").read_text()
     browser.require_readable(text, tmp_path, width, dark)
+
+
+def test_names_with_dollars_are_no_formulas(tmp_path):
+    """matplotlib took what stands between two for one, and neither page was written."""
+    ood = "cost_$5_vs_$6"
+    for number in range(3):
+        write(tmp_path / f"a$_${number}" / "report", [0.5 * number], (ood, "noise"), seed=number)
+    reports = sorted(path.parent for path in tmp_path.rglob("results.json"))
+    comparison_page.write(tmp_path / "out", *comparison.read(reports, ["energy"]))
+    assert (tmp_path / "out/ranks.png").exists() and (tmp_path / "out/comparison.html").exists()
+    own, values = write(tmp_path / "b", [1.0], (ood,))[0]
+    rows = [{"score": "s", "shift": f"{ood}_{level}", "flagged": 0.5} for level in range(1, 3)]
+    drawn = {
+        "histogram": figures.histograms("s", own, values, 0.0),
+        "curves": figures.curves(ood, {"s": (own, values[ood])}),
+        "overview": figures.overview({"s": {ood: 0.5, "noise": 0.5}}),
+        "risk_coverage": diagrams.risk_coverage({"s": (own, values)}, own > 0.0),
+        "shifts": diagrams.shifts([{"score": "s", "shift": "clean", "flagged": 0.5}, *rows]),
+    }
+    found = report.GroupReport(0, [], [], None, [], drawn, "s", test_sets={ood: "mark"})
+    report.write(tmp_path / "c", CONFIG, [found])
+    assert (tmp_path / "c/report.html").read_text().count("<img") == len(drawn)
 
 
 def test_what_is_said_of_ranks():

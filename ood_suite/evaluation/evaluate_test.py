@@ -76,14 +76,15 @@ def test_the_files_of_an_earlier_report_that_this_one_has_not_are_removed(tmp_pa
         return report.GroupReport(0, [], [], None, [], figures, "msp", **more)
 
     figure = Figure(figsize=(1, 1))
-    first = reported({"old": figure, "both": figure}, by_class=[{"of": "a"}])
-    report.write(tmp_path, config, [first])
+    more = {"by_class": [{"of": "a"}], "classifier": {"accuracy": 0.9}}
+    report.write(tmp_path, config, [reported({"old": figure, "both": figure}, **more)])
     assert (tmp_path / "by_class.csv").exists()
+    (tmp_path / "leaderboard.csv").touch()  # as result_card writes it, of a classifier
     own = [tmp_path / "figures" / "mine.png", tmp_path / "notes.csv"]
     for path in own:
         path.touch()
     report.write(tmp_path, config, [reported({"both": figure})])
-    assert not (tmp_path / "by_class.csv").exists() and all(path.exists() for path in own)
+    assert not list(tmp_path.glob("[bl]*.csv")) and all(path.exists() for path in own)
     assert {p.name for p in (tmp_path / "figures").iterdir()} == {"both.png", "mine.png"}
     known = files.read_json(tmp_path / "results.json")
     known["optional_files"] = ["../outside.csv", "notes.csv", "figures/../../outside.csv"]

@@ -236,10 +236,10 @@ def contact_sheet(title, names, scores, count=10):
         for axes, row in zip(axes_of_line, rows, strict=True):
             axes.set(xticks=[], yticks=[])
             text = f"{pathlib.Path(names[row]).name[-18:]}\n{scores[row]:.4g}"
-            axes.set_title(text, fontsize=5, parse_math=False)  # a $ begins no formula
+            axes.set_title(text, fontsize=5)
             with contextlib.suppress(OSError, ValueError), Image.open(names[row]) as file:
                 axes.imshow(picture(file, THUMBNAIL))
-    drawn.suptitle(title, fontsize=9, parse_math=False)
+    drawn.suptitle(title, fontsize=9)
     return drawn
 
 
@@ -297,7 +297,7 @@ def pixel_maps(images, bits, title):
     _picture(grid[0], _strip(images))
     drawn = grid[1].imshow(_strip(bits), cmap="viridis", vmin=0, vmax=float(bits.max()))
     figure.colorbar(drawn, ax=grid, fraction=0.02, pad=0.01).set_label("bits per pixel", fontsize=8)
-    figure.suptitle(title, fontsize=9)
+    figure.suptitle(title, fontsize=9, parse_math=False)
     return figure
 
 

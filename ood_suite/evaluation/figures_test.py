@@ -1,5 +1,6 @@
 """What the figures show, where a mix-up would mislead."""
 
+import io
 import itertools
 
 import numpy as np
@@ -54,6 +55,8 @@ def test_names_of_files_are_no_formulas():
     """matplotlib took what stands between two dollars for one, and the whole report failed."""
     drawn = figures.contact_sheet("a$_$", ["cost_$5_vs_$6.png"], np.array([1.0]))
     assert page.png(drawn)
+    maps = figures.pixel_maps(np.zeros((1, 4, 4, 1), np.uint8), np.ones((1, 4, 4)), "a$_$")
+    maps.savefig(io.BytesIO())  # as images_ood.sample does
 
 
 @pytest.mark.parametrize("channels", [1, 3])

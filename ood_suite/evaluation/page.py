@@ -10,6 +10,7 @@ import sys
 
 import jinja2
 import numpy as np
+from matplotlib.text import Text
 
 from ood_suite.evaluation import shifted, unit_tests, verdict
 
@@ -76,6 +77,7 @@ def render(config, reports, pictures, *, protocol=None):
         legend=LEGEND,
         choices=[(report.repeat_id, report.chosen, report.choice) for report in reports],
         tuned=[row for report in reports for row in report.tuned],
+        of_first=verdict.of_first(reports),
         shifted=shifted.of_best(first),
         unit_tests=unit_tests.failures(first),
         next_command=first.next_command,
@@ -146,12 +148,14 @@ def _overview(reports, sets):
     shown = [(metric, ood) for ood in means for metric in SHOWN]
     shown += [(metric, ood) for ood in sets for metric in SHOWN[: 1 if means else 2]]
     columns = [f"{TITLES[metric]}, {ood.split(' (')[0]}" for metric, ood in shown]
-    columns += ["threshold", "ID accepted"]
+    columns += [f"threshold{verdict.of_first(reports)}", TITLES["accepted"]]
     rows = []
     for name in names:
-        own = [row for row in reports[0].rows if row["score"] == name and "threshold" in row]
+        every = (row for report in reports for row in report.rows if "threshold" in row)
+        own = next(row for row in every if row["score"] == name)
         cells = [cell(reports, name, ood, metric) for metric, ood in shown]
-        cells += [f"{own[0]['threshold']:.5g}", f"{own[0]['accepted']:.4f}"]
+        cells += [f"{own['threshold']:.5g}{_of_other(own, reports)}"]
+        cells += [cell(reports, name, own["ood"], "accepted")]
         rows.append({"name": name, "cells": cells, "is_best": name == chosen})
     return {"columns": columns, "rows": rows}
 
@@ -163,32 +167,39 @@ def _table(reports, ood):
     metrics = [metric for metric in TITLES if metric in found]
     rows = []
     for name in verdict.ranked(reports):
-        row = next(r for r in first.rows if (r["score"], r["ood"]) == (name, ood))
         cells = [cell(reports, name, ood, metric) for metric in metrics]
-        cells.insert(1, _difference(row, first.baseline))  # beside the AUROC, which it is about
+        cells.insert(1, _difference(reports, name, ood))  # beside the AUROC, which it is about
         rows.append({"name": name, "cells": cells})
     counts = f" ({found['num_ood']} examples)" if "num_ood" in found else ""
     columns = [TITLES[metric] for metric in metrics]
-    columns.insert(1, "minus baseline's" + (" (first repeat)" if len(reports) > 1 else ""))
+    columns.insert(1, f"minus baseline's{verdict.of_first(reports)}")
     return {"title": f"ID against {ood}{counts}", "columns": columns, "rows": rows}
 
 
-def _difference(row, baseline):
+def _difference(reports, name, ood):
+    row: dict = next(iter(verdict.rows_of(reports, name, ood)), {})
     if "versus_difference" not in row:
-        return "baseline" if row["score"] == baseline else ""
+        return "baseline" if name == reports[0].baseline else ""
     p_value = row.get("versus_p_holm", row["versus_p_value"])
     return (
         f"{row['versus_difference']:+.3f} [{row['versus_low']:+.3f}, {row['versus_high']:+.3f}] "
-        f"{f'p={p_value:.1g}' if p_value >= LEAST else f'p<{LEAST:.1g}'}"
+        f"{f'p={p_value:.1g}' if p_value >= LEAST else f'p<{LEAST:.1g}'}{_of_other(row, reports)}"
     )
+
+
+def _of_other(row, reports):
+    """What marks a row of another repeat below a head that says "first repeat"."""
+    return "" if row["repeat"] == reports[0].repeat_id else f" (repeat {row['repeat']})"
 
 
 def cell(reports, score, ood, metric):
     """A number with its interval, or its standard deviation over repeats; it says where not all of
-    them have the score.
+    them have the score. Empty where none has it on that set.
     """
-    rows = [r for group in reports for r in group.rows if (r["score"], r["ood"]) == (score, ood)]
+    rows = verdict.rows_of(reports, score, ood)
     values = [row[metric] for row in rows]
+    if not values:
+        return ""
     some = "" if len(rows) == len(reports) else f", {len(rows)} of {len(reports)} repeats"
     if len(values) > 1:
         return f"{np.mean(values):.4f} ({np.std(values, ddof=1):.4f}{some})"
@@ -211,7 +222,9 @@ def caption(name):
 
 
 def png(figure):
-    """A figure as bytes."""
+    """A figure as bytes. Names of data sets and runs stand in it: a $ begins no formula."""
+    for text in figure.findobj(Text):
+        text.set_parse_math(False)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", bbox_inches="tight")
     return buffer.getvalue()

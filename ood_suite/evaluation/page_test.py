@@ -118,6 +118,54 @@ def test_a_terminal_of_100_columns_holds_it():
             assert ("OOD: mnist (50 examples) against" in text) == everything
 
 
+def cells_of(reports, score, column):
+    """What the table of all scores has of one in the column of that title."""
+    found = page._overview(reports, list(SETS))
+    row = next(row for row in found["rows"] if row["name"] == score)
+    return row["cells"][found["columns"].index(column)]
+
+
+def test_what_is_of_the_first_repeat_alone_says_so():
+    """Beside means over repeats it was taken for one; the classifier's figures were no means."""
+    reports = [group(0, 0), group(1, 1)]
+    reports[1].classifier = {"accuracy": 0.7}
+    for row in reports[1].rows:
+        row |= {"accepted": 0.85, "threshold": 2.5} if "threshold" in row else {"accepted": 0.85}
+    assert cells_of(reports, "msp", "threshold (first repeat)") == "1.5"
+    assert cells_of(reports, "msp", "ID accepted").startswith("0.9000 (0.0707")
+    assert cells_of(reports[:1], "msp", "threshold") == "1.5"
+    assert cells_of(reports[:1], "msp", "ID accepted") == "0.9500"
+    heads = ("no OOD data", "no detector may accept", "minus baseline&#39;s", "threshold")
+    web, alone = rendered(reports), rendered(reports[:1])
+    assert all(f"{head} (first repeat)" in web for head in heads) and "first repeat" not in alone
+    said = terminal.text(reports, "report")
+    assert "ID accuracy: 0.8000" in said and "shifted.csv) (first repeat)" in said
+    assert "accepted where 95% of ID are (first" in said
+    said = terminal.text(reports[:1], "report")
+    assert "ID accuracy: 0.9000" in said and "first repeat" not in said
+
+
+def test_a_score_that_the_first_repeat_lacks_is_shown():
+    reports = [group(number, number) for number in range(3)]
+    for number, lacking in ((0, "energy"), (1, "energy"), (0, "react(threshold=1.6)+energy")):
+        rows = reports[number].rows
+        reports[number].rows = [row for row in rows if row["score"] != lacking]
+    assert cells_of(reports, "energy", "AUROC, mnist").endswith("(1 of 3 repeats)")
+    assert cells_of(reports, "energy", "threshold (first repeat)") == "1.5 (repeat 2)"
+    web = rendered(reports)
+    assert "2\u00a0of" not in web and ",\u00a02 of 3 repeats)" in web and "(repeat 2)" in web
+    for everything in (False, True):
+        text = terminal.text(reports, "report", everything=everything)
+        *lines, _ = text.splitlines()
+        assert max(map(len, lines)) <= 100 and "  energy  " in text
+        assert ("(1 of 3 repeats)" in text) == (", 2 of 3)" in text) == everything
+    for row in reports[2].rows:  # as if one set had gone before this repeat
+        row["ood"] = row["ood"].replace("noise", "gone")
+    assert cells_of(reports, "energy", "AUROC, noise") == ""
+    rendered(reports)
+    assert "nan" in terminal.text(reports, "report", everything=True)
+
+
 @pytest.mark.parametrize(
     "name, said",
     [

@@ -18,8 +18,11 @@ from ood_suite.files import (
 )
 from ood_suite.runs.run import versions
 
-# Tables of what only some evaluations ask for, or can say.
-TABLES = ("by_class", "costs", "full_spectrum", "shifted", "unit_tests")
+# Tables of what only some evaluations ask for, or can say, and what of a report they are of.
+TABLES = {
+    "by_class.csv": "by_class", "costs.csv": "costs", "full_spectrum.csv": "full_spectrum",
+    "leaderboard.csv": "classifier", "shifted.csv": "shifted", "unit_tests.csv": "unit_tests",
+}  # fmt: skip
 
 
 @dataclasses.dataclass
@@ -100,7 +103,7 @@ def as_json(config, reports):
 
 def optional_files(reports):
     """Names of the tables and figures that only some evaluations have."""
-    tables = [f"{name}.csv" for name in TABLES if any(getattr(group, name) for group in reports)]
+    tables = [name for name, of in TABLES.items() if any(getattr(group, of) for group in reports)]
     pictures = {_picture(name, group, reports) for group in reports for name in group.figures}
     return tables + [f"figures/{name}.png" for name in sorted(pictures)]
 
@@ -113,14 +116,13 @@ def _remove_stale(folder, wanted):
     """Removes the optional files that an earlier report here wrote, as its results.json says, and
     this one does not: they would be taken for its own.
     """
-    known = [f"{name}.csv" for name in TABLES]
     try:
-        earlier = read_json(folder / "results.json").get("optional_files", known)
+        earlier = read_json(folder / "results.json").get("optional_files", TABLES)
     except (OSError, RunError, ValueError, AttributeError):
         return
     for name in set(map(str, earlier)) - set(wanted):
         start, _, picture = name.rpartition("/")
-        if name in known or start == "figures" and picture.endswith(".png"):
+        if name in TABLES or start == "figures" and picture.endswith(".png"):
             (folder / name).unlink(missing_ok=True)
 
 

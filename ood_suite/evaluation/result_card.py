@@ -4,6 +4,7 @@ import hashlib
 
 import numpy as np
 
+from ood_suite.evaluation import verdict
 from ood_suite.files import write_csv, write_json
 from ood_suite.runs.run import Run, versions
 
@@ -92,8 +93,8 @@ def _results(report):
 
 def leaderboard(run, reports) -> list[dict]:
     """Lines with the columns of OpenOOD v1.5's leaderboard, one per score: AUROC of near and far
-    OOD sets and accuracy in per cent, mean and standard deviation over repeats. Empty for density
-    models.
+    OOD sets and accuracy in per cent, mean and standard deviation over the repeats that have the
+    score; the description says where these are not all. Empty for density models.
 
     Only those of OpenOOD's own data sets, lists and networks belong in its tables.
     """
@@ -105,24 +106,27 @@ def leaderboard(run, reports) -> list[dict]:
         "ID_Accuracy": _percent([report.classifier["accuracy"] for report in reports]),
         "Outlier_Data": "Yes" if settings.get("outliers") else "No",
         "Arch": settings.get("backbone") or run.kind,
-        "Additional_Description": _description(settings),
     }
-    return [
-        {
-            "Training": training or "CrossEntropy",
-            "Postprocessor": POSTPROCESSORS.get(score, score),
-            "Near-OOD_AUROC": _percent([_mean(report, score, near=True) for report in reports]),
-            "Far-OOD_AUROC": _percent([_mean(report, score, near=False) for report in reports]),
-        }
-        | common
-        for score in dict.fromkeys(row["score"] for row in reports[0].rows)
-    ]
+    lines = []
+    for score in verdict.names_of(reports):
+        own = [r for r in reports if any(row["score"] == score for row in r.rows)]
+        some = [f"{len(own)} of {len(reports)} repeats"] if len(own) < len(reports) else []
+        lines.append(
+            {
+                "Training": training or "CrossEntropy",
+                "Postprocessor": POSTPROCESSORS.get(score, score),
+                "Near-OOD_AUROC": _percent([_mean(report, score, near=True) for report in own]),
+                "Far-OOD_AUROC": _percent([_mean(report, score, near=False) for report in own]),
+            }
+            | common
+            | {"Additional_Description": "; ".join(_described(settings) + some) or NONE}
+        )
+    return lines
 
 
-def _description(settings):
+def _described(settings):
     parts = [f"{settings['epochs']} epochs"] if settings.get("epochs") else []
-    parts += [f"Unleashing Mask {settings['um']:g}"] if settings.get("um") else []
-    return "; ".join(parts) or NONE
+    return parts + ([f"Unleashing Mask {settings['um']:g}"] if settings.get("um") else [])
 
 
 def _mean(report, score, near):

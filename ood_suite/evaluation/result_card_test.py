@@ -48,6 +48,10 @@ def test_a_score_of_some_repeats_is_averaged_over_those():
     assert (found["vim"]["repeats"], found["vim"]["auroc_std"]) == (1, None)
     assert found["energy"]["repeats"] == 2 and found["energy"]["auroc_std"] > 0
     assert page.cell(reports, "vim", extra["ood"], "auroc") == "0.8000 (1 of 2 repeats)"
+    lines = {line["Postprocessor"]: line for line in result_card.leaderboard(run(), reports)}
+    assert lines["VIM"]["Far-OOD_AUROC"] == "80.00"
+    assert lines["VIM"]["Additional_Description"] == "1 of 2 repeats"
+    assert lines["EBO"]["Additional_Description"] == "/"
 
 
 def test_without_near_sets_or_a_classifier():

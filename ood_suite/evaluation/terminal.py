@@ -27,7 +27,9 @@ def text(reports, folder, *, everything=False):
     shown = names if everything else names[:MANY]
     lines = ["", *_wrapped(f"VERDICT  {verdict.in_words(reports)}")]
     lines += [""] if first.classifier else []
-    lines += [f"ID {key.replace('_', ' ')}: {value:.4f}" for key, value in first.classifier.items()]
+    for key in first.classifier:
+        value = np.mean([report.classifier[key] for report in reports])
+        lines.append(f"ID {key.replace('_', ' ')}: {value:.4f}")
     sets = list(dict.fromkeys(row["ood"] for row in first.rows))
     tested = [ood for ood in sets if ood in first.test_sets]
     if len(tested) > 1:
@@ -45,8 +47,10 @@ def text(reports, folder, *, everything=False):
     lines += _choices(reports)
     for note in dict.fromkeys(note for report in reports for note in report.notes):
         lines += _wrapped(f"Note: {verdict.sentence(note)}")
-    for line in shifted.table(first) + unit_tests.table(first, None if everything else MANY):
-        lines += _wrapped(line) or [""]
+    tables = shifted.table(first), unit_tests.table(first, None if everything else MANY)
+    for blank, head, *rest in filter(None, tables):
+        for line in (blank, f"{head}{verdict.of_first(reports)}", *rest):
+            lines += _wrapped(line) or [""]
     lines += ["", *_wrapped(_cells(reports)), "", f"Report:   {folder}/report.html"]
     lines += [f"Detector: {first.next_command}"] if first.next_command else []  # to be pasted
     return "\n".join([*lines, ""])
@@ -111,13 +115,19 @@ def _of_set(reports, names, ood):
 
 
 def _value(reports, name, ood, metric):
-    """(mean over repeats, its spread in brackets)."""
-    rows = [r for group in reports for r in group.rows if (r["score"], r["ood"]) == (name, ood)]
+    """(mean over the repeats that have the score there, its spread in brackets); (nan, "") if none
+    has.
+    """
+    rows = verdict.rows_of(reports, name, ood)
     values = [row[metric] for row in rows]
+    some = "" if len(rows) == len(reports) else f"{len(rows)} of {len(reports)}"
     if len(values) > 1:
-        return np.mean(values), f"({np.std(values, ddof=1):.4f})"
-    if len(reports) > 1:
-        return values[0], f"(1 of {len(reports)} repeats)"
+        spread = f"{np.std(values, ddof=1):.4f}"
+        return np.mean(values), f"({', '.join(filter(None, (spread, some)))})"
+    if not values:
+        return np.nan, ""
+    if some:
+        return values[0], f"({some} repeats)"
     if f"{metric}_low" not in rows[0]:
         return values[0], ""
     return values[0], f"[{rows[0][f'{metric}_low']:.3f}, {rows[0][f'{metric}_high']:.3f}]"

@@ -153,9 +153,25 @@ def sentence(note):
     return note if note.endswith("...") else f"{note.rstrip('.')}."
 
 
+def of_first(reports):
+    """What marks that something is of the first repeat alone, where there are several."""
+    return " (first repeat)" if len(reports) > 1 else ""
+
+
+def names_of(reports):
+    """Names of the scores that any repeat has, as they come."""
+    return list(dict.fromkeys(row["score"] for report in reports for row in report.rows))
+
+
+def rows_of(reports, name, ood):
+    """The rows of a score on an OOD set, of the repeats that have it."""
+    every = (row for report in reports for row in report.rows)
+    return [row for row in every if (row["score"], row["ood"]) == (name, ood)]
+
+
 def ranked(reports):
     """Names of the scores, the best mean AUROC over OOD sets first; as they come without any."""
-    names = list(dict.fromkeys(row["score"] for row in reports[0].rows))
+    names = names_of(reports)
     means = {name: mean(reports, name, "auroc") for name in names}
     return sorted(names, key=lambda name: -means[name] if means[name] is not None else 0.0)
 
