@@ -15,14 +15,12 @@ MAY_DIFFER = {
     "background_steps", "ema_overwrite_frequency", "eval_every", "eval_images", "eval_reads",
     "mutation_rate", "mutation_rates", "reg_weight", "reg_weights", "save_every", "total_steps",
 }  # fmt: skip
-# What repeats have in common.
-SAME = (
-    "augmentation", "backbone", "base_checkpoint", "beta", "doe_direction", "epochs", "exp",
-    "id_dataset", "label_smoothing", "learning_rate", "learning_rate_schedule", "m_in", "m_out",
-    "margin", "network", "normalization", "num_filters", "num_resnet", "oe_method", "options",
-    "outlier_factor", "outlier_sampling", "outlier_weight", "outliers", "partition", "prune_rate",
-    "steps_per_epoch", "total_steps", "um", "um_constraint", "units", "warm_up", "weight_decay",
-)  # fmt: skip
+# What a repeat may have otherwise: its draws, where it began, how it is computed and tested.
+OF_A_REPEAT = {
+    "backend", "base_run", "checkpoint", "dtype", "eval_every", "eval_images", "eval_reads",
+    "left_out", "ood_far", "ood_near", "ood_test", "ood_validation", "ood_validation_split",
+    "random_seed", "repeat_id", "save_every", "splits", "strategy",
+}  # fmt: skip
 
 
 @dataclasses.dataclass
@@ -79,7 +77,7 @@ def find_groups(folder, checkpoint="last"):
 def refuse_others(first, run):
     """Refuses a repeat of another model than the first (RunError): their mean would be of none."""
     both = first.settings, run.settings
-    keys = set(SAME).intersection(*both)
+    keys = set.intersection(*map(set, both)) - OF_A_REPEAT
     if len({own.get("base_run") for own in both}) > 1:
         keys.discard("um")  # each base run has its own estimate
     values = {key: tuple(own[key] for own in both) for key in sorted(keys)}
