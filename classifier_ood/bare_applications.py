@@ -31,8 +31,9 @@ RANGES = {"tf": "-1..1", "torch": "torch", "caffe": "caffe"}
 RAW = (layers.Conv2D, layers.ZeroPadding2D)  # what first meets the image of such a network
 # What leaves values of pixels as they are, as augmentation within a model does.
 PASSING = (
-    layers.CenterCrop, layers.Identity, layers.InputLayer, layers.RandomCrop, layers.RandomFlip,
-    layers.RandomRotation, layers.RandomTranslation, layers.RandomZoom, layers.Resizing,
+    layers.AugMix, layers.CenterCrop, layers.Dropout, layers.GaussianNoise, layers.Identity,
+    layers.InputLayer, layers.RandAugment, layers.Resizing,
+    *(getattr(layers, name) for name in dir(layers) if name.startswith("Random")),
 )  # fmt: skip
 
 

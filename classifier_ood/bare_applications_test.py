@@ -31,7 +31,10 @@ def made():
 
 def test_bare_networks_are_refused_by_their_family(made):
     ranges = {"mobilenet_v2": "-1..1", "densenet": "torch", "resnet": "caffe", "vgg": "caffe"}
-    flips = keras.Sequential([layers.RandomFlip(), layers.RandomRotation(0.1)])
+    flips = keras.Sequential([
+        layers.RandomFlip(), layers.RandomRotation(0.1), layers.RandomContrast(0.2),
+        layers.RandomBrightness(0.2), layers.GaussianNoise(0.1),
+    ])  # fmt: skip
     for family, model in made.items():
         message = f"looks like keras.applications' {family}, .* --input_range={ranges[family]} "
         with pytest.raises(ValueError, match=message):

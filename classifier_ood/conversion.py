@@ -29,7 +29,7 @@ NAME_MAPS = {
         (r"^(init_conv|conv_1_3x3)\.", "conv1."),
         (r"^(?:layer|group)(\d)\.(?:layer\.)?(\d+)\.", r"block\1.layer.\2."),
         (r"^block(\d)\.(\d+)\.", r"block\1.layer.\2."),
-        (r"\.(shortcut|downsample|conv_shortcut|conv_res)(\.0)?\.", ".convShortcut."),
+        (r"\.shortcut\.0\.", ".shortcut."),
         (r"^(bn|bn_last|norm)\.", "bn1."),
         (r"^(linear|classifier)\.", "fc."),
     ],
@@ -133,6 +133,8 @@ def infer(backbone, state):
     elif backbone == "wide_resnet":
         options["depth"] = 6 * count(r"block1\.layer\.\d+\.") + 4
         options["width"] = shape("block1.layer.0.conv1.weight")[0] // 16
+        if any(".shortcut." in name for name in state):
+            options["shortcut"] = "input"
     else:
         layers = tuple(count(rf"layer{group}\.\d+\.") for group in (1, 2, 3, 4))
         bottleneck = "layer1.0.conv3.weight" in state

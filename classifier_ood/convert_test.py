@@ -8,10 +8,11 @@ import pickle
 import shutil
 import zipfile
 
+import keras
 import numpy as np
 import pytest
 
-from classifier_ood import configs, conversion
+from classifier_ood import configs, conversion, models
 from classifier_ood.torch_files import read_state
 from ood_suite.files import load_npz
 from ood_suite.runs.run import Run
@@ -75,6 +76,30 @@ def test_missing_unexpected_and_misshaped_entries_are_named():
     twice = dict(state) | {"classifier.bias": state["fc.bias"]}
     with pytest.raises(ValueError, match="Two entries of the checkpoint come to fc.bias"):
         conversion.convert(twice, "densenet", (16, 16), CIFAR)
+
+
+def test_shortcuts_of_the_input_are_told_by_their_name():
+    """WRNs of other repositories have the same shapes, and a convolution of the block's input where
+    ours is of the activated one: theirs is `shortcut`, in a Sequential or not.
+    """
+    arrays = load_npz(FOLDER / "networks.npz")
+    state = conversion.canonical("wide_resnet", read_state(FOLDER / "wide_resnet.pt"))
+    for name in (".shortcut.", ".shortcut.0."):
+        theirs = renamed(state, (".convShortcut.", name), ("block", "layer"), (".layer.", "."))
+        model, options = conversion.convert(theirs, "wide_resnet", (16, 16), CIFAR)
+        assert options["shortcut"] == "input"
+    for block, stride in (("block2_layer_0", 2), ("block3_layer_0", 2)):
+        before = model.get_layer(f"{block}_shortcut").input
+        ends = [before, model.get_layer(f"{block}_conv2").output, model.get_layer(block).output]
+        x, y, both = keras.Model(model.inputs, ends).predict(arrays["images"], verbose=0)
+        assert x.min() < 0.0  # nothing has acted on it
+        kernel = state[f"{block.replace('_', '.')}.convShortcut.weight"][:, :, 0, 0]
+        np.testing.assert_allclose(both, y + x[:, ::stride, ::stride] @ kernel.T, atol=1e-4)
+    unknown = renamed(state, (".convShortcut.", ".downsample."))
+    with pytest.raises(ValueError, match="missing: block2_layer_0_convShort.*downsample"):
+        conversion.convert(unknown, "wide_resnet", (16, 16), CIFAR)
+    with pytest.raises(ValueError, match="`shortcut` must be activated or input"):
+        models.build("wide_resnet", (16, 16, 3), 3, {"shortcut": "none"})
 
 
 def renamed(state, *pairs):

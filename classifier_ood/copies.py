@@ -31,7 +31,11 @@ def in_precision(network, dtype):
     def replaced(layer):
         return copied(layer, dtype="float32" if id(layer) in ends else dtype)
 
-    return rebuilt(network, replaced, lambda source, copy: copy.set_weights(source.get_weights()))
+    return rebuilt(network, replaced, _fill)
+
+
+def _fill(source, copy):
+    copy.set_weights(source.get_weights())
 
 
 def has_graph(operation):
@@ -58,9 +62,13 @@ def precision(network):
 
 
 def computable(network):
-    """The network, or its copy in float32 where it computes in bfloat16 and this processor does
-    not (oneDNN would refuse, or take four times as long).
+    """The network, or its copy of float32 inputs where it takes integers, which have no gradient,
+    and in float32 where it computes in bfloat16 and this processor does not (oneDNN would refuse,
+    or take four times as long).
     """
+    if keras.backend.is_int_dtype(network.inputs[0].dtype):
+        floats = keras.Input(network.inputs[0].shape[1:], dtype="float32")
+        network = rebuilt(network, copied, _fill, floats)
     if backend.has_bfloat16() or precision(network) == "float32":
         return network
     logging.info("%s: float32 in place of bfloat16, which this processor lacks.", network.name)
@@ -91,9 +99,13 @@ def _in_dtype(part, dtype):
     return part
 
 
-def rebuilt(network, replaced, fill):
-    """A network of `replaced(layer)` in place of each layer, after `fill(layer, its copy)`."""
-    copy = keras.models.clone_model(network, clone_function=replaced, recursive=True)
+def rebuilt(network, replaced, fill, inputs=None):
+    """A network of `replaced(layer)` in place of each layer, after `fill(layer, its copy)`.
+
+    Args:
+        inputs: keras.Input in place of the network's own.
+    """
+    copy = keras.models.clone_model(network, inputs, clone_function=replaced, recursive=True)
     for source, target in zip(leaves(network), leaves(copy), strict=True):
         fill(source, target)
         if hasattr(target, "finalize_state"):  # Normalization: what it computes with follows

@@ -9,7 +9,7 @@ import dataclasses
 
 import numpy as np
 
-from classifier_ood.keras_classifier import KerasClassifier
+from classifier_ood.keras_classifier import HEAD_INPUT, KerasClassifier
 from classifier_ood.usual_layers import usual_layers
 from ood_suite import data
 from ood_suite.data.likeness import perceptual_hashes
@@ -53,7 +53,7 @@ def extract(
         parts = dataclasses.replace(parts, inner_layers=usual_layers(load_classifier(run).model))
     classifier = load_classifier(run, parts.inner_layers)
     source = data.first_available(names, split, data_dir, classifier.image_shape)
-    layer = run.settings.get("features_layer") or "input of the last layer"
+    layer = run.settings.get("features_layer") or HEAD_INPUT
     dtype = {"dtype": classifier.dtype} if classifier.dtype else {}
     job = Extraction(
         run, source, split, source.images,

@@ -16,6 +16,7 @@ from ood_suite.runs.settings import known_name
 from ood_suite.training import backend
 
 SHOWN = 30  # candidates in a message
+HEAD_INPUT = "input of the last layer"  # the features, unless a layer is named
 
 
 class KerasClassifier:
@@ -75,7 +76,7 @@ class KerasClassifier:
         weights = [ops.convert_to_numpy(ops.cast(w, "float32")) for w in self.network.weights]
         self._source = {
             "network_fingerprint": fingerprint(*weights), "input_range": self.input_range,
-            "image_shape": list(self.image_shape),
+            "image_shape": list(self.image_shape), "features_layer": features_layer or HEAD_INPUT,
         }  # fmt: skip
         makes_logits = self._makes_logits(kernel, bias)
         self.head = {"head_kernel": kernel, "head_bias": bias} if makes_logits else {}

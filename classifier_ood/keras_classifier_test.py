@@ -78,6 +78,29 @@ def test_features_and_logits(name, images):
         np.testing.assert_array_equal(now, then)
 
 
+def test_integer_inputs_have_gradients_too():
+    """keras.applications' own example; TensorFlow found no gradient and JAX one of zeros."""
+    images = np.random.default_rng(0).integers(0, 256, (5, 6, 6, 3)).astype(np.float32)
+    body = models.build("convnet", (6, 6, 3), 3, {"width": 4})
+
+    head = layers.Dense(2)
+
+    def classifier(dtype):
+        inputs = keras.Input((6, 6, 3), dtype=dtype)
+        features = body(keras.ops.cast(inputs, "float32"))["features"]
+        return KerasClassifier(keras.Model(inputs, head(features)))
+
+    views = [classifier(dtype) for dtype in ("uint8", "float32")]
+    np.testing.assert_array_equal(*(view.outputs(images).logits for view in views))
+    moved = [
+        input_gradients.odin(view.network, 10.0, [0.0, 0.002])(images).values() for view in views
+    ]
+    for ours, theirs in zip(*moved, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-6)
+    plain, stepped = moved[0]
+    assert np.all(plain != stepped)
+
+
 def test_any_layer_can_be_the_features(images):
     model = MODELS["logits"]()
     maps = keras.Model(model.inputs, model.get_layer("maps").output).predict(images, verbose=0)
@@ -264,12 +287,12 @@ def test_mahalanobis_perturbation_shortens_the_distance(images, rng):
 
 
 def test_a_detector_refuses_another_network_or_range_of_the_same_shape(images):
-    def classifier(seed, input_range="0..1"):
+    def classifier(seed, input_range="0..1", **changes):
         keras.utils.set_random_seed(seed)
         model = keras.Sequential([
-            keras.Input(images.shape[1:]), keras.layers.Flatten(), keras.layers.Dense(3),
+            keras.Input(images.shape[1:]), keras.layers.Flatten(name="flat"), keras.layers.Dense(3),
         ])  # fmt: skip
-        return KerasClassifier(model, input_range=input_range)
+        return KerasClassifier(model, input_range=input_range, **changes)
 
     detector = Detector("energy").fit(classifier(0).outputs(images))
     assert detector.score(classifier(0).outputs(images)).shape == (len(images),)
@@ -277,6 +300,8 @@ def test_a_detector_refuses_another_network_or_range_of_the_same_shape(images):
         detector.score(classifier(1).outputs(images))
     with pytest.raises(ValueError, match="with input_range '0..1'. Received: '-1..1'"):
         detector.score(classifier(0, "-1..1").outputs(images))
+    with pytest.raises(ValueError, match="features_layer 'input of the last layer'. Received: "):
+        detector.score(classifier(0, features_layer="flat").outputs(images))
     with pytest.raises(ValueError, match="Received floats in 0..1: times 255"):
         classifier(0).outputs(images / 255.0)
     with pytest.raises(ValueError, match=r"Images must be \(n, "):

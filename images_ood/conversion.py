@@ -99,7 +99,7 @@ def fingerprints(experiment, model, data_dir):
     """{data set: fingerprint} of the training and validation images in `data_dir`.
 
     Raises:
-        ValueError: images of another shape than the model's.
+        ValueError: images of another shape than the model's, or the embedded sample alone.
     """
     found = {}
     for split in ("train", "val") if data_dir else ():
@@ -108,6 +108,11 @@ def fingerprints(experiment, model, data_dir):
             raise ValueError(
                 f"The images of {source.name} ({split}) have shape {source.images.shape[1:]}, "
                 f"those of the checkpoint {model.options['image_shape']}: give its --data_dir."
+            )
+        if "is the embedded sample" in source.note:
+            raise ValueError(
+                f"{data_dir} has no {source.name} ({split}), which the checkpoint was trained on: "
+                "give its --data_dir, or leave it out."
             )
         found[f"{source.name}_{split}"] = source.fingerprint
     return found

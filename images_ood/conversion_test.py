@@ -111,6 +111,13 @@ def test_a_run_says_what_it_is(pair, small_data):
         convert(model_dir, data_dir=small_data, name="theirs")
 
 
+def test_the_embedded_sample_is_no_training_data(tmp_path):
+    twin.write_pair(tmp_path / "models", n_dim=28)
+    (tmp_path / "data").mkdir()
+    with pytest.raises(ValueError, match=r"has no fashion_mnist \(train\), which the check"):
+        convert(tmp_path / "models", data_dir=tmp_path / "data")
+
+
 def test_data_of_another_shape_are_refused(pair, small_data, tmp_path):
     images = np.zeros((40, 9, 9, 1), np.uint8)
     for split in ("train", "val"):

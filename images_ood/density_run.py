@@ -65,6 +65,8 @@ def check_settings(experiment):
         raise ValueError("--strategy=mirrored needs --ema_overwrite_frequency=0: Keras can't both.")
     if experiment.data_init and not experiment.use_weight_norm:
         raise ValueError("--data_init has no effect without --use_weight_norm.")
+    if experiment.ema_overwrite_frequency and not experiment.ema:
+        logging.warning("--ema_overwrite_frequency has no effect without --ema.")
     default = type(experiment).learning_rate_decay
     if experiment.learning_rate_schedule == "cosine" and experiment.learning_rate_decay != default:
         logging.warning("--learning_rate_decay has no effect with a cosine schedule.")

@@ -101,4 +101,4 @@ if __name__ == "__main__":
     flags.DEFINE_string("source", None, "notMNIST_small: a folder or a tar (.tar, .tar.gz).")
     flags.DEFINE_string("data_dir", None, "Folder to write notmnist.npz to; default: image_data.")
     flags.mark_flag_as_required("source")
-    run_app(main)
+    run_app(main, continues=False)

@@ -38,7 +38,8 @@ class PixelCNN(keras.Model):
     height, width) in nats; their sum over pixels is log p(x). With `num_classes`, the input is the
     pair [images, labels (batch,)]. The training loss is `mean over the batch of -log p(x)` (nats
     per image) + reg_weight * sum of squared kernel weights; with weight normalisation the
-    regulariser acts on the normalised kernel, whose squared norm is gain**2.
+    regulariser acts on the normalised kernel, whose squared norm is gain**2 (of convolutions: the
+    upsampling of several hierarchies and the projection of classes have plain kernels).
 
     Args:
         image_shape: (height, width, channels); height and width divisible by 2 ** (num_hierarchies
@@ -192,8 +193,8 @@ class WeightNormConv2D(layers.Conv2D):
 
 
 def initialize_from_data(model, images, labels=None):
-    """Data-dependent start of a weight-normalised model: each layer's output gets mean 0, variance
-    1 on `images`.
+    """Data-dependent start of a weight-normalised model: each convolution's output gets mean 0,
+    variance 1 on `images`.
 
     Args:
         model: PixelCNN with use_weight_norm=True.

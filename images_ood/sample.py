@@ -15,7 +15,7 @@ from absl import flags, logging
 from ood_suite import data
 from ood_suite.data.pictures import save_image_grid
 from ood_suite.data.transforms import to_shape
-from ood_suite.files import atomic_path
+from ood_suite.files import RunError, atomic_path
 from ood_suite.optional import quietly
 from ood_suite.runs import cli
 from ood_suite.runs.run import Run
@@ -26,6 +26,8 @@ BATCH = 100  # images whose bits are computed at once
 
 def main(_):
     run = Run.load(cli.run_folder())
+    if run.config["extractor"] != "images_ood.extract":
+        raise RunError(f"{run.folder} is no density of images. Received: a run of kind {run.kind}.")
     run.require_finished()
     with quietly():  # not at the top: --help need not wait for Keras
         from images_ood import sampling
@@ -65,4 +67,4 @@ if __name__ == "__main__":
     flags.DEFINE_integer("num_images", 8, "Images of --dataset to show.", lower_bound=1)
     cli.define_data_dir("image_data")
     flags.DEFINE_string("out", None, "Path of the PNG; default: in the run's report/.")
-    cli.run_app(main)
+    cli.run_app(main, continues=False)

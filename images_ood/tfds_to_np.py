@@ -62,4 +62,4 @@ if __name__ == "__main__":
     flags.DEFINE_list("name", list(NAMES), f"Data sets, of {', '.join(NAMES)}.")
     flags.DEFINE_string("data_dir", None, "Folder to write to; default: image_data.")
     flags.DEFINE_string("tfds_dir", None, "TFDS's own folder; default: TFDS's.")
-    run_app(main)
+    run_app(main, continues=False)

@@ -242,6 +242,15 @@ def test_wrong_data_are_refused(run_in_process, small_data):
             ("--exp=fashion_small", "--learning_rate_decay=0.9", "--out_dir=/dev/null/x"),
             "--learning_rate_decay has no effect with a cosine",
         ),
+        (
+            ("--exp=fashion_hours", "--ema=0", "--out_dir=/dev/null/x"),
+            "--ema_overwrite_frequency has no effect without --ema",
+        ),
+        (("--exp=fashion_gpu", "--eval_every=500"), "or 0, to keep no model on the way"),
+        (
+            ("--exp=fashion_gpu", "--eval_every=500", "--save_every=0", "--out_dir=/dev/null/x"),
+            "Cannot make the folder /dev/null/x",
+        ),
     ],
 )
 def test_refusals_of_the_binary(arguments, message):

@@ -15,7 +15,8 @@ from ood_suite.evaluation.groups import find_groups
 from ood_suite.files import RunError, load_npz, read_csv
 from ood_suite.outputs import Outputs
 from ood_suite.runs.run import Run
-from tests.support import command
+from ood_suite.training import stored_model
+from tests.support import ROOT, command
 
 
 @pytest.fixture(scope="module")
@@ -74,6 +75,11 @@ def test_a_kept_step_is_evaluated(sweep, tmp_path):
     refused = evaluate(folder, data_dir, "--ckpt_step=6", *flags)
     assert refused.returncode == 1
     assert "has no checkpoint 'step_6'. It has: last (= step_8), step_4." in refused.stderr
+    (tmp_path / "run/checkpoints").mkdir(parents=True)
+    shutil.copy(folder / "reg0_mr0/config.json", tmp_path / "run")
+    (tmp_path / "run/checkpoints/step_4.keras").write_bytes(b"cut")
+    with pytest.raises(RunError, match="cannot be read .* Take another checkpoint of the run"):
+        stored_model.read_model(Run.load(tmp_path / "run", "step_4"))
     twice = evaluate(folder, data_dir, "--ckpt_step=4", "--checkpoint=last", *flags)
     assert "--checkpoint and --ckpt_step both choose a model" in twice.stderr
 
@@ -306,6 +312,12 @@ def test_cifar_chooses_on_validation_images():
 
     for name in ("cifar", "cifar_small"):
         assert configs.EXPERIMENTS[name].ood_validation_split == "val"
+
+
+@pytest.mark.parametrize("name", ["classifier_fashion/wide_resnet", "dna_kmers/reg0_mr0"])
+def test_runs_of_other_kinds_are_not_sampled(name):
+    result = command("images_ood.sample", f"--run={ROOT}/pretrained/{name}")
+    assert result.returncode == 1 and "is no density of images. Received: a run" in result.stderr
 
 
 @pytest.mark.tensorflow

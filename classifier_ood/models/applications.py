@@ -23,6 +23,11 @@ def build(input_shape, num_classes, application="ResNet50", weights=None):
             f"There is no weights file {weights}. Fetch the one of keras.applications."
             f"{application} with its head, or leave `weights` out for random weights."
         )
+    if weights is not None and application.startswith("EfficientNetB"):
+        raise ValueError(
+            f"Keras scales {application}'s pixels otherwise when it loads the weights: save "
+            f"keras.applications.{application}() as .keras and give it to classifier_ood.own_model."
+        )
     constructor = getattr(keras.applications, application)
     network = constructor(
         input_shape=input_shape, weights=weights, classes=num_classes, classifier_activation=None

@@ -95,6 +95,9 @@ def test_options_reach_the_network():
 def test_refusals(name, options, message):
     with pytest.raises(ValueError, match=message):
         models.build(name, (32, 32, 3), 10, options)
+    given = {"application": "EfficientNetB0", "weights": __file__}
+    with pytest.raises(ValueError, match="Keras scales EfficientNetB0's pixels otherwise"):
+        models.build("applications", (32, 32, 3), 10, given)
     with pytest.raises(FileNotFoundError, match="no weights file nowhere.h5"):
         models.build("applications", (32, 32, 3), 10, {"weights": "nowhere.h5"})
     with pytest.raises(ValueError, match="at least 2"):

@@ -27,8 +27,8 @@ class DensityExperiment:
     background_steps: int = setting(0, "Steps of a background; 0: as the foreground.", at_least=0)
     eval_every: int = setting(1_000, "Steps between evaluations and checkpoints.", at_least=1)
     save_every: int | None = setting(
-        None, "Steps between models kept for good (a multiple of --eval_every); none if not given.",
-        at_least=1,
+        None, "Steps between models kept for good (a multiple of --eval_every); 0: none.",
+        at_least=0,
     )  # fmt: skip
     random_seed: int = setting(1234, "Of weights, order, mutation; adds --repeat_id.", at_least=0)
     learning_rate: float = setting(1e-4, "Adam's step size at the start.", above=0)
@@ -45,8 +45,8 @@ class DensityExperiment:
     def __post_init__(self):
         if self.save_every and self.save_every % max(self.eval_every, 1):
             raise ValueError(
-                f"--save_every must be a multiple of --eval_every ({self.eval_every}). Received: "
-                f"{self.save_every}."
+                f"--save_every must be a multiple of --eval_every ({self.eval_every}), or 0, to "
+                f"keep no model on the way. Received: {self.save_every}."
             )
 
 

@@ -96,13 +96,13 @@ class FDBD(MeanFeature):
         if kernel.shape[1] < 2:
             raise ValueError("A head of one class has no boundaries.")
         few, squares = kernel.shape[1] <= TABLE_CLASSES, np.einsum("ij,ij->j", kernel, kernel)
-        table = _inverse_distances(kernel, squares, slice(None) if few else [])
+        table = inverse_distances(kernel, squares, slice(None) if few else [])
 
         def score(part, rows):
             z = checks.rows_of("logits", logits, part)
             predicted = z.argmax(axis=1)
             gaps = z[np.arange(len(z)), predicted][:, None] - z
-            nearer = table[predicted] if few else _inverse_distances(kernel, squares, predicted)
+            nearer = table[predicted] if few else inverse_distances(kernel, squares, predicted)
             distances = np.vecdot(gaps, nearer) / (z.shape[1] - 1)
             return -distances / np.maximum(lengths(rows - self.mean_), 1e-8)
 
@@ -110,7 +110,7 @@ class FDBD(MeanFeature):
         return checks.each("features", features, score, beside=logits.shape[1], rows=rows)
 
 
-def _inverse_distances(kernel, squares, rows):
+def inverse_distances(kernel, squares, rows):
     """(rows, classes): 1 / |w_a - w_b| for some classes a, 0 for a class and itself, or its copy:
     no boundary.
     """

@@ -8,6 +8,7 @@ import numpy as np
 from keras import ops
 
 from ood_suite.scores.logits import WEIBULL_SHIFT
+from ood_suite.scores.prototypes import inverse_distances
 from ood_suite.training import bank_formulas, gaussian_formulas, head_formulas
 from ood_suite.training.graph_parts import (
     SMALL,
@@ -87,9 +88,7 @@ def nci(given, values, learner):
 
 def fdbd(given, values, learner):
     kernel, logits = np.asarray(given["head_kernel"], np.float64), given["logits"]
-    squares = (kernel**2).sum(axis=0)
-    between = np.sqrt(np.maximum(squares[:, None] + squares - 2.0 * kernel.T @ kernel, 0.0))
-    inverse = np.divide(1.0, between, out=np.zeros_like(between), where=between >= 1e-12)
+    inverse = inverse_distances(kernel, (kernel**2).sum(axis=0), slice(None))
     gaps = ops.max(logits, axis=1, keepdims=True) - logits
     distances = ops.sum(gaps * of_predicted(given, inverse), axis=1) / (len(inverse) - 1)
     away = length(_centred(given["features"], learner.mean_))

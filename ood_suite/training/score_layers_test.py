@@ -145,6 +145,18 @@ def test_powers_of_probabilities_that_float32_has_not(spread, gamma, top):
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-30)
 
 
+def test_copies_of_a_class_have_no_boundary_in_an_export(rng):
+    """The rounding of products was taken for their distance, and scores were thousands."""
+    features, apart = rng.normal(size=(60, 512)), np.where(np.arange(100) % 2, 0.05, 0.0)
+    kernel = np.repeat(rng.normal(size=(512, 50)).astype(np.float32), 2, axis=1)
+    given = {"features": features, "logits": features @ kernel + apart, "head_kernel": kernel}
+    learner = scores.get("fdbd").make().fit(features)
+    expected = learner.score(*(given[name] for name in scores.get("fdbd").needs))
+    given = {name: np.float32(array) for name, array in given.items()}
+    found = np.asarray(score_layers.CONVERTED["fdbd"](given, {}, learner))
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.parametrize("suffix", ["model.keras", "model.onnx", "model.tflite", "saved/1"])
 @pytest.mark.parametrize("name", ["vim", "energy&knn"])
 def test_exports_are_loaded_where_there_is_no_package(classifier, parts, name, suffix, tmp_path):
@@ -165,18 +177,18 @@ def test_exports_are_loaded_where_there_is_no_package(classifier, parts, name, s
     assert set(found) == {"logits", "score", "p_value", "is_ood"}
 
 
-def run_as_onnx(path, pixels):
+def run_as_onnx(path, pixels, output="score"):
     session = onnxruntime.InferenceSession(str(path))
-    [score] = session.run(["score"], {session.get_inputs()[0].name: pixels})
-    return score
+    [found] = session.run([output], {session.get_inputs()[0].name: pixels})
+    return found
 
 
-def run_as_litert(path, pixels):
+def run_as_litert(path, pixels, output="score"):
     import tensorflow as tf
 
     runner = tf.lite.Interpreter(str(path)).get_signature_runner()
     [name] = runner.get_input_details()
-    single = [runner(**{name: pixels[i : i + 1]})["score"] for i in range(len(pixels))]
+    single = [runner(**{name: pixels[i : i + 1]})[output] for i in range(len(pixels))]
     return np.concatenate(single)
 
 
@@ -195,6 +207,27 @@ def test_other_formats_give_the_scores_of_numpy(classifier, parts, name, tmp_pat
         found = run(tmp_path / file, pixels.astype(np.float32))
         off = np.abs(found - expected) > 1e-4 + 1e-4 * np.abs(expected)
         assert off.mean() <= allowed(name), (file, np.abs(found - expected).max())
+
+
+@pytest.mark.parametrize("name", ["energy", "msp"])  # -infinity or NaN where logits overflow
+def test_what_overflows_is_ood_in_every_format(name, tmp_path):
+    inputs = keras.Input(SHAPE)
+    mean = keras.layers.GlobalAveragePooling2D()(inputs)
+    above = keras.layers.ReLU()(keras.layers.Rescaling(1e4, -254e4)(mean))
+    features = keras.layers.Add()([mean, keras.layers.Activation("exponential")(above)])
+    own = KerasClassifier(keras.Model(inputs, keras.layers.Dense(3)(features)))
+    detector = made(own, [own.outputs(images(240, seed)) for seed in (1, 2)], name)
+    pixels = np.concatenate([images(5, 3), np.full((2, *SHAPE), 255)]).astype(np.float32)
+    with pytest.raises(ValueError, match="NaN or infinite"):
+        detector(pixels)
+    exported = [detector.model()(pixels)]
+    for file, run in {"model.onnx": run_as_onnx, "model.tflite": run_as_litert}.items():
+        detector.export(tmp_path / file)
+        exported.append({key: run(tmp_path / file, pixels, key) for key in ("is_ood", "p_value")})
+    for found in exported:
+        np.testing.assert_array_equal(found["is_ood"][:5], detector(pixels[:5]).is_ood)
+        np.testing.assert_array_equal(found["is_ood"][5:], 1)
+        np.testing.assert_allclose(found["p_value"][5:], 1 / 241, rtol=1e-6)
 
 
 def test_thresholds_by_class_are_part_of_the_graph(classifier, parts):

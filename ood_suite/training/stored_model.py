@@ -8,6 +8,7 @@ from ood_suite.runs.extraction import kept
 from ood_suite.training.backend import has_bfloat16
 
 AGAIN = "Delete it and repeat the training command: it continues from the last checkpoint."
+ANOTHER = "Take another checkpoint of the run, or the last: leave out --checkpoint and --ckpt_step."
 
 
 def read_keras(path, advice):
@@ -18,9 +19,9 @@ def read_keras(path, advice):
         raise RunError(f"The model {path} cannot be read ({error}). {advice}") from error
 
 
-def read_model(run, advice=AGAIN):
+def read_model(run, advice=None):
     """A run's keras.Model of its own; RunError if it cannot be read."""
-    return read_keras(run.model_path, advice)
+    return read_keras(run.model_path, advice or (AGAIN if run.checkpoint == "last" else ANOTHER))
 
 
 def read_density(run):
