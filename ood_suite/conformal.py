@@ -10,6 +10,10 @@ shift. Scores are HIGHER = MORE OOD; a false alarm is an ID example called OOD.
 >>> p_values(held_out, np.array([50.0, 200.0]))
 array([0.51, 0.01])
 
+Scores that are nearly equal count as ties, in favour of ID, so that a held-out example that is
+scored anew is judged as its own score: within TIED where the same network outputs are scored in
+float64 in a batch of another size, within ROUNDED where a float32 network computes them anew too.
+
 Reference: Vovk, Gammerman and Shafer, "Algorithmic Learning in a Random World", 2005, chapter 2;
     Bates et al., "Testing for Outliers with Conformal p-values", Annals of Statistics 2023.
 """
@@ -24,6 +28,7 @@ from scipy.special import betainc, betaincinv
 CONFIDENCE = 0.95  # of what is said of one set of held-out examples
 DOWN = 1.0 - 1e-12  # before rounding up: 0.95 * 100 is 95.00000000000001
 TIED = 1e-9  # of a score: far more than the size of a batch changes in its last digits
+ROUNDED = 1e-5  # of a score: the same of a float32 network and a score together
 AT_ONCE = 2**22  # pairs of a held-out and a new example that are compared at a time
 
 
@@ -34,13 +39,14 @@ class Promise(NamedTuple):
     are fewer alarms).
 
     Attributes:
-        held_out: number of held-out examples. rank: of the threshold among them, from 1.
+        held_out: number of held-out examples. rank: of the threshold among them, from 1; between
+            two where it was found among more, dependent examples.
         expected: mean over held-out sets, (held_out + 1 - rank) / (held_out + 1).
         low, high: what holds the share for CONFIDENCE of the held-out sets, by equal tails.
     """
 
     held_out: int
-    rank: int
+    rank: float
     expected: float
     low: float
     high: float
@@ -110,17 +116,17 @@ def threshold(held_out, false_alarms=0.05, confidence=None):
     return float(ordered[rank_for(len(ordered), false_alarms, confidence) - 1])
 
 
-def beyond(scores, threshold):
-    """bool: which scores are above a threshold, by more than TIED; a held-out example, scored anew
-    in a batch of another size, has its own score still.
+def beyond(scores, threshold, tied=TIED):
+    """bool: which scores are above a threshold, by more than `tied` of their size; a held-out
+    example, scored anew in a batch of another size, has its own score still.
     """
-    return _lowered(scores) > threshold
+    return _lowered(scores, tied) > threshold
 
 
-def _lowered(scores):
-    """Less TIED of their size; infinite ones as they are."""
+def _lowered(scores, tied=TIED):
+    """Less `tied` of their size; infinite ones as they are."""
     scores = np.asarray(scores, np.float64)
-    return scores * (1.0 - TIED * np.sign(scores))
+    return scores * (1.0 - tied * np.sign(scores))
 
 
 def accepting(held_out, acceptance=0.95):
@@ -234,9 +240,9 @@ def combined_p_values(held_out, scores, how="fisher"):
     return found
 
 
-def not_below(ordered, values):
-    """How many of the ascending `ordered` are not below each value; within TIED none is."""
-    return len(ordered) - np.searchsorted(ordered, _lowered(values), "left")
+def not_below(ordered, values, tied=TIED):
+    """How many of the ascending `ordered` are not below each value; within `tied` none is."""
+    return len(ordered) - np.searchsorted(ordered, _lowered(values, tied), "left")
 
 
 def not_above(ordered, values):

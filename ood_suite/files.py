@@ -22,6 +22,9 @@ import numpy as np
 
 MAPPED_FROM = 2**20  # bytes from which an uncompressed array is mapped, not read
 CHUNK = 2**20  # bytes of a file that are checked at a time
+PIECE = 2**12  # bytes of an array that LZMA packed that are asked for at a time
+FREE_BYTES = 2**28  # that a small file may expand to without question
+MOST_FOLD = 200  # how often larger than the file what comes of it may be
 LOCAL_HEADER = 30  # bytes before each member of a zip file, at least
 MESSAGE = 500  # characters of a decoder's own message that are shown
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -255,7 +258,8 @@ def load_npz(path, mapped=False):
     """All arrays of an npz file as a dict, never unpickling anything.
 
     Every member is checked whole: its checksum, and that its header promises what it holds. Of
-    those that are mapped, once per file and process, in chunks.
+    those that are mapped, once per file and process, in chunks. What is packed may be FREE_BYTES
+    and MOST_FOLD times the file.
 
     Args:
         mapped: large uncompressed arrays become read-only memory maps of the file.
@@ -272,6 +276,7 @@ def load_npz(path, mapped=False):
         if len(set(names)) < len(names):
             raise ValueError("it holds two arrays of one name")
         _refuse_gaps(path, archive, members)
+        _refuse_bombs(path, members)
         return {n: _member(path, archive, m, mapped) for n, m in zip(names, members, strict=True)}
 
 
@@ -286,11 +291,45 @@ def _refuse_gaps(path, archive, members):
         raise ValueError("it holds more arrays than its list names")
 
 
+def _refuse_bombs(path, members):
+    """Refuses arrays that would fill the memory out of a small file."""
+    packed = [member for member in members if member.compress_type != zipfile.ZIP_STORED]
+    for member in packed:
+        if member.compress_type not in (zipfile.ZIP_DEFLATED, zipfile.ZIP_LZMA):
+            raise ValueError(
+                f"{member.filename[:100]} is packed by method {member.compress_type}. Expected: "
+                "stored, deflated or LZMA. Save it with np.savez_compressed"
+            )
+    size = sum(member.file_size for member in packed)
+    if size > FREE_BYTES + MOST_FOLD * os.stat(path).st_size:
+        raise ValueError(
+            f"it promises {size:,} bytes, more than {MOST_FOLD} times as many as it has. If they "
+            "are meant, save them with np.savez"
+        )
+
+
+class _Piecewise:
+    """A file of which at most PIECE bytes are read at a time: of LZMA zipfile unpacks as many as
+    are asked for, whatever comes of them.
+    """
+
+    def __init__(self, file):
+        self._file = file
+
+    def read(self, count: int = PIECE) -> bytes:
+        parts = []
+        while count and (part := self._file.read(min(count, PIECE))):
+            parts.append(part)
+            count -= len(part)
+        return b"".join(parts)
+
+
 def _member(path, archive, member, mapped):
     """The array that a member of a zip file holds, as a map if asked for and worth it."""
     is_mapped = mapped and member.compress_type == zipfile.ZIP_STORED
+    is_lzma = member.compress_type == zipfile.ZIP_LZMA
     with archive.open(member) as file:
-        shape, fortran, dtype = read_array_header(file)
+        shape, fortran, dtype = read_array_header(_Piecewise(file) if is_lzma else file)
         start, size = file.tell(), math.prod(shape) * dtype.itemsize
         if size != member.file_size - start:
             raise ValueError(
@@ -302,7 +341,8 @@ def _member(path, archive, member, mapped):
             start += _start_of(path, member)
             return np.memmap(path, dtype, "r", start, shape, "F" if fortran else "C")
     with archive.open(member) as file:
-        array = np.lib.format.read_array(file, allow_pickle=False)
+        readable = _Piecewise(file) if is_lzma else file
+        array = np.lib.format.read_array(readable, allow_pickle=False)
         file.read(1)  # the end, where the checksum is compared
     return array
 

@@ -3,7 +3,8 @@
     python -m ood_suite.screen --detector=detector/ --format=jsonl --out=decisions.jsonl photos/
     python -m ood_suite.monitor --detector=detector/ --log=decisions.jsonl
 
-Takes what ood_suite.screen wrote, in order of time. Answers three questions window by window, each
+Takes what ood_suite.screen wrote, in order of time; alarms are scores above the detector's
+threshold, also in what screen --fdr wrote. Answers three questions window by window, each
 with a bound on false warnings however long it is watched: more alarms than the held-out examples
 promise (a test martingale), drifted scores, drifted shares of the predicted classes and which
 class. Writes monitor.json and monitor.png beside the log, and exits with 3 if it warns.
@@ -31,11 +32,14 @@ def main(_):
     if not log.is_file():
         raise FileNotFoundError(f"There is no file {log}.")
     numbers = {name: number for number, name in enumerate(detector.classes)}
+    if len(numbers) < len(detector.classes):
+        raise ValueError(f"{FLAGS.detector} has classes of one name. Make it anew with --classes.")
     warned = set()
-    for score, is_ood, name in monitoring.decisions(log):
+    for score, _, name in monitoring.decisions(log):
         if name not in numbers:
             raise ValueError(f"{log} has the class {name!r}, which {FLAGS.detector} does not know.")
-        for window in monitor.add(score, is_ood, numbers[name]):
+        label = numbers[name]
+        for window in monitor.add(score, detector.is_ood(score, label), label):
             for question in set(window.warnings()) - warned:
                 text = monitoring.QUESTIONS[question]
                 if question == "classes":

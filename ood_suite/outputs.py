@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from ood_suite.files import (
+    CHUNK,
     RunError,
     atomic_path,
     fingerprint,
@@ -307,8 +308,7 @@ class OutputsWriter:
             made = np.lib.format.open_memmap(
                 path, "w+", array.dtype, (self.count, *array.shape[1:])
             )
-            with open(path, "r+b") as file:
-                os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+            _take_room(path, made.offset)
         self.names[name], self.maps[name] = path.name, made
 
     def flush(self):
@@ -337,6 +337,20 @@ class OutputsWriter:
             for name, file in self.names.items():
                 archive.write(self.folder / file, f"{name}.npy")
         shutil.rmtree(self.folder)
+
+
+def _take_room(path, start):
+    """Takes the room of a file whose bytes from `start` on are zeros, if need be by writing them:
+    macOS has no posix_fallocate.
+    """
+    with open(path, "r+b") as file:
+        size = os.fstat(file.fileno()).st_size
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(file.fileno(), 0, size)
+            return
+        file.seek(start)
+        for first in range(start, size, CHUNK):
+            file.write(bytes(min(CHUNK, size - first)))
 
 
 def _mark(state):

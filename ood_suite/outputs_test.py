@@ -321,9 +321,23 @@ def test_the_room_of_a_writer_is_taken_at_once(tmp_path, monkeypatch):
     def full(*_):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(os, "posix_fallocate", full)
+    monkeypatch.setattr(os, "posix_fallocate", full, raising=False)
     with pytest.raises(files.RunError, match="000.npy cannot be written: No space left.*repeat"):
         OutputsWriter(tmp_path / "o.npz", 10, {}).add({"features": np.ones((5, 6))})
+
+
+def test_a_writer_takes_its_room_where_there_is_no_fallocate(tmp_path, monkeypatch):
+    """As on macOS: every extraction ended in an AttributeError."""
+    monkeypatch.delattr(os, "posix_fallocate", raising=False)
+    monkeypatch.setattr("ood_suite.outputs.CHUNK", 2**12)
+    writer = OutputsWriter(tmp_path / "o.npz", 10_000, {})
+    writer.add({"features": np.ones((5, 6))})
+    found = (tmp_path / "o.partial" / "000.npy").stat()
+    assert found.st_size > 480_000 and 512 * found.st_blocks >= found.st_size, "it has holes"
+    writer.add({"features": np.full((9_995, 6), 2.0)})
+    writer.finish({}, {})
+    written = Outputs.load(tmp_path / "o.npz").features
+    assert (written[:5] == 1).all() and (written[5:] == 2).all()
 
 
 def test_a_list_of_members_that_lost_one_is_refused(tmp_path):
@@ -340,3 +354,17 @@ def test_a_list_of_members_that_lost_one_is_refused(tmp_path):
     assert zipfile.ZipFile(path).namelist() == ["images.npy"]
     with pytest.raises(ValueError, match="a.npz cannot be read as npz .it holds more arrays than"):
         load_npz(path)
+
+
+def test_lzma_is_unpacked_in_pieces(tmp_path, rng, monkeypatch):
+    """Each byte that is asked for at once could become 7500."""
+    images, asked = rng.integers(0, 256, (10, 100, 100), np.uint8), []
+    with (
+        zipfile.ZipFile(tmp_path / "a.npz", "w", zipfile.ZIP_LZMA) as archive,
+        archive.open("images.npy", "w") as file,
+    ):
+        np.lib.format.write_array(file, images)
+    plain = zipfile.ZipExtFile.read
+    monkeypatch.setattr(zipfile.ZipExtFile, "read", lambda *a: [asked.append(a[1]), plain(*a)][1])
+    np.testing.assert_array_equal(load_npz(tmp_path / "a.npz")["images"], images)
+    assert 20 < len(asked) and max(asked) == files.PIECE

@@ -25,9 +25,7 @@ FLAGS = flags.FLAGS
 
 
 def main(argv):
-    paths = argv[1:]
-    if paths == ["-"]:
-        paths = [line.rstrip("\n") for line in sys.stdin if line.strip()]
+    paths = listed() if argv[1:] == ["-"] else argv[1:]
     if not paths:
         raise ValueError("Give folders, images, npz files or archives, or - for a list of them.")
     if FLAGS.fdr is not None and not 0.0 < FLAGS.fdr < 1.0:
@@ -42,6 +40,12 @@ def main(argv):
         print(line, file=sys.stderr)
     if summary.images == summary.unreadable:
         raise ValueError(f"Nothing could be read of {', '.join(paths[:5])}.")
+
+
+def listed():
+    """Paths on standard input, a line each, in whatever encoding."""
+    sys.stdin.reconfigure(errors="surrogateescape")
+    return [line.rstrip("\n") for line in sys.stdin if line.strip()]
 
 
 if __name__ == "__main__":

@@ -283,9 +283,11 @@ def _sample(found, count):
 
 
 def short_name(path):
+    """A path's last part, or its last two if that says nothing; of a file without its suffix."""
     path = path.resolve()
-    stem = path.name.removesuffix(".gz") if path.is_file() else path.name
-    stem = pathlib.PurePath(stem).stem
+    stem = path.name
+    if not path.is_dir():  # as photos.2023
+        stem = pathlib.PurePath(stem.removesuffix(".gz")).stem
     generic = stem in (*SPLITS, "images", "data")
     return f"{path.parent.name}_{stem}" if generic else stem
 

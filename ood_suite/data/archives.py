@@ -11,7 +11,7 @@ import weakref
 import numpy as np
 
 from ood_suite.data import framing, members
-from ood_suite.data.decoding import check_channels, decoded, is_image, picture_of
+from ood_suite.data.decoding import check_channels, decoded, is_image, picture_of, stamp
 from ood_suite.data.inflating import Gzip
 from ood_suite.data.npz import UNLABELLED
 from ood_suite.data.views import IN_MEMORY, exactly, row_numbers
@@ -129,7 +129,7 @@ class ListedImages:
         image_shape, transform: see ArchiveImages.
 
     Attributes:
-        names: (n,), as listed. labels: int32 (n,), as listed; -1 where a line has none.
+        listed: (n,), paths as listed. labels: int32 (n,), as listed; -1 where a line has none.
         steps: what is done to the images, for the report.
 
     Raises:
@@ -141,16 +141,16 @@ class ListedImages:
         self.path, self.transform = pathlib.Path(path), transform
         self.steps = [framing.note(transform, image_shape)]
         with reading(path, "a list of images", " Each line is a path and a label."):
-            names, labels = _lines(self.path)
-            self.folder = _folder_of(self.path, names[0])
-        self.names, self.labels = np.array(names), np.array(labels, np.int32)
-        self.shape = (len(names), *image_shape)
+            listed, labels = _lines(self.path)
+            self.folder = _folder_of(self.path, listed[0])
+        self.listed, self.labels = np.array(listed), np.array(labels, np.int32)
+        self.shape = (len(listed), *image_shape)
 
     def __len__(self):
         return self.shape[0]
 
     def __getitem__(self, rows):
-        return decoded(self.names[rows], self._read)
+        return decoded(self.listed[rows], self._read)
 
     def _read(self, name):
         path = self.folder / name
@@ -160,10 +160,14 @@ class ListedImages:
             return picture_of(path, self.shape[1:], self.transform, str(name))
 
     @property
+    def names(self):
+        """Whole paths as text, (n,)."""
+        return np.array([str(self.folder / name) for name in self.listed])
+
+    @property
     def fingerprint(self):
         """Of names and labels, sizes and times of the files, shape and transform."""
-        stats = ((name, (self.folder / name).stat()) for name in self.names)
-        lines = [f"{name} {s.st_size} {s.st_mtime_ns}" for name, s in stats]
+        lines = [f"{name} {stamp(self.folder / name, self.path)}" for name in self.listed]
         text = "\n".join([*lines, str(self.shape), self.transform])
         return fingerprint(np.frombuffer(text.encode(), np.uint8), self.labels)
 

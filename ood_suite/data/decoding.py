@@ -18,6 +18,7 @@ AHEAD = 4  # images a thread that are begun before the first of them is done
 LARGE = 2**24  # pixels from which images are decoded one at a time
 MOST_PIXELS = 2**26  # of an image in an archive or a list
 MOST_BYTES = 2**25  # of a file in an archive
+_UNLISTED = "The folder {} cannot be listed ({}). Make it readable, or take it away."
 _ONE_AT_A_TIME = threading.Lock()
 
 
@@ -27,21 +28,54 @@ def is_image(name):
     return os.path.splitext(base)[1].lower() in SUFFIXES and not base.startswith("._")
 
 
-def image_files(folder):
+def image_files(folder, lost=None):
     """Yields the paths of the image files below a folder, through links too, each folder once: by
     its own path rather than by a link.
+
+    Args:
+        lost: {path: ValueError} that takes the folders that cannot be listed; without it the first
+            of them is raised: all labels behind it would be those of other folders.
     """
-    known, waiting = [], [pathlib.Path(folder)]
+
+    def unlisted(error):
+        unread = ValueError(_UNLISTED.format(error.filename, error.strerror))
+        if lost is None:
+            raise unread from error
+        lost[error.filename] = unread
+
+    known, waiting = set(), [pathlib.Path(folder)]
     while waiting:
         start = waiting.pop(0)
         target = pathlib.Path(os.path.realpath(start))
-        if any(target.is_relative_to(one) for one in known):
+        if known.intersection([target, *target.parents]):
             continue
-        known.append(target)
-        for place, folders, files in os.walk(start):
-            below = (pathlib.Path(place, name) for name in sorted(folders))
+        known.add(target)
+        for place, folders, files in os.walk(start, onerror=unlisted):
+            own = target / pathlib.Path(place).relative_to(start)
+            folders[:] = [name for name in sorted(folders) if own / name not in known]
+            below = (pathlib.Path(place, name) for name in folders)
             waiting += [path for path in below if path.is_symlink()]  # which walk does not enter
             yield from (pathlib.Path(place, name) for name in files if is_image(name))
+
+
+def stamp(path, source):
+    """Size and time of change of an image file, as text.
+
+    Args:
+        source: the list or folder that has it.
+
+    Raises:
+        ValueError: it is lost, or a link to what is: no FileNotFoundError, which would say that
+            there is no such data set.
+    """
+    try:
+        found = os.stat(path)
+    except OSError as error:
+        raise ValueError(
+            f"{path}, an image of {source}, cannot be read ({error.strerror}). Put it back, or take"
+            f" it out of {source}."
+        ) from error
+    return f"{found.st_size} {found.st_mtime_ns}"
 
 
 def decoded(jobs, function):

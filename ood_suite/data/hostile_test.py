@@ -11,12 +11,14 @@ import struct
 import subprocess
 import sys
 import tarfile
+import tracemalloc
 import zipfile
 import zlib
 
 import numpy as np
 import pytest
 
+from ood_suite.data import pixels
 from tests import published
 from tests.support import ROOT
 
@@ -128,6 +130,27 @@ def write_zip_size(path):
     path.write_bytes(content.replace(struct.pack("<I", 2**27 + 1), struct.pack("<I", 2**20)))
 
 
+def write_bzip2(path):
+    """300 bytes, or so, of which zipfile would make 16 MiB (and of few more, gigabytes) to read the
+    first hundred.
+    """
+    name = "images.npy" if path.suffix == ".npz" else "a.png"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_BZIP2) as archive:
+        archive.writestr(name, bytes(2**24))
+
+
+def write_npz_fold(path):
+    """An array of 2^29 bytes in a thousand: what is promised stands in the list of members too."""
+    file = io.BytesIO()
+    header = {"descr": "|u1", "fortran_order": False, "shape": (2**19, 32, 32, 1)}
+    np.lib.format.write_array_header_1_0(file, header)
+    file.write(bytes(2**20))
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("images.npy", file.getvalue())
+    size, more = struct.pack("<I", 128 + 2**20), struct.pack("<I", 128 + 2**29)
+    path.write_bytes(path.read_bytes().replace(size, more))
+
+
 def write_zip_large(path):
     published.write_archive(path, {"a.png": bytes(2**26)})
 
@@ -189,6 +212,9 @@ HOSTILE = {
     "size.zip": (write_zip_size, "a.png: it expands to another size"),
     "large.zip": (write_zip_large, "at most 33,554,432 are read"),
     "list.zip": (write_zip_list, "its list of members has 134,217,728 bytes"),
+    "bzip2.npz": (write_bzip2, "images.npy is packed by method 12. Expected: stored, deflated"),
+    "bzip2.zip": (write_bzip2, "neither stored nor deflated"),
+    "fold.npz": (write_npz_fold, "it promises 536,871,040 bytes, more than 200 times as many"),
     "method.zip": (write_zip_method, "neither stored nor deflated"),
     "pixels.zip": (write_zip_pixels, "0.png in it is no image: 12000 x 12000 pixels"),
     "shape.npy": (write_npy_shape, "3072 bytes follow"),
@@ -231,3 +257,19 @@ def test_harm_ends_in_a_clear_error(name, read):
 def test_no_command_ran(read):
     folder = next(iter(read.values()))[0].parents[1]
     assert not list(folder.rglob("harmed*"))
+
+
+def test_a_screening_unpacks_no_more_of_a_zip_than_its_list_says(read, tmp_path):
+    published.write_archive(tmp_path / "a.zip", {"a.png": bytes(2**24), "b.png": png_of(40, 40)})
+    content = (tmp_path / "a.zip").read_bytes()
+    size, less = struct.pack("<I", 2**24), struct.pack("<I", 2**10)
+    (tmp_path / "a.zip").write_bytes(content.replace(size, less))
+    paths = [tmp_path / "a.zip", read["bzip2.zip"][0], read["list.zip"][0]]
+    tracemalloc.start()
+    lying, good, otherwise, long = (load() for *_, load in pixels.named_images(paths, (8, 8, 1)))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert "a.zip#a.png cannot be read as an image (Bad CRC-32" in str(lying)
+    assert good.shape == (8, 8, 1) and peak < 2**22
+    assert "bzip2.zip#a.png cannot be read as an image (it is neither stored" in str(otherwise)
+    assert "its list of members has 134,217,728 bytes" in str(long)

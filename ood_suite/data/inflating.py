@@ -7,10 +7,10 @@ import gzip
 import io
 import zlib
 
+from ood_suite.files import FREE_BYTES, MOST_FOLD
+
 CHUNK = 2**16
 MOST_AT_ONCE = 2**28  # bytes of one read
-FREE_BYTES = 2**28  # that a small file may expand to without question
-MOST_FOLD = 200  # how often larger than the file what comes of it may be
 
 
 class Gzip(io.RawIOBase):

@@ -16,6 +16,7 @@ import numpy as np
 from ood_suite.data.decoding import MOST_BYTES, is_image
 from ood_suite.data.inflating import Gzip, Limited, inflated
 
+READ = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # whose unpacking can be bounded
 MOST_MEMBERS = 2**21
 MOST_LIST = 2**25  # bytes of a zip file's list
 MOST_HEADER = 2**20  # bytes of one header of a tar file
@@ -42,7 +43,7 @@ class Members:
 def of_zip(path):
     """Members of a zip file, stored or deflated."""
     with open(path, "rb") as file:
-        _refuse_long_list(file)
+        refuse_long_list(file)
     names, rows = [], []
     with zipfile.ZipFile(path) as archive:
         for member in archive.infolist():
@@ -50,7 +51,7 @@ def of_zip(path):
                 continue
             if member.flag_bits & 1:
                 raise ValueError(f"{member.filename[:100]} in it is encrypted")
-            if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            if member.compress_type not in READ:
                 raise ValueError(f"{member.filename[:100]} in it is neither stored nor deflated")
             names.append(_checked(member.filename, member.file_size))
             is_packed = member.compress_type == zipfile.ZIP_DEFLATED
@@ -58,6 +59,26 @@ def of_zip(path):
             rows.append((member.header_offset, packed, member.file_size, member.CRC))
     starts, packed, sizes, checksums = np.array(rows, np.int64).reshape(-1, 4).T
     return Members(names, starts, packed, sizes, checksums)
+
+
+def refuse_long_list(file):
+    """Looks at the end of a zip file for how long its list is, before that is read as a whole."""
+    end = file.seek(0, os.SEEK_END)
+    start = max(0, end - 2**16 - ZIP_END.size)
+    file.seek(start)
+    tail = file.read()
+    found = tail.rfind(b"PK\5\6")
+    if found < 0 or found + ZIP_END.size > len(tail):
+        raise ValueError("it has no list of members: it is no zip file, or cut")
+    *_, length, _, _ = ZIP_END.unpack_from(tail, found)
+    if length == 2**32 - 1:
+        file.seek(max(0, start + found - ZIP64_END))
+        record = file.read(56)
+        length = struct.unpack("<Q", record[40:48])[0] if len(record) == 56 else 2**63
+    if length > MOST_LIST:
+        raise ValueError(
+            f"its list of members has {length:,} bytes, at most {MOST_LIST:,} are read"
+        )
 
 
 def is_gzipped(path):
@@ -146,23 +167,3 @@ def _checked(name, size):
     if size > MOST_BYTES:
         raise ValueError(f"{name[:100]} in it has {size:,} bytes; at most {MOST_BYTES:,} are read")
     return name
-
-
-def _refuse_long_list(file):
-    """Looks at the end of a zip file for how long its list is, before that is read as a whole."""
-    end = file.seek(0, os.SEEK_END)
-    start = max(0, end - 2**16 - ZIP_END.size)
-    file.seek(start)
-    tail = file.read()
-    found = tail.rfind(b"PK\5\6")
-    if found < 0 or found + ZIP_END.size > len(tail):
-        raise ValueError("it has no list of members: it is no zip file, or cut")
-    *_, length, _, _ = ZIP_END.unpack_from(tail, found)
-    if length == 2**32 - 1:
-        file.seek(max(0, start + found - ZIP64_END))
-        record = file.read(56)
-        length = struct.unpack("<Q", record[40:48])[0] if len(record) == 56 else 2**63
-    if length > MOST_LIST:
-        raise ValueError(
-            f"its list of members has {length:,} bytes, at most {MOST_LIST:,} are read"
-        )

@@ -68,6 +68,15 @@ def test_a_sample_of_a_stream_names_its_rows(tmp_path, rng):
     assert found.images.names.shape == (4,) and "4 of the 9 images" in found.note
 
 
+def test_a_sample_of_what_has_no_names_has_none(tmp_path, rng, monkeypatch):
+    images = rng.integers(0, 256, (9, 28, 28, 1), dtype=np.uint8)
+    path = tmp_path / "t10k-images-idx3-ubyte.gz"
+    published.write_idx(path, images)
+    monkeypatch.setattr("ood_suite.data.idx.IN_MEMORY", 100)
+    found = data.load(f"{path}@4", "test")
+    assert len(found.images) == 4 and found.images.names is None
+
+
 @pytest.mark.tensorflow
 def test_a_sample_of_tfds():
     import tensorflow_datasets as tfds

@@ -2,10 +2,12 @@
 
 A reader gives `(images, labels)`: uint8 (n, height, width, channels) as an array, a memory map or a
 stream, and int32 (n,). All stream at bounded memory (256 MiB of what is compressed, nothing of what
-can be mapped), and name the file that is damaged.
+can be mapped) but for compressed npz, which are held whole; all name the file that is damaged.
 """
 
 import dataclasses
+import itertools
+import re
 from collections.abc import Callable
 
 import numpy as np
@@ -16,6 +18,8 @@ from ood_suite.data.decoding import SUFFIXES as IMAGE_SUFFIXES
 from ood_suite.data.streams import FolderImages
 from ood_suite.data.views import Rows, Transformed
 
+NUMBERED = re.compile(r"(.*data_batch_)(\d+)(\.bin)?")
+BATCHES = {"data_batch_": 5}  # how many there are at least, of CIFAR-10
 TRAIN_SHARE = 0.8  # of the official training rows, in their order; the rest is "val"
 
 
@@ -98,7 +102,7 @@ def read(path, split, image_shape=None, transform=""):
         transform: of framing.TRANSFORMS; "" covers the shape with image files, and leaves arrays.
 
     Raises:
-        ValueError: a damaged file, or a kind that is not known.
+        ValueError: a damaged file, a kind that is not known, or a batch of several that is lost.
         FileNotFoundError: a folder that has the other split alone.
     """
     reader = READERS[kind_of(path)]
@@ -113,8 +117,23 @@ def read(path, split, image_shape=None, transform=""):
             raise FileNotFoundError(
                 f"{path} has the files of the {', '.join(_splits(path, reader))} images alone."
             )
+        _refuse_lost(files)
         found = part_of(split, *reader.read(files))
     return transformed(*found, image_shape, transform, path)
+
+
+def _refuse_lost(files):
+    """Refuses batches 1, 2, ... of which one is missing: the rest would pass for the whole set."""
+    named = [match for file in files if (match := NUMBERED.fullmatch(file.name))]
+    if not named:
+        return
+    numbers, (begin, _, end) = {int(match[2]) for match in named}, named[0].groups("")
+    lost = next(number for number in itertools.count(1) if number not in numbers)
+    if lost <= max(*numbers, BATCHES.get(begin, 1)):
+        raise ValueError(
+            f"{files[0].parent} has {len(files)} batches, and {begin}{lost}{end} is missing. Fetch "
+            "or unpack it again, or give the path of the one batch that is meant."
+        )
 
 
 def part_of(split, images, labels):

@@ -2,6 +2,7 @@
 order of rows.
 """
 
+import os
 import pathlib
 import pickle
 
@@ -140,7 +141,7 @@ def test_what_is_large_is_streamed(name, tmp_path, images, labels, monkeypatch):
 
 
 def test_many_large_batches_are_one_stream(tmp_path, images, labels, monkeypatch):
-    for number in (1, 2, 10):
+    for number in range(1, 11):
         rows = slice(number, number + 4)
         path = tmp_path / f"train_data_batch_{number}"
         published.write_downsampled(path, images[rows], labels[rows])
@@ -148,13 +149,36 @@ def test_many_large_batches_are_one_stream(tmp_path, images, labels, monkeypatch
     monkeypatch.setattr(views, "IN_MEMORY", 100)
     large, _ = readers.read(tmp_path, "train")
     assert isinstance(small, np.ndarray) and not isinstance(large, np.ndarray)
-    order = np.array([*range(1, 5), *range(2, 6), *range(10, 14)])[:9]
+    order = np.concatenate([np.arange(number, number + 4) for number in range(1, 11)])[:32]
     np.testing.assert_array_equal(small, images[order])
     np.testing.assert_array_equal(large[:], small)
     np.testing.assert_array_equal(large[np.array([8, 0, 4])], small[[8, 0, 4]])
     np.testing.assert_array_equal(classes, labels[order])
     with pytest.raises(FileNotFoundError, match="files of the train images alone"):
         readers.read(tmp_path, "test")
+
+
+@pytest.mark.parametrize(
+    "write, lost",
+    [
+        (published.write_cifar10, "data_batch_3"),
+        (published.write_cifar10, "data_batch_5"),
+        (published.write_cifar10_binary, "data_batch_5.bin"),
+    ],
+)
+def test_a_lost_batch_is_named(write, lost, tmp_path, images, labels):
+    write(tmp_path / "batches", images, labels)
+    (tmp_path / "batches" / lost).unlink()
+    with pytest.raises(ValueError, match=f"has 4 batches, and {lost} is missing"):
+        readers.read(tmp_path / "batches", "train")
+    assert len(readers.read(tmp_path / "batches", "test")[0]) == 2
+
+
+def test_a_lost_batch_of_imagenet_is_named(tmp_path, images, labels):
+    for number in (1, 3):
+        published.write_downsampled(tmp_path / f"train_data_batch_{number}", images, labels)
+    with pytest.raises(ValueError, match="train_data_batch_2 is missing"):
+        readers.read(tmp_path, "train")
 
 
 def test_an_archive_is_its_folder(tmp_path, rng):
@@ -184,6 +208,7 @@ def test_lists_as_openood_has_them(tmp_path, images, labels):
     found = data.load(str(path), "test", image_shape=SHAPE)
     np.testing.assert_array_equal(found.images[:], images[::-1])
     assert found.name == "test_tin" and set(found.labels) == {-1}
+    assert all(map(os.path.isfile, found.images.names)), "the sheets of a report are drawn of them"
     path.write_text(f"{names[0]} 3\n\n{names[1]}\n")
     assert data.load(str(path), "test", image_shape=SHAPE).labels.tolist() == [3, -1]
 

@@ -12,7 +12,14 @@ import numpy as np
 from PIL import Image
 
 from ood_suite.data import framing
-from ood_suite.data.decoding import SUFFIXES, check_channels, decoded, image_files, picture
+from ood_suite.data.decoding import (
+    SUFFIXES,
+    check_channels,
+    decoded,
+    image_files,
+    picture,
+    stamp,
+)
 from ood_suite.data.npz import UNLABELLED
 from ood_suite.files import fingerprint, reading
 from ood_suite.optional import optional
@@ -33,7 +40,8 @@ class FolderImages:
         steps: what is done to the images, for the report.
 
     Raises:
-        ValueError: no images there; or, when it is read, a file that is no image.
+        ValueError: no images there, a folder that cannot be listed; or, when it is read, a file
+            that is no image.
     """
 
     def __init__(self, folder, image_shape, transform=framing.COVER):
@@ -65,8 +73,7 @@ class FolderImages:
     @property
     def fingerprint(self):
         """Of the relative paths, sizes, times, shape and transform; contents are not read."""
-        stats = ((path, path.stat()) for path in self.paths)
-        lines = [f"{p.relative_to(self.folder)} {s.st_size} {s.st_mtime_ns}" for p, s in stats]
+        lines = [f"{p.relative_to(self.folder)} {stamp(p, self.folder)}" for p in self.paths]
         named = [] if self.transform == framing.COVER else [self.transform]
         text = "\n".join([*lines, str(self.shape), *named])
         return fingerprint(np.frombuffer(text.encode(errors="surrogateescape"), np.uint8))

@@ -1,6 +1,8 @@
 """Streams of images: folders and TFDS splits, the same whichever slices are read; and noise."""
 
+import errno
 import os
+import pathlib
 import time
 import tracemalloc
 
@@ -9,7 +11,7 @@ import pytest
 from PIL import Image
 
 from ood_suite import data, processors
-from ood_suite.data import synthetic
+from ood_suite.data import pixels, synthetic
 from ood_suite.data.decoding import decoded
 from ood_suite.data.npz import write_images
 from ood_suite.data.streams import FolderImages, TfdsImages
@@ -88,6 +90,55 @@ def test_linked_folders_are_classes_too(tmp_path):
     assert FolderImages(tmp_path / "set", (8, 8, 1)).classes == ["a", "b", "real"]
 
 
+def test_a_link_to_a_folder_above_doubles_nothing(tmp_path):
+    for name in ("set/a", "set/deep/b", "other"):
+        (tmp_path / name).mkdir(parents=True)
+        Image.new("L", (8, 8)).save(tmp_path / name / "0.png")
+    (tmp_path / "set" / "up").symlink_to(tmp_path)
+    found = FolderImages(tmp_path / "set", (8, 8, 1))
+    assert found.classes == ["a", "deep", "up"] and len(found) == 3  # up/other is new
+    (tmp_path / "links").mkdir()
+    (tmp_path / "links" / "1").symlink_to(tmp_path / "set" / "deep" / "b")
+    (tmp_path / "links" / "2").symlink_to(tmp_path / "set")  # above the first one's target
+    assert FolderImages(tmp_path / "links", (8, 8, 1)).labels.tolist() == [0, 1, 1]
+
+
+def unlistable(monkeypatch, folder):
+    """Has a folder that the reader may not list, root or not."""
+    listed = os.scandir
+
+    def refuse(path):
+        if pathlib.Path(path) == folder:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return listed(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+
+
+def test_a_folder_that_cannot_be_listed_is_named(folder, monkeypatch):
+    """It vanished, and the labels behind it were those of other folders."""
+    unlistable(monkeypatch, folder / "a")
+    with pytest.raises(ValueError, match="images/a cannot be listed .Permission denied"):
+        FolderImages(folder, (8, 8, 3))
+    named = {name: load() for name, _, load in pixels.named_images([folder], (8, 8, 3))}
+    assert list(named) == [str(folder / "b/1.png"), str(folder / "a")]
+    assert named[str(folder / "b/1.png")].shape == (8, 8, 3)
+    assert "images/a cannot be listed" in str(named[str(folder / "a")])
+
+
+def test_a_lost_file_is_no_lost_data_set(folder, tmp_path):
+    """FileNotFoundError says that a set is not there: an OOD set was left out with a note, and
+    test images stayed among outliers.
+    """
+    (folder / "a/gone.png").symlink_to(tmp_path / "nowhere.png")
+    with pytest.raises(ValueError, match=r"a/gone.png, an image of .*images, cannot be read \(No"):
+        data.load(str(folder), "test", image_shape=(8, 8, 3)).fingerprint  # noqa: B018
+    (tmp_path / "list.txt").write_text("images/a/2.jpg 0\nimages/a/gone.png 1\n")
+    found = data.load(str(tmp_path / "list.txt"), "test", image_shape=(8, 8, 3))
+    with pytest.raises(ValueError, match=r"a/gone.png, an image of .*list.txt, cannot be read"):
+        found.fingerprint  # noqa: B018
+
+
 @pytest.mark.parametrize("suffix", [":jpeg_3", ":squash"])
 def test_other_labels_are_other_data(tmp_path, rng, suffix):
     images, marks = rng.integers(0, 256, (6, 8, 8, 1), dtype=np.uint8), []
@@ -99,7 +150,10 @@ def test_other_labels_are_other_data(tmp_path, rng, suffix):
 
 @pytest.mark.tensorflow
 def test_refusals(folder, tmp_path):
+    (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match=r"holds no images \(.bmp"):
+        FolderImages(tmp_path / "empty", (8, 8, 3))
+    with pytest.raises(ValueError, match="nowhere cannot be listed .No such file"):
         FolderImages(tmp_path / "nowhere", (8, 8, 3))
     with pytest.raises(ValueError, match="1 or 3 channels. Received: 4"):
         FolderImages(folder, (8, 8, 4))
@@ -120,6 +174,8 @@ def test_names_from_outside(folder, tmp_path):
         data.load(str(tmp_path / "none.npz"), "test")
     data.npz.write_images(tmp_path / "own.npz", np.zeros((2, 4, 4, 1), np.uint8), [0, 1])
     assert data.load(f"{tmp_path}/own.npz", "test").name == "own"
+    folder.rename(tmp_path / "photos.2023")
+    assert data.load(f"{tmp_path}/photos.2023", "test", image_shape=(8, 8, 3)).name == "photos.2023"
 
 
 @pytest.mark.tensorflow

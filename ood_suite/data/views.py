@@ -77,7 +77,7 @@ class Rows:
         self.steps = getattr(images, "steps", [])
         self.labels_apart = getattr(images, "labels_apart", False)
         names = getattr(images, "names", None)
-        self.names = np.array([f"row {row}" for row in rows]) if names is None else names[rows]
+        self.names = None if names is None else names[rows]
 
     def __len__(self):
         return len(self.rows)

@@ -1,5 +1,7 @@
 """Which figures a report has: drawn from the scores of one repeat."""
 
+import os
+
 from ood_suite import metrics
 from ood_suite.evaluation import diagrams, figures, read_figures
 from ood_suite.evaluation.overlap import is_labelled
@@ -33,9 +35,10 @@ def draw_figures(group, values, detectors, id_outputs, ood_outputs, by_class=())
         drawn[f"curves_{ood_name}"] = figures.curves(title, pairs)
     of_best = {id_outputs.meta["dataset"]: values[best[0]][0], **values[best[0]][1]}
     for name, outputs in {id_outputs.meta["dataset"]: id_outputs, **ood_outputs}.items():
-        if outputs.example_names is not None:
+        names = outputs.example_names
+        if names is not None and any(map(os.path.isfile, names)):  # not those of an archive
             title = f"{name}, by {best[0]}"
-            sheet = figures.contact_sheet(title, outputs.example_names, of_best[name])
+            sheet = figures.contact_sheet(title, names, of_best[name])
             drawn[f"images_{name}"] = sheet
         if outputs.log_prob_map is not None and outputs.log_prob_map.ndim == 3:
             drawn[f"heat_maps_{name}"] = figures.heat_maps(name, outputs)

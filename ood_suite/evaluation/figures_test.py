@@ -2,12 +2,13 @@
 
 import io
 import itertools
+import types
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from ood_suite.evaluation import figures, page
+from ood_suite.evaluation import drawing, figures, page
 from ood_suite.outputs import Outputs
 
 
@@ -49,6 +50,25 @@ def test_a_contact_sheet_shows_both_ends_of_a_set(tmp_path):
     titles = [axes.get_title() for axes in drawn.axes]
     assert titles == ["2.png\n1", "3.png\n2", "0.png\n3", "4.png\n6", "1.png\n5", "5.png\n4"]
     assert [len(axes.images) for axes in drawn.axes] == [1, 1, 0, 1, 1, 1]
+
+
+def test_a_contact_sheet_is_drawn_where_there_are_files(tmp_path):
+    """Of archives it was 20 empty frames: their members are no files."""
+    Image.new("L", (8, 8)).save(tmp_path / "1.png")
+    names = {"files": [f"{tmp_path}/0.png", f"{tmp_path}/1.png"], "archive": ["a/0.png", "a/1.png"]}
+    pair = np.arange(2.0)
+    ood = {
+        name: Outputs(log_prob=pair, example_names=np.array(found)) for name, found in names.items()
+    }
+    group = types.SimpleNamespace(
+        foreground=types.SimpleNamespace(parts=[], folder=tmp_path), backgrounds=[]
+    )
+    drawn = drawing.draw_figures(
+        group, {"energy": (pair, dict.fromkeys(names, pair))},
+        {"energy": types.SimpleNamespace(threshold_=0.5)},
+        Outputs(log_prob=pair, meta={"dataset": "id"}), ood,
+    )  # fmt: skip
+    assert [name for name in drawn if name.startswith("images_")] == ["images_files"]
 
 
 def test_names_of_files_are_no_formulas():

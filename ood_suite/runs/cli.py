@@ -28,9 +28,13 @@ flags.disclaim_key_flags()  # what is defined here belongs to the binary, also i
 TENSORFLOW_ERRORS_ONLY = ("TF_CPP_MIN_LOG_LEVEL", "3")
 
 
-def run_app(main, positional=False):
+def run_app(main, positional=False, continues=True):
     """Parses the flags and calls main(argv); exit code 1 and one line for an error that the user
     can mend.
+
+    Args:
+        positional: whether words that are no flags are taken.
+        continues: whether the same command goes on where it was interrupted, or starts again.
     """
     for name, value in (TENSORFLOW_ERRORS_ONLY, jobs.ONE_AT_A_TIME):
         os.environ.setdefault(name, value)
@@ -45,7 +49,8 @@ def run_app(main, positional=False):
             main(argv)
         except KeyboardInterrupt as error:
             close_bars()
-            print(f"\nInterrupted. This command continues: {_own_command()}", file=sys.stderr)
+            does = "continues" if continues else "starts again"
+            print(f"\nInterrupted. This command {does}: {_own_command()}", file=sys.stderr)
             raise SystemExit(130) from error
         except BrokenPipeError:  # is an OSError, and no error
             raise

@@ -270,8 +270,11 @@ class Extraction:
                 break
         else:
             return False
-        writer = OutputsWriter(path, len(self.examples), meta)
         names = set.intersection(*(set(shard.arrays()) for shard in shards)) - set(constants)
+        writer = OutputsWriter(path, len(self.examples), meta)
+        if writer.names and set(writer.names) != names:  # another release may have begun it
+            shutil.rmtree(writer.folder)
+            writer = OutputsWriter(path, len(self.examples), meta)
         for shard in shards:
             first, last = shard.meta["rows"]
             if last > writer.done:

@@ -20,7 +20,7 @@ from ood_suite.progress import progress
 from ood_suite.runs.extraction import Parts, extractor_of
 from ood_suite.runs.run import versions
 from ood_suite.scores import FUSION
-from ood_suite.serving.pixel_detector import PixelDetector
+from ood_suite.serving.pixel_detector import PixelDetector, repeated
 from ood_suite.serving.request import Calibration
 from ood_suite.training import backend, input_gradients
 
@@ -94,7 +94,7 @@ def calibrate(folder, wanted=Calibration(), *, data_dir=None):
         detector=fitted,
         classes=list(wanted.classes) or getattr(images.images, "classes", None),
         pixel_range=wanted.pixel_range,
-        transform=data.names.parse(role.names[0]).transform or framing.COVER,
+        transform=_transform(role.names[0], images.images.shape, classifier.image_shape),
         confidence=wanted.confidence,
         held_out_classes=outputs.held_out.logits.argmax(axis=1),
         by_class=wanted.by_class,
@@ -111,6 +111,14 @@ def calibrate(folder, wanted=Calibration(), *, data_dir=None):
     detector.card = model_card(detector, outputs, rows, notes)
     logging.info("Score: %s. %s.", chosen, detector.promise)
     return detector
+
+
+def _transform(name, shape, image_shape):
+    """How the held-out images, (n, *shape), came to the network's size, for files to follow: arrays
+    without a transform in their name are squashed to it, whatever their proportions (to_shape).
+    """
+    is_squashed = shape[1] * image_shape[1] != shape[2] * image_shape[0]
+    return data.names.parse(name).transform or ("squash" if is_squashed else framing.COVER)
 
 
 def _require_enough(count, is_chosen, wanted):
@@ -139,6 +147,8 @@ def _require_possible(names, wanted, folders, classifier):
             f"The network has {count} classes. Received {len(classes)}: {', '.join(classes[:20])} "
             "(--classes, or the sub-folders of the held-out images)."
         )
+    if twice := repeated(classes or ()):
+        raise ValueError(f"Each of --classes must have a name of its own. Received twice: {twice}.")
 
 
 def _parted(outputs):

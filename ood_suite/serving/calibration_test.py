@@ -5,10 +5,13 @@ import types
 
 import numpy as np
 import pytest
+from PIL import Image
 from scipy import stats
 
 from ood_suite import Outputs, conformal, data
 from ood_suite.data import synthetic
+from ood_suite.data.pixels import named_images
+from ood_suite.data.transforms import to_shape
 from ood_suite.evaluation import verdict
 from ood_suite.serving import calibration
 from ood_suite.serving.calibration import _compared, _lead, _Outputs
@@ -61,7 +64,25 @@ def test_what_a_detector_of_pixels_cannot_have_is_refused_at_once():
         with pytest.raises(ValueError, match="The network has 3 classes. Received 2: a, b"):
             wanted = Calibration(classes=classes)
             calibration._require_possible(("energy",), wanted, folders, classifier)
+    with pytest.raises(ValueError, match="--classes .* Received twice: crane"):
+        wanted = Calibration(classes=("crane", "maillot", "crane"))
+        calibration._require_possible(("energy",), wanted, None, classifier)
     calibration._require_possible(calibration.CANDIDATES, Calibration(), None, classifier)
+
+
+def test_files_are_framed_as_held_out_arrays_were(tmp_path, rng):
+    shape, wide = (8, 8, 1), rng.integers(0, 256, (3, 16, 40, 1), dtype=np.uint8)
+    folder = tmp_path / "wide"
+    folder.mkdir()
+    for number, image in enumerate(wide):
+        Image.fromarray(image[..., 0]).save(folder / f"{number}.png")
+    transform = calibration._transform("mine", wide.shape, shape)
+    files = np.stack([load() for *_, load in named_images([folder], shape, transform)])
+    np.testing.assert_array_equal(files, to_shape(wide, shape)[0])
+    given = data.load(str(folder), "val", None, shape).images  # files: they cover the shape
+    assert calibration._transform(str(folder), given.shape, shape) == "cover"
+    assert calibration._transform("mine", (3, 16, 16, 1), shape) == "cover"
+    assert calibration._transform("mine:imagenet", (3, *shape), shape) == "imagenet"
 
 
 @pytest.mark.parametrize("shape", [(8, 8, 1), (28, 28, 1), (9, 11, 3), (3, 3, 1)])

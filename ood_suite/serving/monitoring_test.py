@@ -1,6 +1,7 @@
 """False warnings stay below what is stated, by simulation; what changes is found."""
 
 import json
+import math
 
 import numpy as np
 import pytest
@@ -97,6 +98,28 @@ def test_the_share_that_is_tested_against_holds_for_nearly_all_held_out_sets():
     above = int((shares > most_promised(200, 190, 0.05)).sum())
     low, high = stats.binom(4000, 0.05).ppf([1e-6, 1 - 1e-6])
     assert low <= above <= high
+
+
+def orders_as_far(count, new, distance):
+    """Share of all orders of two samples whose distribution functions are so far from each other,
+    by counting the paths that stay nearer.
+    """
+    paths = np.zeros((count + 1, new + 1))
+    for i in range(count + 1):
+        for j in range(new + 1):
+            before = (i and paths[i - 1, j]) + (j and paths[i, j - 1])
+            paths[i, j] = (abs(i / count - j / new) < distance - 1e-9) * (before or i == j == 0)
+    return 1.0 - paths[-1, -1] / math.comb(count + new, new)
+
+
+def test_a_small_window_is_tested_exactly():
+    """Of one that the asymptotic formula warns of, at 1.2 times the level that is stated."""
+    held_out, above = np.arange(100.0), 40
+    new = above - 0.5 + np.arange(20) * (100 - above) / 20
+    (window,) = Monitor(held_out, None, [(100, 96)], 20).add(new, np.zeros(20), np.zeros(20))
+    assert window.scores_p == pytest.approx(orders_as_far(100, 20, above / 100))
+    asymptotic = stats.ks_2samp(held_out, new, method="asymp").pvalue
+    assert asymptotic < window.level < window.scores_p and "scores" not in window.warnings()
 
 
 def test_decisions_are_read_as_they_were_written(tmp_path):

@@ -8,6 +8,7 @@ The folder holds network.keras (pixels -> features and logits), detector.npz (th
 learned), decision.npz (head, thresholds), detector.json and card.md.
 """
 
+import collections
 import dataclasses
 import hashlib
 import pathlib
@@ -15,6 +16,7 @@ import shutil
 from typing import Any, NamedTuple
 
 import numpy as np
+from absl import logging
 
 from ood_suite import conformal
 from ood_suite.data import framing
@@ -23,6 +25,7 @@ from ood_suite.detector import Detector
 from ood_suite.files import (
     RunError,
     atomic_path,
+    fingerprint,
     load_npz,
     make_folder,
     read_json,
@@ -63,10 +66,10 @@ class PixelDetector:
     Args:
         network: keras.Model, float32 pixels 0..255 (n, *image_shape) -> {"features", "logits",
             perhaps "layer_features/<name>"}, as KerasClassifier.network is. Weights that change
-            later are not seen.
+            later are not seen, and can be neither saved nor exported.
         head: {"head_kernel", "head_bias"}, as KerasClassifier.head; may be empty.
         detector: fitted Detector, of held-out outputs of this network.
-        classes: names of the classes; default: their numbers.
+        classes: distinct names of the classes; default: their numbers.
         pixel_range: of float pixels, a key of data.transforms.PIXEL_RANGES. uint8 is 0..255.
         confidence: of the threshold, see conformal.rank_for; None for the average.
         held_out_classes: integers (n,), classes predicted of the held-out examples; for ood_suite.
@@ -77,7 +80,9 @@ class PixelDetector:
 
     Raises:
         ValueError: too few held-out examples, in all or of a class, for what the detector's
-            acceptance promises; a score of parts that the network does not give.
+            acceptance promises; a score of parts that the network does not give; another network,
+            or other weights, than the detector was fitted to; names of classes that are not one for
+            each.
     """
 
     network: Any
@@ -104,6 +109,15 @@ class PixelDetector:
         self.classes = self.classes or [str(number) for number in range(count)]
         if len(self.classes) != count:
             raise ValueError(f"The network has {count} classes. Received: {len(self.classes)}.")
+        if twice := repeated(self.classes):
+            raise ValueError(f"Each class must have a name of its own. Received twice: {twice}.")
+        self._weights = _weights_fingerprint(self.network)
+        if self.detector.source_.get("network_fingerprint", self._weights) != self._weights:
+            raise ValueError(
+                "The detector was fitted to outputs of a network with other weights: was it "
+                "trained in between? Make a KerasClassifier after the training, and give its "
+                "network and a detector that was fitted to its outputs."
+            )
         held_out, alarms = self.detector.calibration_, 1.0 - self.detector.acceptance
         own = self.held_out_classes
         if own is not None and len(own) != len(held_out):
@@ -169,11 +183,13 @@ class PixelDetector:
 
     def is_ood(self, scores, labels):
         """bool (n,): which scores (n,), of examples predicted as `labels`, are above it."""
-        return conformal.beyond(scores, self.thresholds[labels if self.by_class else 0])
+        limits = self.thresholds[labels if self.by_class else 0]
+        return conformal.beyond(scores, limits, conformal.ROUNDED)
 
     def _p_values(self, group, scores):
         ordered = self._held_out[group]
-        return (1.0 + conformal.not_below(ordered, scores)) / (1.0 + len(ordered))
+        reached = conformal.not_below(ordered, scores, conformal.ROUNDED)
+        return (1.0 + reached) / (1.0 + len(ordered))
 
     def _scores(self, found, batch):
         inner = {k.partition("/")[2]: v for k, v in found.items() if k.startswith("layer_features")}
@@ -214,8 +230,9 @@ class PixelDetector:
         """A keras.Model, pixels 0..255 -> "logits", "score", "p_value", "is_ood", in float32.
 
         Raises:
-            ValueError: a score without layers (training.score_layers).
+            ValueError: a score without layers (training.score_layers); weights that have changed.
         """
+        self._require_same_weights()
         if self._perturb:
             raise ValueError(
                 f"{self.detector.name} cannot be exported: it needs the gradient of the network by "
@@ -224,6 +241,14 @@ class PixelDetector:
         return score_layers.with_decisions(
             self.network, self.head, self.detector, self._held_out, self.thresholds
         )
+
+    def _require_same_weights(self):
+        if _weights_fingerprint(self.network) != self._weights:
+            raise ValueError(
+                "The network's weights have changed since the detector was made, and its score and "
+                "threshold are of the old ones. Save and export it before training goes on, or fit "
+                "another to outputs of the network as it is now."
+            )
 
     def export(self, path):
         """Writes `model`, which needs no part of this package: a .keras, .onnx or .tflite file
@@ -257,7 +282,9 @@ class PixelDetector:
 
         Raises:
             RunError: `folder` is not empty, unless it is a detector and `overwrite` is set.
+            ValueError: the network's weights have changed since the detector was made.
         """
+        self._require_same_weights()
         folder = pathlib.Path(folder)
         require_place(folder, overwrite)
         partial = folder.with_name(f".partial-{folder.name}")
@@ -328,12 +355,13 @@ class PixelDetector:
                     "here"
                 )
             arrays = load_npz(folder / "decision.npz")
-            own = arrays.pop("held_out_classes", None)
+            own, names = arrays.pop("held_out_classes", None), known["classes"]
+            twice = repeated(names)  # version 0.2 took them
             made = cls(
                 network=network,
                 head=arrays,
                 detector=Detector.load(folder / "detector.npz"),
-                classes=known["classes"],
+                classes=[str(number) for number in range(len(names))] if twice else names,
                 pixel_range=known["pixel_range"],
                 transform=known.get("transform", framing.COVER),  # version 0.2 wrote none
                 confidence=known["confidence"],
@@ -345,6 +373,10 @@ class PixelDetector:
             said = made.thresholds.tolist(), str(made.promise), list(made.image_shape)
             if said != (known["thresholds"], known["promise"], known["image_shape"]):
                 raise ValueError("its thresholds, promise or shape are not those of its parts")
+        if twice:
+            logging.warning("%s has several classes of one name, which decisions do not tell "
+                            "apart: %s. Make it anew with --classes.", folder, twice)  # fmt: skip
+            made.classes = names
         return made
 
 
@@ -356,6 +388,16 @@ def require_place(folder, overwrite=False):
         raise RunError(f"{folder} is there already. Choose another, or --overwrite a detector.")
     if others := sorted(found - set(FILES)):
         raise RunError(f"{folder} holds more than a detector, which would be lost: {others[:5]}.")
+
+
+def repeated(names):
+    """Those that occur more than once, as text; "" if none does."""
+    return ", ".join(name for name, count in collections.Counter(names).items() if count > 1)
+
+
+def _weights_fingerprint(network):
+    """As KerasClassifier takes it, of the values alone: the same in every copy that is loaded."""
+    return fingerprint(*(weight.numpy().astype(np.float32) for weight in network.weights))
 
 
 def _fingerprint(path):

@@ -56,10 +56,29 @@ def test_pixels_are_scored_as_their_outputs_are(classifier, parts, name):
         scores, atol = (found.score**2, expected**2), 1e-6
     other = ~np.isclose(*scores, rtol=1e-4, atol=atol)
     assert other.mean() <= (0.01 if "&" in name else 0.0)  # a fusion counts, by steps
-    expected = conformal.p_values(detector.detector.calibration_, found.score)
-    np.testing.assert_array_equal(found.p_value, expected)
-    np.testing.assert_array_equal(found.is_ood, found.score > detector.thresholds[0])
+    held_out = np.sort(detector.detector.calibration_)
+    reached = conformal.not_below(held_out, found.score, conformal.ROUNDED)
+    np.testing.assert_array_equal(found.p_value, (1 + reached) / 241)
+    lowered = found.score - conformal.ROUNDED * np.abs(found.score)
+    np.testing.assert_array_equal(found.is_ood, lowered > detector.thresholds[0])
     np.testing.assert_array_equal(found.label, parts[2].logits.argmax(axis=1))
+
+
+@pytest.mark.parametrize("moved", [-3e-7, 0.0, 3e-7])
+def test_a_held_out_image_is_judged_alike_however_its_network_rounded(classifier, parts, moved):
+    """A tenth of the held-out images are one frame, with the threshold among them; they were scored
+    in a batch of another size, which moved their scores a little.
+    """
+    order = parts[0].logits.max(axis=1).argsort()[::-1]
+    rows = np.concatenate([order[:216], np.repeat(order[216], 24)])
+    learned = Detector("max_logit").fit(parts[0].take(rows))
+    learned.calibration_ = learned.calibration_ * (1.0 + moved)
+    detector = PixelDetector(classifier.network, classifier.head, learned)
+    frame = images(240, 1)[order[216]][None]
+    found, exported = detector(frame), detector.model()(frame)
+    assert not found.is_ood[0] and found.p_value[0] == 25 / 241
+    assert not exported["is_ood"][0]
+    np.testing.assert_allclose(exported["p_value"], found.p_value, rtol=1e-6)
 
 
 def test_odin_is_reached_from_pixels(classifier, parts):
@@ -174,6 +193,39 @@ def test_a_network_in_bfloat16_is_refused_where_there_is_none(
     monkeypatch.setattr(backend, "is_bfloat16", lambda network: True)
     with pytest.raises(RunError, match="computes in bfloat16, which this processor does not"):
         PixelDetector.load(tmp_path / "d")
+
+
+def test_other_weights_than_those_of_the_score_are_refused(parts, tmp_path):
+    model = keras.Sequential([
+        keras.Input(SHAPE), keras.layers.GlobalAveragePooling2D(), keras.layers.Dense(3),
+    ])  # fmt: skip
+    before = KerasClassifier(model)
+    detector = made(before, [before.outputs(images(240, seed)) for seed in (1, 2)])
+    expected = detector(images(9, 3))
+    model.layers[-1].kernel.assign(model.layers[-1].kernel * 2.0)  # as if trained further
+    for write in (detector.save, detector.export):
+        with pytest.raises(ValueError, match="weights have changed .* Save and export it before"):
+            write(tmp_path / "d")
+    assert not list(tmp_path.iterdir())
+    np.testing.assert_array_equal(detector(images(9, 3)).score, expected.score)
+    for network in (before.network, KerasClassifier(model).network):
+        with pytest.raises(ValueError, match="fitted to outputs of a network with other weights"):
+            PixelDetector(network, before.head, detector.detector)
+    model.layers[-1].kernel.assign(model.layers[-1].kernel / 2.0)
+    detector.save(tmp_path / "d")
+    assert Detector.load(tmp_path / "d").detector.source_ == detector.detector.source_
+
+
+def test_names_of_classes_are_distinct_but_for_those_of_earlier_versions(
+    classifier, parts, tmp_path, caplog
+):
+    with pytest.raises(ValueError, match="a name of its own. Received twice: crane"):
+        made(classifier, parts, classes=["crane", "maillot", "crane"])
+    made(classifier, parts, classes=["crane", "maillot", "x"]).save(tmp_path / "d")
+    path = tmp_path / "d" / "detector.json"
+    path.write_text(path.read_text().replace('"x"', '"crane"'))
+    assert Detector.load(tmp_path / "d").classes == ["crane", "maillot", "crane"]
+    assert "has several classes of one name" in caplog.text
 
 
 def test_damaged_folders_and_foreign_networks_are_refused(classifier, parts, tmp_path):

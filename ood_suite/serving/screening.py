@@ -4,6 +4,7 @@ import collections
 import dataclasses
 import itertools
 import json
+import math
 import pathlib
 import shutil
 import sys
@@ -73,6 +74,15 @@ class Summary:
         shares = [conformal.Promise.of(*self.ranks[group]).expected for group in self.known]
         return float(np.average(shares, weights=list(self.known.values())))
 
+    @property
+    def least(self):
+        """Images that must lie beyond all held-out ones for any to be called OOD together: k of m
+        with k false_share / m >= 1 / (n + 1), the smallest p-value.
+        """
+        held_out = max(count for count, _ in self.ranks.values())
+        share = self.false_share * (held_out + 1) / (self.images - self.unreadable)
+        return math.ceil(1.0 / share * conformal.DOWN)
+
     def lines(self):
         """What a reader wants to know at the end."""
         yield f"{self.images} images, {self.unreadable} of them unreadable."
@@ -80,6 +90,12 @@ class Summary:
         if not known:
             return
         yield f"{self.flagged} are OOD ({self.flagged / known:.2%})."
+        if self.false_share is not None and self.least > 1:
+            held_out = max(count for count, _ in self.ranks.values())
+            yield (
+                f"With {held_out} held-out images none is, unless at least {self.least} of these "
+                f"{known} lie beyond all of them: for fewer, calibrate with more, or raise --fdr."
+            )
         if self.false_share is not None and not self.flagged:
             return
         if self.false_share is not None:
@@ -99,8 +115,8 @@ def screen(detector, paths, out="-", *, false_discoveries=None, form="tsv"):
 
     Args:
         detector: PixelDetector. paths: see data.pixels.named_images.
-        out: file that is not there yet, and only when whole; a killed screening of it continues.
-            "-": standard output.
+        out: file that is not there yet, and only when whole; a killed screening of it continues,
+            from the first image whose file has changed. "-": standard output.
         false_discoveries: share of ID examples among those called OOD, in expectation: is_ood is
             then decided for all images together (Benjamini and Hochberg), at the end.
         form: "tsv", or "jsonl" for one JSON object a line.
@@ -108,7 +124,8 @@ def screen(detector, paths, out="-", *, false_discoveries=None, form="tsv"):
     images = named_images(paths, detector.image_shape, detector.transform)
     summary = Summary.of(detector, false_discoveries)
     if out == "-":
-        rows = _rows(detector, progress(images, unit="image", desc="screening"))
+        bar = progress(images, unit="image", desc="screening")
+        rows = (row for _, row in _rows(detector, bar))
         _write(sys.stdout, rows if false_discoveries is None else list(rows), form, summary)
         return summary
     out = pathlib.Path(out)
@@ -126,7 +143,9 @@ def screen(detector, paths, out="-", *, false_discoveries=None, form="tsv"):
 
 
 class _Kept:
-    """Rows on disk, in the order of the images: what a kill leaves is a shorter file."""
+    """Rows on disk behind their images' stamps, in the order of the images: what a kill leaves is a
+    shorter file.
+    """
 
     def __init__(self, path, mark):
         self.path, first = path, json.dumps(mark).encode() + b"\n"
@@ -147,12 +166,12 @@ class _Kept:
         count, rest = self._behind(iter(images))
         with open(self.path, "a", buffering=1, encoding="utf-8") as file:  # each line at once
             bar = progress(rest, unit="image", desc="screening", initial=count)
-            for row in _rows(detector, bar):
-                file.write(json.dumps(row) + "\n")
+            for stamp, row in _rows(detector, bar):
+                file.write(json.dumps([stamp, *row]) + "\n")
 
     def _behind(self, images):
         """(number of rows that are of the first images, the images behind them): from where images
-        were added or taken away the rows are cut off.
+        were added, replaced or taken away the rows are cut off.
         """
         count = 0
         with open(self.path, "r+b") as file:
@@ -160,7 +179,7 @@ class _Kept:
             end = file.tell()
             for line in iter(file.readline, b""):
                 image = next(images, None)
-                if image is None or json.loads(line)[0] != image[0]:
+                if image is None or json.loads(line)[:2] != [image[1], image[0]]:
                     file.truncate(end)
                     return count, itertools.chain(filter(None, [image]), images)
                 count, end = count + 1, file.tell()
@@ -169,22 +188,44 @@ class _Kept:
     def __iter__(self):
         with open(self.path, encoding="utf-8") as file:
             next(file)
-            yield from (tuple(json.loads(line)) for line in file)
+            yield from (tuple(json.loads(line)[1:]) for line in file)
 
 
 def _rows(detector, images):
-    """Yields tuples of COLUMNS, with None for what is not known of an unreadable image."""
+    """Yields (stamp, tuple of COLUMNS), with None for what is not known of an image that cannot be
+    read or decided.
+    """
     images = iter(images)  # once: a bar that is begun anew closes the generator below it
-    while batch := [(name, load()) for name, load in itertools.islice(images, AT_ONCE)]:
-        readable = [image for _, image in batch if not isinstance(image, ValueError)]
-        found = zip(*(v.tolist() for v in detector(np.stack(readable)))) if readable else iter(())
-        for name, image in batch:
-            if isinstance(image, ValueError):
-                print(f"Warning: {image}.", file=sys.stderr)
-                yield name, None, None, None, None
+    while batch := [(*known, load()) for *known, load in itertools.islice(images, AT_ONCE)]:
+        readable = [(name, image) for name, _, image in batch if not isinstance(image, ValueError)]
+        found = iter(_decided(detector, readable) if readable else ())
+        for name, stamp, image in batch:
+            decided = image if isinstance(image, ValueError) else next(found)
+            if isinstance(decided, ValueError):
+                print(f"Warning: {decided}.", file=sys.stderr)
+                yield stamp, (name, None, None, None, None)
             else:
-                score, p_value, is_ood, label = next(found)
-                yield name, detector.classes[label], score, p_value, is_ood
+                score, p_value, is_ood, label = decided
+                yield stamp, (name, detector.classes[label], score, p_value, is_ood)
+
+
+def _decided(detector, named):
+    """[(score, p_value, is_ood, label)] of pairs (name, image); in its place the ValueError of an
+    image that the score cannot take, such as one on which a network in float16 overflows.
+
+    Raises:
+        ValueError: the score can take none of several images.
+    """
+    try:
+        found = detector(np.stack([image for _, image in named]))
+        return list(zip(*(values.tolist() for values in found), strict=True))
+    except ValueError as error:
+        if len(named) == 1:
+            return [ValueError(f"{named[0][0]} cannot be decided on ({str(error).rstrip('.')})")]
+        single = [decided for pair in named for decided in _decided(detector, [pair])]
+        if all(isinstance(decided, ValueError) for decided in single):
+            raise
+        return single
 
 
 def _write(file, rows, form, summary):
@@ -208,7 +249,7 @@ def _text(row, form):
     name, label, score, p_value, is_ood = row
     if score is None:
         return f"{_plain(name)}\tNA\tNA\tNA\tNA"
-    return f"{_plain(name)}\t{_plain(label)}\t{score:.6g}\t{p_value:.6g}\t{int(is_ood)}"
+    return f"{_plain(name)}\t{_plain(label)}\t{score!r}\t{p_value:.6g}\t{int(is_ood)}"
 
 
 def _plain(text):

@@ -7,13 +7,14 @@ import os
 import subprocess
 import sys
 import tarfile
+import types
 import zipfile
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from ood_suite import conformal, data
+from ood_suite import conformal, data, monitor, screen
 from ood_suite.data.pixels import named_images
 from ood_suite.detector import Detector
 from ood_suite.files import RunError
@@ -71,8 +72,8 @@ def test_files_are_framed_as_the_held_out_images_were(classifier, parts, tmp_pat
         expected = detector(data.load(f"{folder}:{transform}", "test", None, SHAPE).images[:])
         np.testing.assert_allclose(scores[transform], expected.score, rtol=1e-5)
     assert scores["cover"] != scores["squash"]
-    squashed = [load() for _, load in named_images([tmp_path / "wide.npz"], SHAPE, "squash")]
-    files = [load() for _, load in named_images([folder], SHAPE, "squash")]
+    squashed = [load() for *_, load in named_images([tmp_path / "wide.npz"], SHAPE, "squash")]
+    files = [load() for *_, load in named_images([folder], SHAPE, "squash")]
     np.testing.assert_array_equal(squashed, files)
     with pytest.raises(ValueError, match="`transform` must be one of"):
         made(classifier, parts, transform="none")
@@ -89,7 +90,7 @@ def test_archives_and_arrays_hold_the_same_images(photos, tmp_path):
             archive.add(folder, "x")
     np.savez(tmp_path / "a.npz", images=pixels)
     for name in ("a.zip", "a.tar", "a.tar.gz", "a.npz"):
-        found = {key: load() for key, load in named_images([tmp_path / name], SHAPE)}
+        found = {key: load() for key, _, load in named_images([tmp_path / name], SHAPE)}
         in_order = [found[key] for key in sorted(found, key=lambda k: (len(k), k))]
         np.testing.assert_array_equal(np.stack(in_order), pixels)
         assert all(key.startswith(f"{tmp_path / name}#") for key in found)
@@ -148,7 +149,8 @@ def test_a_killed_screening_goes_on(classifier, parts, photos, tmp_path, left, m
     monkeypatch.setattr(screening, "_rows", _rows)
     monkeypatch.setattr(
         screening, "named_images",
-        lambda *a: ((n, lambda f=f, n=n: (read.append(n), f())[1]) for n, f in named_images(*a)),
+        lambda *a: ((n, stamp, lambda f=f, n=n: (read.append(n), f())[1])
+                    for n, stamp, f in named_images(*a)),
     )  # fmt: skip
     screening.screen(detector, [folder], out)
     assert out.read_text() == whole and len(read) == 30 - left
@@ -165,10 +167,12 @@ def test_images_that_came_or_went_between_are_decided(classifier, parts, photos,
     added[3] = lines[20].replace("20.png", "02a.png")
     mark = [np.array(detector.thresholds), np.array([str(folder)])]
     mark = json.dumps(screening.fingerprint(*mark, detector.detector.calibration_))
+    stamps = {name: stamp for name, stamp, _ in named_images([folder], SHAPE)}
     for name, known in (("more", lines[:9]), ("fewer", added), ("gone", [*added, added[0]])):
         kept = tmp_path / ".partial-d.tsv"
         kept.mkdir()
-        rows = [json.dumps(list(json.loads(line).values())) for line in known]
+        rows = [json.loads(line) for line in known]
+        rows = [json.dumps([stamps.get(row["file"]), *row.values()]) for row in rows]
         (kept / "rows.jsonl").write_text("\n".join([mark, *rows]) + "\n")
         if name == "fewer":
             (folder / "05.png").rename(tmp_path / "05.png")
@@ -176,6 +180,65 @@ def test_images_that_came_or_went_between_are_decided(classifier, parts, photos,
         screening.screen(detector, [folder], out, form="jsonl")
         assert out.read_text().splitlines() == added, name
         out.unlink()
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_images_that_were_replaced_between_are_decided_anew(
+    classifier, parts, photos, tmp_path, monkeypatch, packed
+):
+    folder, pixels = photos
+    given, detector, out = folder, made(classifier, parts), tmp_path / "d.tsv"
+    if packed:
+        given = tmp_path / "a.npz"
+        np.savez(given, images=pixels)
+    with monkeypatch.context() as killed, pytest.raises(KeyboardInterrupt):
+        killed.setattr(screening, "_write", interrupt)
+        screening.screen(detector, [given], out)
+    if packed:
+        np.savez(given, images=pixels[::-1])
+    else:
+        (folder / "07.png").write_bytes((folder / "20.png").read_bytes())
+    screening.screen(detector, [given], out)
+    screening.screen(detector, [given], tmp_path / "anew.tsv")
+    assert out.read_text() == (tmp_path / "anew.tsv").read_text()
+
+
+def test_an_image_that_the_score_cannot_take_is_a_row_and_no_end(
+    classifier, parts, photos, tmp_path, capsys
+):
+    folder, _ = photos
+    detector = made(classifier, parts)
+    predict = detector._predict
+
+    def overflowing(batch):
+        found, is_white = predict(batch), batch.min(axis=(1, 2, 3)) == 255
+        return found | {"logits": np.where(is_white[:, None], np.inf, found["logits"])}
+
+    detector._predict = overflowing
+    screening.screen(detector, [folder], tmp_path / "before.tsv")
+    Image.fromarray(np.full((8, 8), 255, np.uint8)).save(folder / "05.png")
+    screening.screen(detector, [folder], tmp_path / "d.tsv")
+    before, after = (table(tmp_path / name) for name in ("before.tsv", "d.tsv"))
+    before[5][1:] = ["NA"] * 4
+    for column in (0, 1, 4):
+        assert [row[column] for row in after] == [row[column] for row in before]
+    text = "05.png cannot be decided on (`logits` has values that are NaN or infinite)"
+    assert capsys.readouterr().err.count(text) == 1
+    detector._predict = lambda batch: predict(batch) | {"logits": np.full((len(batch), 3), np.nan)}
+    with pytest.raises(ValueError, match="`logits` has values that are NaN or infinite"):
+        screening.screen(detector, [folder], tmp_path / "none.tsv")
+
+
+def test_scores_are_read_as_they_were_written():
+    for form, read in (("tsv", lambda text: float(text.split("\t")[2])),
+                       ("jsonl", lambda text: json.loads(text)["score"])):  # fmt: skip
+        assert read(screening._text(("x", "a", -10.0 / 3.0, 0.5, True), form)) == -10.0 / 3.0
+
+
+def test_paths_of_any_bytes_are_listed(monkeypatch):
+    lines = io.TextIOWrapper(io.BytesIO(b"caf\xe9.png\n\nb.png"), encoding="utf-8")
+    monkeypatch.setattr(sys, "stdin", lines)
+    assert [os.fsencode(path) for path in screen.listed()] == [b"caf\xe9.png", b"b.png"]
 
 
 def test_names_that_are_not_utf8_are_written(classifier, parts, photos, tmp_path):
@@ -213,7 +276,7 @@ def test_tar_archives_are_read_to_their_end_or_say_so(photos, tmp_path, packed):
     def found(content):
         path = tmp_path / ("a.tar.gz" if packed else "a.tar")
         path.write_bytes(content)
-        return [load() for _, load in named_images([path], SHAPE)]
+        return [load() for *_, load in named_images([path], SHAPE)]
 
     def compressed(content):
         return gzip.compress(content) if packed else content
@@ -271,6 +334,39 @@ def test_discoveries_are_decided_together(classifier, parts, photos, tmp_path):
     assert set(rows[0]) == set(screening.COLUMNS) and summary.false_share == 0.2
 
 
+def test_a_log_of_discoveries_is_watched_by_the_threshold(
+    classifier, parts, photos, tmp_path, monkeypatch
+):
+    detector, log = made(classifier, parts, alarms=0.3), tmp_path / "d.tsv"
+    detector.save(tmp_path / "d")
+    screening.screen(detector, [photos[0]], log, false_discoveries=0.001)
+    assert {row[4] for row in table(log)} == {"0"}
+    flags = types.SimpleNamespace(detector=tmp_path / "d", log=log, window=30)
+    monkeypatch.setattr(monitor, "FLAGS", flags)
+    monitor.main(None)
+    (window,) = json.loads((tmp_path / "monitor.json").read_text())
+    assert window["alarms"] == detector(photos[1]).is_ood.mean() > 0
+    twins = json.loads((tmp_path / "d" / "detector.json").read_text()) | {"classes": ["a"] * 3}
+    (tmp_path / "d" / "detector.json").write_text(json.dumps(twins))
+    with pytest.raises(ValueError, match="has classes of one name"):
+        monitor.main(None)
+
+
+def test_how_many_must_be_found_together_is_told():
+    """One less than `least` at the smallest p-value find nothing, so many find themselves."""
+    for known, held_out in ((1000, 240), (40, 99), (7, 999)):
+        summary = screening.Summary({"a": (held_out, 230), "b": (20, 19)}, 0.1)
+        for row in range(known):
+            summary.add(("x", "a", 0.0, 1.0, False))
+        values = np.ones(known)
+        values[: summary.least - 1] = 1.0 / (held_out + 1)
+        assert not conformal.discoveries(values, 0.1).is_ood.any()
+        values[: summary.least] = 1.0 / (held_out + 1)
+        assert conformal.discoveries(values, 0.1).is_ood.sum() == summary.least
+        said = f"none is, unless at least {summary.least} of these {known} lie"
+        assert (said in " ".join(summary.lines())) == (summary.least > 1)
+
+
 def test_a_summary_compares_with_what_was_promised():
     for ranks, classes in (({None: (99, 95)}, "ab"), ({"a": (99, 95), "b": (199, 190)}, "ab")):
         for flagged, text in ((30, "more than in-distribution images give"), (6, "no more than")):
@@ -298,14 +394,14 @@ def test_a_wrong_path_does_not_end_the_work_on_the_others(photos, tmp_path):
     (tmp_path / "empty").mkdir()
     (tmp_path / "a.zip").write_bytes(b"PK no archive")
     paths = [tmp_path / "nothing", tmp_path / "empty", tmp_path / "a.zip", folder]
-    found = [(name, load()) for name, load in named_images(paths, SHAPE)]
+    found = [(name, load()) for name, _, load in named_images(paths, SHAPE)]
     assert len(found) == 33 and all(isinstance(image, ValueError) for _, image in found[:3])
     for (name, error), path in zip(found[:3], paths, strict=False):
         assert name == str(path) and path.name in str(error)
     with zipfile.ZipFile(tmp_path / "cut.zip", "w") as archive:
         archive.write(folder / "00.png", "00.png")
     (tmp_path / "cut.zip").write_bytes((tmp_path / "cut.zip").read_bytes()[:-30])
-    [(_, error)] = [(name, load()) for name, load in named_images([tmp_path / "cut.zip"], SHAPE)]
+    [error] = [load() for *_, load in named_images([tmp_path / "cut.zip"], SHAPE)]
     assert "cannot be read as an archive" in str(error)
 
 
@@ -331,9 +427,8 @@ def test_a_file_in_an_archive_that_promises_too_much_is_left_out(tmp_path, monke
     with zipfile.ZipFile(tmp_path / "a.zip", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("bomb.png", bytes(10_000))
         archive.writestr("fine.png", buffer.getvalue())
-    found = {
-        name.partition("#")[2]: load() for name, load in named_images([tmp_path / "a.zip"], SHAPE)
-    }
+    images_of_zip = named_images([tmp_path / "a.zip"], SHAPE)
+    found = {name.partition("#")[2]: load() for name, _, load in images_of_zip}
     assert "1,000 bytes" in str(found["bomb.png"]) and found["fine.png"].shape == SHAPE
 
 

@@ -4,19 +4,21 @@ In float32, where NumPy computes in float64: equal within 1e-4, absolute or rela
 or a GPU without TF32 (TensorFlow multiplies matrices there in its 10 bits, unless
 tf.config.experimental.enable_tensor_float_32_execution(False) was called). What counts (a fusion
 the held-out examples, nac and weiper the values in an interval) may count one that nearly ties on
-the other side.
+the other side. What makes logits or a score NaN or infinite, where NumPy's raise, is called OOD.
 """
 
 import keras
 import numpy as np
 from keras import ops
 
+from ood_suite.conformal import ROUNDED
 from ood_suite.scores import named
 from ood_suite.training.graph_parts import largest, linear, of_class
 from ood_suite.training.head_formulas import SHAPED
 from ood_suite.training.score_formulas import CONVERTED, DOUBLE
 
 TIED = 1.2e-7  # of a number: its last digit in float32
+LARGEST = float(np.finfo(np.float32).max)
 
 
 def score(detector, given):
@@ -70,13 +72,22 @@ def _fused(learner, given, values):
     return total
 
 
-def p_value(scores, held_out):
-    """(1 + number of held-out scores not below) / (n + 1), symbolic (n,)."""
+def _is_finite(x):
+    """float32 (n,), 1 where all of (n, d) is finite, 0 elsewhere. (Keras's isfinite is not in all
+    formats; and ONNX multiplies what `where` leaves out by 0.)
+    """
+    return ops.min(ops.cast(ops.abs(x) < LARGEST, "float32"), axis=1)
+
+
+def p_value(scores, held_out, tied=TIED, is_known=1.0):
+    """(1 + number of held-out scores not below) / (n + 1), symbolic (n,); none is of what is not
+    known.
+    """
     # A layer of comparisons: the bias holds the scores, so that they are weights and not code.
     column = ops.expand_dims(scores, 1)
     beyond = linear(column, -np.ones((1, len(held_out))), held_out)
-    not_below = ops.cast(beyond >= -TIED * ops.abs(column), "float32")
-    return (1.0 + ops.sum(not_below, axis=1)) / (1.0 + len(held_out))
+    not_below = ops.cast(beyond >= -tied * ops.abs(column), "float32")
+    return (1.0 + is_known * ops.sum(not_below, axis=1)) / (1.0 + len(held_out))
 
 
 def with_decisions(network, head, detector, held_out, thresholds):
@@ -90,13 +101,16 @@ def with_decisions(network, head, detector, held_out, thresholds):
     pixels = keras.Input(network.inputs[0].shape[1:], name="pixels")
     found = network(pixels)
     scores = score(detector, {**found, **head})
-    p_values = ops.stack([p_value(scores, own) for own in held_out], axis=1)
+    is_known = _is_finite(found["logits"]) * _is_finite(scores[:, None])
+    p_values = [p_value(scores, own, ROUNDED, is_known) for own in held_out]
+    p_values = ops.stack(p_values, axis=1)
     label = largest(found["logits"]) if len(held_out) > 1 else None
     limits = float(thresholds[0])
     if label is not None:
         p_values = p_values * ops.one_hot(label, len(held_out))
         limits = of_class(label, np.asarray(thresholds)[:, None])[:, 0]
+    is_id = ops.cast(scores - ROUNDED * ops.abs(scores) <= limits, "float32") * is_known
     return keras.Model(pixels, {
         "logits": found["logits"], "score": scores, "p_value": ops.sum(p_values, axis=1),
-        "is_ood": ops.cast(scores > limits, "int32"),
+        "is_ood": 1 - ops.cast(is_id, "int32"),
     })  # fmt: skip
