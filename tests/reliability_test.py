@@ -2,6 +2,7 @@
 
 import ast
 import os
+import pathlib
 import re
 import shlex
 import signal
@@ -60,8 +61,11 @@ def test_a_file_is_on_the_disk_before_its_name(tmp_path, monkeypatch):
 
     def noted(name, function):
         def call(*arguments):
-            path = os.readlink(f"/proc/self/fd/{arguments[0]}") if name == "sync" else arguments[1]
-            done.append((name, os.path.basename(path).split("-")[0]))
+            if name == "sync":
+                synced = os.fstat(arguments[0])
+                found = (p for p in tmp_path.rglob("*") if os.path.samestat(p.stat(), synced))
+            path = next(found) if name == "sync" else pathlib.Path(arguments[1])
+            done.append((name, path.name.split("-")[0]))
             return function(*arguments)
 
         return call

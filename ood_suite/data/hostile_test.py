@@ -26,11 +26,13 @@ SECONDS = 20  # of which most is the queue for a processor on a busy machine
 GIBIBYTE = 2**30
 # Reads files in turn as an evaluation does; prints of each the error, seconds, and the most memory.
 READ = """
-import json, re, sys, time
+import json, os, re, resource, sys, time
 from ood_suite import data
+of_linux = os.path.exists("/proc/self/clear_refs")
 for path in sys.argv[1:]:
-    with open("/proc/self/clear_refs", "w") as file:
-        file.write("5")  # so that the most is that of this file
+    if of_linux:
+        with open("/proc/self/clear_refs", "w") as file:
+            file.write("5")  # so that the most is that of this file
     start, said = time.monotonic(), "read"
     try:
         found = data.load(path, "test", image_shape=(32, 32, 3))
@@ -39,8 +41,10 @@ for path in sys.argv[1:]:
     except (ValueError, FileNotFoundError) as error:
         said = str(error)
     seconds = time.monotonic() - start
-    [peak] = re.findall(r"VmHWM:\\s+(\\d+) kB", open("/proc/self/status").read())
-    print(json.dumps([said, seconds, 1024 * int(peak)]), flush=True)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # bytes on macOS, of all until now
+    if of_linux:
+        peak = 1024 * int(re.search(r"VmHWM:\\s+(\\d+) kB", open("/proc/self/status").read())[1])
+    print(json.dumps([said, seconds, peak]), flush=True)
 """
 
 
