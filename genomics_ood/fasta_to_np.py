@@ -86,4 +86,4 @@ if __name__ == "__main__":
     flags.DEFINE_integer("block", 10_000, "Bases that stay together in one split.", lower_bound=1)
     flags.DEFINE_bool("overwrite", False, "Replace a set of that name.")
     flags.DEFINE_integer("seed", 0, "Of blocks, positions and strands.")
-    run_app(main)
+    run_app(main, continues=False)

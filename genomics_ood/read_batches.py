@@ -13,6 +13,7 @@ import pathlib
 import queue
 import re
 import threading
+import zlib
 
 import numpy as np
 
@@ -22,6 +23,7 @@ from genomics_ood.sequence_files import CODES, INVALID
 CHUNK = 2**22  # bytes of text that are parsed at once: 7500 FASTQ records of 250 bases
 LONGEST = 2**25  # bytes of one FASTA record that are kept to parse it with others
 AHEAD = 2  # batches that wait to be scored
+DAMAGE = EOFError, OSError, zlib.error, ValueError  # of what is read, or is no record
 NEWLINE, HEAD, AT, PLUS = b"\n>@+"
 _WHITE = np.array([chr(code).isspace() for code in range(256)])
 
@@ -69,19 +71,32 @@ def batches(path):
         parse = _fasta if sequence_files.first_character(handle) == ">" else _fastq
         rest = b""
         while True:
-            chunk = handle.read(CHUNK)
+            chunk, damage = _chunk(handle)
+            last = not chunk and not damage
             data = (rest + chunk).lstrip()  # blank lines behind a record
-            if not chunk and data and data[-1] != NEWLINE:
+            if last and data and data[-1] != NEWLINE:
                 data += b"\n"
-            parsed = parse(data, last=not chunk)
-            if parsed is None:
-                yield from _one_by_one(io.BufferedReader(_Joined(data, handle)))
-                return
-            batch, rest = parsed
-            if len(batch):
+            parsed = parse(data, last)
+            batch, rest = parsed or (None, data)
+            if batch:
                 yield batch
-            if not chunk:
+            if damage or not parsed:
+                yield from _one_by_one(io.BufferedReader(_Joined(rest, handle, damage)))
                 return
+            if last:
+                return
+
+
+def _chunk(handle):
+    """(CHUNK bytes, or fewer at the end, the error that stands behind them or None)."""
+    parts, left = [], CHUNK
+    try:
+        while left and (part := handle.read1(left)):
+            parts.append(part)
+            left -= len(part)
+    except DAMAGE as error:
+        return b"".join(parts), error
+    return b"".join(parts), None
 
 
 def _fastq(data, last):
@@ -196,7 +211,7 @@ def _one_by_one(handle):
                 kept.append((title, sequence, qualities, sequence_files.encode(sequence, where)))
             except StopIteration:
                 break
-            except ValueError as error:  # what comes before it is scored first
+            except DAMAGE as error:  # what comes before it is scored first
                 stopped = error
                 break
             size += len(title) + len(sequence) + len(qualities or "")
@@ -227,16 +242,18 @@ def _batch_of(kept):
 
 
 class _Joined(io.RawIOBase):
-    """Bytes, and behind them what a handle still has."""
+    """Bytes, and behind them an error, if there is one, or what a handle still has."""
 
-    def __init__(self, begun, handle):
-        self.begun, self.handle = begun, handle
+    def __init__(self, begun, handle, damage=None):
+        self.begun, self.handle, self.damage = begun, handle, damage
 
     def readable(self):
         return True
 
     def readinto(self, buffer):
-        taken = self.begun[: len(buffer)] or self.handle.read(len(buffer))
+        if self.damage and not self.begun:
+            raise self.damage
+        taken = self.begun[: len(buffer)] or self.handle.read1(len(buffer))
         self.begun = self.begun[len(buffer) :]
         buffer[: len(taken)] = taken
         return len(taken)

@@ -120,4 +120,4 @@ if __name__ == "__main__":
     flags.DEFINE_string("data_dir", None, "Folder to write to; default: genomics_data.")
     flags.DEFINE_bool("overwrite", False, "Replace a set of that name.")
     flags.DEFINE_integer("limit", 0, "Reads of each part, from its beginning; 0 for all.")
-    run_app(main)
+    run_app(main, continues=False)

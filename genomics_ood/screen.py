@@ -6,18 +6,19 @@
 
 RUN is a density (likelihood), or the folder of a sweep, whose background model the validation OOD
 reads choose (log ratio); without --run it is the shipped model of words of three genera. Reads are
-FASTA or FASTQ, gzip, BGZF or not, streamed at constant memory, or a data set's npz file. Every
-read, or with --paired every pair, becomes a line of tab-separated values:
+FASTA or FASTQ, gzip, BGZF or not, streamed at constant memory (chromosomes: at up to 20 bytes for
+each base of the longest), or a data set's npz file. Every read, or with --paired every pair,
+becomes a line of tab-separated values:
 
     read, length, scored_bases, gc_content, score, threshold, is_ood, class
 
 The score is in nats per base, higher = more OOD; is_ood is 1 where it is above the threshold, which
 accepts 95% (--acceptance) of the in-distribution validation reads cut to the same length; class is
 the nearest training class, NA where the model knows none. Of a read with unknown bases the longest
-part without is scored. One that is longer than the training reads is cut into windows, and so are
-the mates of a pair: their sum is compared with sums over as many validation reads of one class, an
-approximation, since neighbouring windows are more alike than those. What has fewer than
---min_length known bases gets NA. A summary of the sample goes to standard error.
+part without is scored. One that is longer than the training reads is cut into windows of equal
+size, and so are the mates of a pair: their sum is compared with sums over as many validation reads
+of one class, an approximation, since neighbouring windows are more alike than those. What has
+fewer than --min_length known bases gets NA. A summary of the sample goes to standard error.
 """
 
 import contextlib
@@ -72,16 +73,13 @@ def screens_of(rule):
     ]
 
 
-def opened(stack, paths):
-    """{flag: handles} of what is written beside the rows."""
+def written(count):
+    """{flag: paths} of what is written, of the rows and beside them, for so many files of reads."""
     names = {"out": [FLAGS.out], "kreport": [FLAGS.kreport] if FLAGS.kreport else []}
     for flag in ("classified_out", "unclassified_out"):
         pattern = FLAGS[flag].value
-        names[flag] = screen_files.paths_of(pattern, len(paths)) if pattern else []
-    return {
-        flag: [stack.enter_context(screen_files.writer(path)) for path in own]
-        for flag, own in names.items()
-    }
+        names[flag] = screen_files.paths_of(pattern, count) if pattern else []
+    return names
 
 
 def main(argv):
@@ -92,6 +90,8 @@ def main(argv):
         raise ValueError(
             f"Give {wanted}, or - for standard input. Received: {', '.join(paths) or 'none'}."
         )
+    names = written(count)
+    screen_files.check_apart(names, paths)
     found = begun(paths)
     screens = screens_of({
         "acceptance": FLAGS.acceptance, "confidence": FLAGS.confidence,
@@ -102,7 +102,10 @@ def main(argv):
     summary, unit = screen_summary.Summary(screens[0].classes), "pairs" if FLAGS.paired else "reads"
     rows_of_all = screening.decisions(screens, found, FLAGS.min_length, FLAGS.threads)
     with contextlib.ExitStack() as stack:
-        files = opened(stack, paths)
+        files = {
+            flag: [stack.enter_context(screen_files.writer(path)) for path in own]
+            for flag, own in names.items()
+        }
         [out] = files["out"]
         also = [
             screen_files.ReadWriter(files[flag], is_ood)
@@ -158,4 +161,4 @@ if __name__ == "__main__":
         "File for accepted reads; with --paired a # stands for the mate.",
     )
     flags.DEFINE_string("unclassified_out", None, "The same for OOD reads, and those not scored.")
-    cli.run_app(main, positional=True)
+    cli.run_app(main, positional=True, continues=False)

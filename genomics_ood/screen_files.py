@@ -2,6 +2,7 @@
 
 import contextlib
 import gzip
+import pathlib
 import sys
 
 import numpy as np
@@ -42,6 +43,27 @@ def paths_of(pattern, count):
             f"known#.fq. Received: {pattern}."
         )
     return [pattern.replace("#", f"_{mate + 1}") for mate in range(count)]
+
+
+def check_apart(written, read):
+    """Refuses a file that two flags write, or that is read too.
+
+    Args:
+        written: {flag: paths}. read: paths of reads. "-" is standard output, or input.
+
+    >>> check_apart({"out": ["-"], "kreport": ["k.txt"]}, ["-"])
+    """
+    owners = {pathlib.Path(path).resolve(): "read" for path in read if path != "-"}
+    for flag, paths in written.items():
+        for path in paths:
+            key = path if path == "-" else pathlib.Path(path).resolve()
+            if key in owners:
+                what = "standard output" if path == "-" else path
+                raise ValueError(
+                    f"--{flag} must have a place of its own. Received: {what}, which is "
+                    f"{owners[key]} as well."
+                )
+            owners[key] = f"written by --{flag}"
 
 
 class ReadWriter:

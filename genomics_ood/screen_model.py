@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import re
 from typing import Protocol, cast
 
 import numpy as np
@@ -232,11 +233,13 @@ class Screen:
         a genome are alike, and a threshold varies more between sets of regions. One over the design
         effect of the decisions (Kish, "Survey Sampling", 1965, section 5.4) with REGION as cluster.
         """
-        if not len(origins):
+        if not any(origins):
             return 1.0
         scores, _ = self.held_out_scores(self.length)
         above = scores > conformal.accepting(scores, self.rule.acceptance)
-        _, regions = np.unique([region_of(origin) for origin in origins], return_inverse=True)
+        pairs = zip(self.labels.tolist(), origins, strict=True)
+        keys = [f"{label} {region_of(origin)}" for label, origin in pairs]
+        _, regions = np.unique(keys, return_inverse=True)
         share = above.mean()
         excess = np.bincount(regions, above) - share * np.bincount(regions)
         varied, binomial = (excess**2).sum(), len(above) * share * (1.0 - share)
@@ -244,7 +247,9 @@ class Screen:
 
     def promise(self, windows=1):
         """conformal.Promise of the threshold of so many windows, for as many independent reads as
-        the validation reads are worth; None if they are too few for one.
+        the validation reads are worth; None if they are too few for one. Without confidence it is
+        that of the acceptance itself, whose rank is that of all validation reads or of DRAWN_SUMS:
+        rounded up among a few, it would be another threshold's.
         """
         count = self._count(windows)
         alarms = 1.0 - self.rule.acceptance
@@ -252,6 +257,8 @@ class Screen:
             rank = conformal.rank_for(count, alarms, self.rule.confidence)
         except ValueError:
             return None
+        if self.rule.confidence is None:
+            rank = (count + 1) * self.rule.acceptance
         return conformal.Promise.of(count, rank)
 
 
@@ -261,14 +268,15 @@ def _on_held_out(run, data_dir):
 
 
 def region_of(origin):
-    """The part of a genome that a read is from.
+    """The part of a genome that a read is from: by fasta_to_np, or in the paper's data.
 
     >>> region_of("NC_000913.3:25101-25350(-)")
     'NC_000913.3:2'
+    >>> region_of("CP006777.1 Clostridium, complete genome_pos2231491-2231740")
+    'CP006777.1 Clostridium, complete genome:223'
     """
-    title, _, place = origin.rpartition(":")
-    start = place.partition("-")[0]
-    return f"{title}:{int(start) // REGION}" if start.isdigit() else origin
+    found = re.fullmatch(r"(.*)(?::|_pos)(\d+)-[^:]*", origin)
+    return f"{found[1]}:{int(found[2]) // REGION}" if found else origin
 
 
 def score_of(sums):

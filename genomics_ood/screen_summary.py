@@ -34,7 +34,7 @@ class Summary:
         self.reads, self.trimmed, self.cut, self.alone = 0, 0, 0, 0
         self.scored = np.zeros((classes, 2), np.int64)  # predicted class, is_ood -> reads
         self.gc = np.zeros(2)  # is_ood -> sum of GC contents
-        # (windows of a read, bases of a window, or 0 of a read that was cut) -> reads
+        # (windows of a read, bases of a window) -> reads
         self.windows = collections.Counter()
 
     def add(self, rows):
@@ -48,9 +48,8 @@ class Summary:
             own = scored & (rows.is_ood == is_ood)
             self.gc[is_ood] += rows.gc[own].sum()
             self.scored[:, is_ood] += np.bincount(rows.labels[own], minlength=len(self.scored))
-        windows = rows.windows[scored]
-        sizes = np.where(rows.cut, 0, rows.known)[scored] // windows
-        self.windows.update(zip(windows.tolist(), sizes.tolist(), strict=True))
+        pairs = zip(rows.windows[scored].tolist(), rows.sizes[scored].tolist(), strict=True)
+        self.windows.update(pairs)
 
     def lines(self, screen, unit="reads"):
         """What a reader wants to know at the end."""
@@ -75,7 +74,7 @@ class Summary:
         """The share called OOD against the promise, and a lower bound of the share that is OOD."""
         low, high = share_interval(ood, total)
         yield f"{ood} are OOD: {ood / total:.2%}, 95% interval [{low:.2%}, {high:.2%}]."
-        promise = screen.promise(self._commonest(screen)[1])
+        promise = screen.promise(self._commonest()[1])
         if promise is None:
             yield "There are too few validation reads for a promise."
             return
@@ -97,22 +96,22 @@ class Summary:
             "known."
         )
 
-    def _commonest(self, screen):
+    def _commonest(self):
         """(bases of a window, windows): the commonest number of windows, and the commonest size
-        among those. Reads that are cut have windows of the training length.
+        among those.
         """
         totals = collections.Counter()
         for (windows, _), count in self.windows.items():
             totals[windows] += count
         windows = totals.most_common(1)[0][0]
         own = {size: count for (w, size), count in self.windows.items() if w == windows}
-        return max(own, key=own.get) or screen.length, windows
+        return max(own, key=own.get), windows
 
     def _by_class(self, screen, unit):
         """Where the promise is for all classes together, what it comes to in each."""
         if screen.classes < 2:
             return
-        size, windows = self._commonest(screen)
+        size, windows = self._commonest()
         scores, predicted = screen.held_out_scores(size, windows)
         above = scores > screen.threshold(size, windows)[predicted]
         for label, name in enumerate(screen.names_of(range(screen.classes))):

@@ -15,6 +15,9 @@ COLUMNS = (
 )  # fmt: skip
 SECOND = ("second_score", "second_threshold", "second_is_ood")
 WAITING = 2  # batches a thread that are scored before their rows are wanted
+HELD = 2**28  # bytes of text that wait together: one chromosome
+AT_ONCE = 2**14  # windows that are made of a batch at a time: a chromosome has a million
+STEPS = 64  # of a window's size, at most, that have a threshold of their own where reads are cut
 NOT_SCORED = "0\tNA\tNA\tNA\tNA\tNA"
 
 
@@ -25,6 +28,7 @@ class Rows:
     Attributes:
         names: list of text. lengths: bases. known: bases that are scored, 0 for none.
         gc: share of G and C among these. windows: number of windows that were scored.
+        sizes: bases of a window, of those whose threshold is taken.
         trimmed: bool, unknown bases were left out. cut: bool, a read is several windows. alone:
             bool, one read of the pair was not scored.
         scores, thresholds: nats per base. is_ood: bool. labels: predicted classes.
@@ -37,6 +41,7 @@ class Rows:
     known: np.ndarray
     gc: np.ndarray
     windows: np.ndarray
+    sizes: np.ndarray
     trimmed: np.ndarray
     cut: np.ndarray
     alone: np.ndarray
@@ -77,17 +82,17 @@ def known_parts(batch):
 
 
 def windows_of(starts, sizes, length):
-    """(owners, starts, sizes) of windows of at most `length` bases; the last one of a read ends
-    where the read ends, if that overlaps another.
+    """(owners, starts, sizes) of windows of at most `length` bases: as few as will do, alike in
+    size, that cover each read once.
 
-    >>> windows_of(np.array([10]), np.array([7]), 3)[1]
-    array([10, 13, 14])
+    >>> [part.tolist() for part in windows_of(np.array([10]), np.array([7]), 3)]
+    [[0, 0, 0], [10, 12, 14], [2, 2, 3]]
     """
     counts = -(-sizes // length)
     owners = np.repeat(np.arange(len(sizes)), counts)
     number = np.arange(len(owners)) - np.repeat(np.cumsum(counts) - counts, counts)
-    own = np.minimum(sizes, length)[owners]
-    return owners, starts[owners] + np.minimum(number * length, sizes[owners] - own), own
+    first, last = ((number + side) * sizes[owners] // counts[owners] for side in (0, 1))
+    return owners, starts[owners] + first, last - first
 
 
 def matrix(bases, starts, sizes, length):
@@ -96,6 +101,17 @@ def matrix(bases, starts, sizes, length):
     found = bases.take(where, mode="clip")
     found[np.arange(length) >= sizes[:, None]] = 0
     return found
+
+
+def _scored(screen, bases, starts, sizes):
+    """([float64 (windows, classes)] of each scorer, int (windows,) G and C), AT_ONCE at a time."""
+    sums, gc = [], []
+    for first in range(0, max(1, len(starts)), AT_ONCE):
+        own = sizes[first : first + AT_ONCE]
+        rows = matrix(bases, starts[first : first + AT_ONCE], own, screen.length)
+        sums.append(screen.sums(rows, own))
+        gc.append(((rows == 1) | (rows == 2)).sum(axis=1))
+    return [np.concatenate(parts) for parts in zip(*sums, strict=True)], np.concatenate(gc)
 
 
 def judge(screen, files, min_length):
@@ -115,29 +131,29 @@ def judge(screen, files, min_length):
         alone |= sizes == 0
         parts.append((batch.bases, starts, sizes))
     # The windows of all reads, those of a pair together.
-    owners, sums, taken, gc = [], [], [], np.zeros(count)
+    owners, sums, gc = [], [], []
     for bases, starts, sizes in parts:
-        owner, where, own = windows_of(starts, sizes, screen.length)
+        owner, *places = windows_of(starts, sizes, screen.length)
+        values, letters = _scored(screen, bases, *places)
         owners.append(owner)
-        taken.append(own)
-        sums.append(screen.sums(matrix(bases, where, own, screen.length), own))
-        gc += _sums_between((bases == 1) | (bases == 2), starts, sizes)
-    owner, own = np.concatenate(owners), np.concatenate(taken)
+        sums.append(values)
+        gc.append(letters)
+    owner = np.concatenate(owners)
     summed = [_by_owner(np.concatenate(values), owner, count) for values in zip(*sums, strict=True)]
-    windows, used = (_by_owner(v[:, None], owner, count)[:, 0] for v in (np.ones(len(own)), own))
-    scored, labels = windows > 0, summed[0].argmax(axis=1)
-    per_base = np.maximum(used, 1)  # overlapping windows count twice
-    scores = score_of(summed) / per_base
-    mean_size = np.round(used / np.maximum(windows, 1)).astype(int)
-    thresholds = _thresholds(screen, mean_size, windows.astype(int), labels, scored)
+    windows = np.bincount(owner, minlength=count)
     known = sum(sizes for *_, sizes in parts)
+    scored, labels = windows > 0, summed[0].argmax(axis=1)
+    scores = score_of(summed) / np.maximum(known, 1)
+    sizes = mean_sizes(known, windows, np.where(cut, screen.length, 0))
+    thresholds = _thresholds(screen, sizes, windows, labels, scored)
     names = files[0].names
     return Rows(
         names=[mate_name(name) for name in names] if len(files) > 1 else names,
         lengths=sum(np.diff(batch.starts) for batch in files),
         known=known,
-        gc=gc / np.maximum(known, 1),
-        windows=windows.astype(int),
+        gc=np.bincount(owner, np.concatenate(gc), count) / np.maximum(known, 1),
+        windows=windows,
+        sizes=sizes,
         trimmed=trimmed,
         cut=cut,
         alone=alone & scored,
@@ -147,6 +163,17 @@ def judge(screen, files, min_length):
         labels=labels,
         files=list(files),
     )
+
+
+def mean_sizes(known, windows, length):
+    """int (n,): bases of a window on average, 0 where there is none; for reads that are cut, one of
+    STEPS sizes up to `length`, since every size has a threshold to be computed.
+
+    >>> mean_sizes(np.array([0, 203, 280, 251]), np.array([0, 1, 2, 2]), np.array([0, 0, 0, 250]))
+    array([  0, 203, 140, 124])
+    """
+    step = np.maximum(length // STEPS, 1)
+    return length + (step * np.round((known / np.maximum(windows, 1) - length) / step)).astype(int)
 
 
 def _thresholds(screen, size, windows, labels, scored):
@@ -168,12 +195,6 @@ def _by_owner(values, owner, count):
     return np.stack(columns, axis=1)
 
 
-def _sums_between(flags, starts, sizes):
-    """float64 (n,): how many flags are set in each part."""
-    known = np.concatenate([[0], np.cumsum(flags)])
-    return (known[starts + sizes] - known[starts]).astype(np.float64)
-
-
 def decisions(screens, found, min_length, threads=1):
     """Yields Rows for each group of Batches, in order, scored by several threads.
 
@@ -189,20 +210,22 @@ def decisions(screens, found, min_length, threads=1):
         rows.second = others[0] if others else None
         return rows
 
-    waiting, stopped = collections.deque(), None
+    waiting, stopped = collections.deque(), None  # (bytes, future Rows)
     with concurrent.futures.ThreadPoolExecutor(workers) as pool:
         while True:
             try:
-                waiting.append(pool.submit(rows_of, next(found)))
+                files = next(found)
+                size = sum(len(batch.raw) for batch in files)
+                waiting.append((size, pool.submit(rows_of, files)))
             except StopIteration:
                 break
             except ValueError as error:
                 stopped = error
                 break
-            if len(waiting) > WAITING * workers:
-                yield waiting.popleft().result()
+            while len(waiting) > WAITING * workers or sum(size for size, _ in waiting) > HELD:
+                yield waiting.popleft()[1].result()
         while waiting:
-            yield waiting.popleft().result()
+            yield waiting.popleft()[1].result()
     if stopped:
         raise stopped
 

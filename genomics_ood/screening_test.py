@@ -96,7 +96,7 @@ def test_the_model_that_scores_is_not_that_which_others_share(sweep, monkeypatch
 def test_reads_of_any_length(screen, rng):
     text = random_text(rng, 60)
     rows = judged(
-        screen, text, text[:24], text[24:48], text[36:], text[:9], "NN" + text[:9] + "NACGT",
+        screen, text, text[:20], text[20:40], text[40:], text[:9], "NN" + text[:9] + "NACGT",
         "ACG", "",
     )  # fmt: skip
     if screen.classes == 1:  # with classes the mixture is of the sums
@@ -107,10 +107,75 @@ def test_reads_of_any_length(screen, rng):
     assert rows.windows.tolist() == [3, 1, 1, 1, 1, 1, 0, 0] and not rows.is_ood[6:].any()
     # Two windows and more: sums of validation reads spread less than single ones.
     assert rows.thresholds[0] < rows.thresholds[1]
-    assert rows.thresholds[0] == pytest.approx(screen.threshold(24, 3)[rows.labels[0]] / 72)
+    assert rows.thresholds[0] == pytest.approx(screen.threshold(20, 3)[rows.labels[0]] / 60)
     lines = screening.text_of(rows, screen).splitlines()
     assert lines[6] == "6\t3\t0\tNA\tNA\tNA\tNA\tNA"
     assert all(len(line.split("\t")) == len(screening.COLUMNS) for line in lines)
+
+
+def test_windows_cover_a_read_once_and_are_alike(rng):
+    """A read of one base more than a window is two halves, not the same window twice."""
+    sizes = np.concatenate([[0, 1, 24, 25, 26, 48, 49], rng.integers(0, 500, 50)])
+    starts = np.concatenate([[0], np.cumsum(sizes)])[:-1]
+    owners, where, own = screening.windows_of(starts, sizes, 24)
+    positions = np.concatenate([np.arange(a, a + n) for a, n in zip(where, own, strict=True)])
+    np.testing.assert_array_equal(positions, np.arange(sizes.sum()))
+    for number, size in enumerate(sizes):
+        parts = own[owners == number]
+        assert len(parts) == -(-size // 24) and (not len(parts) or np.ptp(parts) <= 1)
+
+
+def test_reads_that_are_cut_share_thresholds():
+    known = np.arange(251, 5000)
+    windows = -(-known // 250)
+    found = screening.mean_sizes(known, windows, np.full(len(known), 250))
+    assert found.max() == 250 and np.abs(found - known / windows).max() <= 2
+    assert len(set(zip(found, windows, strict=True))) < 300
+    exact = screening.mean_sizes(known, windows, np.zeros(len(known), int))
+    assert np.abs(exact - known / windows).max() <= 0.5
+
+
+class Stub:
+    """A screen of windows of 250 bases that costs nothing."""
+
+    length, threads = 250, True
+
+    def sums(self, windows, sizes):
+        return [-1.4 * sizes[:, None].astype(float)]
+
+    def threshold(self, size, windows):
+        return np.array([1.5 * size * windows])
+
+
+def test_a_chromosome_is_scored_in_parts(monkeypatch, rng):
+    import tracemalloc
+
+    bases = rng.integers(0, 4, 2**21).astype(np.uint8)
+    edges = np.array([0, len(bases)])
+    batch = read_batches.Batch(["c"], bases, edges, b"", edges)
+    whole = screening.judge(Stub(), [batch], 50)
+    monkeypatch.setattr(screening, "AT_ONCE", 2**8)
+    tracemalloc.start()
+    rows = screening.judge(Stub(), [batch], 50)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 3 * len(bases) and rows.windows[0] == 8389
+    assert rows.gc[0] == np.isin(bases, (1, 2)).mean()
+    assert (rows.scores[0], rows.gc[0]) == (whole.scores[0], whole.gc[0])
+
+
+def test_one_chromosome_waits_at_a_time(monkeypatch):
+    def found():
+        for number in range(9):
+            taken.append(number)
+            yield (batch_of("ACGT" * 20),)
+
+    taken = []
+    for held, ahead in ((screening.HELD, 5), (50, 1)):
+        monkeypatch.setattr(screening, "HELD", held)
+        taken.clear()
+        rows = screening.decisions([Stub()], found(), 5, threads=2)
+        assert next(rows).names == ["0"] and len(taken) == ahead and len(list(rows)) == 8
 
 
 def test_thresholds_accept_their_share_at_every_length(screen, sweep):
@@ -254,12 +319,27 @@ def test_confidence_of_long_reads_counts_those_that_share_no_window(sweep, caplo
     assert "Reads of 8 windows: " in caplog.text and "The largest score is taken" in caplog.text
 
 
+def test_the_promise_is_of_the_threshold_that_is_used(sweep):
+    """Of the acceptance, however few sums the validation reads are worth."""
+    from scipy.stats import beta
+
+    screen = Screen.of(*sweep, Rule(acceptance=0.8))
+    for windows in (1, 2, 3, 5):
+        count = int(screen.independent * len(screen.labels)) // windows
+        promise = screen.promise(windows)
+        assert promise.held_out == count and promise.expected == pytest.approx(0.2)
+        limits = beta.interval(0.95, 0.2 * (count + 1), 0.8 * (count + 1))
+        assert (promise.low, promise.high) == pytest.approx(limits)
+    assert screen.promise(len(screen.labels)) is None
+
+
 def test_reads_of_one_region_count_for_fewer(sweep):
     """A design effect by hand: all reads of a region alike, and each read a region."""
-    assert region_of("NC_000913.3:25101-25350(-)") == "NC_000913.3:2"
+    assert region_of("NC_000913.3:25101-25350(-)") == region_of("NC_000913.3:25101-")
     screen = Screen.of(*sweep, Rule(acceptance=0.8))
     above = screen.held_out_scores(LENGTH)[0]
     above = above > conformal.accepting(above, 0.8)
+    screen.labels = np.zeros(len(above), np.int32)
     alike = [f"x:{10_000 * flag}-1(+)" for flag in above]
     share, count = above.mean(), len(above)
     expected = share * (1 - share) * count / (
@@ -267,7 +347,12 @@ def test_reads_of_one_region_count_for_fewer(sweep):
     )  # fmt: skip
     assert screen._independent(alike) == pytest.approx(expected)
     assert screen._independent([f"x{i}:1-2(+)" for i in range(count)]) == 1.0
-    assert screen._independent(()) == 1.0
+    assert screen._independent(()) == screen._independent([""] * count) == 1.0
+    pos = [f"CP1 A, genome_pos{10_000 * flag}-1" for flag in above]  # as the paper's data have it
+    assert screen._independent(pos) == pytest.approx(expected)
+    screen.labels = above.astype(np.int32)  # contigs of two genomes, called alike
+    assert screen._independent(["contig_1:1-2(+)"] * count) == pytest.approx(expected)
+    assert screen._independent([""] * count) == 1.0  # records that say nothing
 
 
 @pytest.mark.parametrize("name", ["acceptance", "confidence"])
@@ -307,13 +392,13 @@ def test_the_summary(screen, rng):
 
 def test_classes_are_compared_with_windows_like_most_of_the_screened(screen, rng):
     summary = screen_summary.Summary(screen.classes)
-    cut = random_text(rng, 2 * screen.length + 1)  # windows of which the last overlaps
+    cut = random_text(rng, 2 * screen.length + 1)
     summary.add(judged(screen, cut, random_text(rng, 20), random_text(rng, 20)))
-    assert summary._commonest(screen) == (20, 1)
+    assert summary._commonest() == (20, 1)
     summary.add(judged(screen, cut, random_text(rng, 21)))
-    assert summary._commonest(screen) == (20, 1)  # three reads of one window, two sizes
+    assert summary._commonest() == (20, 1)  # three reads of one window, two sizes
     summary.add(judged(screen, cut, cut))
-    assert summary._commonest(screen) == (screen.length, 3)
+    assert summary._commonest() == (round((2 * screen.length + 1) / 3), 3)
 
 
 def test_the_share_interval_is_that_of_scipy():
@@ -382,6 +467,22 @@ def test_the_binary(sweep, tmp_path):
     assert (tmp_path / "k.txt").read_text().splitlines()[-1].strip()
 
 
+@pytest.mark.parametrize(
+    "written, read, message",
+    [
+        ({"out": ["t"], "kreport": ["./t"]}, ["r"], "--kreport .* own. Received: ./t, .* --out "),
+        ({"classified_out": ["x"], "unclassified_out": ["x"]}, ["-"], "by --classified_out as"),
+        ({"out": ["-"], "unclassified_out": ["-"]}, ["-"], "standard output, which is written by"),
+        ({"out": ["-"], "classified_out": ["r1", "r2"]}, ["r2", "r3"], "r2, which is read as well"),
+    ],
+)
+def test_files_that_are_written_twice(tmp_path, monkeypatch, written, read, message):
+    monkeypatch.chdir(tmp_path)
+    screen_files.check_apart({"out": ["-"], "kreport": ["k"]}, ["-", "r"])
+    with pytest.raises(ValueError, match=message):
+        screen_files.check_apart(written, read)
+
+
 def test_what_the_binary_refuses(sweep, tmp_path):
     folder, data_dir = sweep
     run = lambda *words: command("genomics_ood.screen", f"--run={folder}", *words)  # noqa: E731
@@ -389,6 +490,8 @@ def test_what_the_binary_refuses(sweep, tmp_path):
     assert "Give two files of mates" in run("--paired", "a.fa").stderr
     (tmp_path / "r.fa").write_text(fasta(np.zeros((3, 12), np.uint8)))
     assert "--acceptance must lie in (0, 1)" in run("--acceptance=2", f"{tmp_path}/r.fa").stderr
+    result = run(f"--classified_out={tmp_path}/../{tmp_path.name}/r.fa", f"{tmp_path}/r.fa")
+    assert result.returncode == 1 and "r.fa, which is read as well" in result.stderr
     out = tmp_path / "o.tsv"
     result = run(f"--data_dir={data_dir}", f"--out={out}", "--paired",
                  "--classified_out=x.fa", f"{tmp_path}/r.fa", f"{tmp_path}/r.fa")  # fmt: skip

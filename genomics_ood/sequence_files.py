@@ -109,7 +109,7 @@ def opened(path):
             raw = sys.stdin.buffer if standard else stack.enter_context(open(path, "rb"))
             raw = raw if hasattr(raw, "peek") else io.BufferedReader(raw)
             if raw.peek(2)[:2] == b"\x1f\x8b":
-                raw = stack.enter_context(io.BufferedReader(gzip.GzipFile(fileobj=raw)))
+                raw = stack.enter_context(gzip.GzipFile(fileobj=raw))
             yield raw
     except FileNotFoundError as error:
         raise FileNotFoundError(f"There is no file {path}.") from error

@@ -26,7 +26,7 @@ from ood_suite.evaluation.evaluate import evaluate
 from ood_suite.evaluation.request import Request
 from ood_suite.files import RunError, read_csv
 from ood_suite.runs.run import Run
-from tests.support import ROOT, assert_same_run, command, final_state
+from tests.support import ROOT, assert_same_run, command, final_state, forked
 from tests.tiny_reads import LENGTH, fasta, write_data
 
 TINY = (
@@ -279,3 +279,31 @@ def test_screening_refuses(sweep, tmp_path):
     assert result.returncode == 1 and "an empty file" in result.stderr and not out.exists()
     with pytest.raises(RunError):
         Screen.of(tmp_path, data_dir)
+
+
+INTERRUPTED = """
+import importlib, runpy, sys
+def stop(*_, **__):
+    raise KeyboardInterrupt
+place, name = sys.argv.pop(1).split(":")
+setattr(importlib.import_module(place), name, stop)
+runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
+"""
+
+
+@pytest.mark.parametrize(
+    "module, stopped, argument, does",
+    [
+        ("genomics_ood.screen", "genomics_ood.read_batches:batches", "r.fa", "starts again"),
+        (
+            "genomics_ood.fasta_to_np", "genomics_ood.genome_table:file_sources", "--files=a",
+            "starts again",
+        ),
+        ("genomics_ood.records_to_np", "genomics_ood.reads:write_set", "--tfds", "starts again"),
+        ("genomics_ood.train", "ood_suite.runs.jobs:call", "--exp=bacteria_kmers", "continues"),
+    ],
+)  # fmt: skip
+def test_what_an_interrupted_command_says(module, stopped, argument, does):
+    result = forked(INTERRUPTED, module, stopped, argument)
+    assert result.returncode == 130
+    assert f"Interrupted. This command {does}: python -m {module} {argument}" in result.stderr
