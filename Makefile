@@ -38,10 +38,9 @@ check: style
 		tests/layering_test.py tests/docs_test.py tests/site_test.py
 
 # Before landing: everything, two parts at a time. (Tests start hundreds of processes: they keep what they compile.)
-test: export PYTHONDONTWRITEBYTECODE :=
 test:
-	$(MAKE) --jobs=2 style $(JAX_VENV)/installed
-	$(MAKE) --jobs=2 --keep-going $(TEST_PARTS)
+	PYTHONDONTWRITEBYTECODE= $(MAKE) --jobs=2 style $(JAX_VENV)/installed
+	PYTHONDONTWRITEBYTECODE= $(MAKE) --jobs=2 --keep-going $(TEST_PARTS)
 
 style: $(VENV)/installed
 	$(RUN) -m ruff check .
@@ -87,5 +86,6 @@ $(JAX_VENV)/installed: requirements-jax.lock
 	$(JAX_VENV)/bin/$(INSTALL) requirements-jax.lock
 	touch $@
 
+# The environments. (output/ holds trainings, and stays.)
 clean:
-	rm -rf $(VENV) $(JAX_VENV) output/images_ood output/genomics_ood output/classifier_ood
+	rm -rf $(VENV) $(JAX_VENV)

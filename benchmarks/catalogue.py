@@ -4,7 +4,8 @@
     python benchmarks/catalogue.py --size=imagenet  # 2048 features, 1000 classes
 
 Each score is fitted to 10000 training examples with a threshold of 2000 held-out ones, and scores
-20000. Peak memory is what a score adds to its data (Linux alone). Writes benchmarks/catalogue.json.
+20000. Peak memory is what a score adds to its data (Linux alone). Writes benchmarks/catalogue.json;
+the scores of a size are of one machine.
 """
 
 import argparse
@@ -16,6 +17,7 @@ import time
 ROOT = pathlib.Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 import growth  # noqa: E402
+import machine  # noqa: E402
 import scores as scores_benchmark  # noqa: E402
 
 from ood_suite import Detector, scores  # noqa: E402
@@ -25,13 +27,13 @@ SIZES = {"cifar": (10_000, 20_000, 342, 10), "imagenet": (10_000, 20_000, 2048, 
 HELD_OUT = 2000
 
 
-def measure(size, only):
+def measure(size, wanted):
     """Yields (score, {"fit_s", "score_s", "mib"}, or what is said of one that is refused)."""
     arrays = scores_benchmark.arrays(SIZES[size])
     training, test = scores_benchmark.as_outputs(arrays)
     per_example = {k: v[:HELD_OUT] for k, v in arrays.items() if k.startswith(("train", "test"))}
     held_out, validation = scores_benchmark.as_outputs(arrays | per_example)
-    for name in only or scores.ALL:
+    for name in wanted:
         if any(getattr(test, field) is None for field in scores.get(name).needs):
             continue
         pathlib.Path("/proc/self/clear_refs").write_text("5")
@@ -66,9 +68,13 @@ def main():
     parser.add_argument("--only", default="", help="names, with commas; the others stay")
     flags = parser.parse_args()
     known = json.loads(FOUND.read_text()) if FOUND.exists() else {}
-    rows = known.setdefault(flags.size, {})
+    wanted = flags.only.split(",") if flags.only else scores.ALL
+    rows = {name: row for name, row in known.get(flags.size, {}).items() if name not in wanted}
+    stamps = known.setdefault("stamps", {})
+    stamps[flags.size] = machine.stamp(stamps.get(flags.size, {}), list(rows))
+    known[flags.size] = rows
     print("| score | fit s | score s | MiB |\n|---|---|---|---|")
-    for name, row in measure(flags.size, flags.only.split(",") if flags.only else ()):
+    for name, row in measure(flags.size, wanted):
         rows[name] = row
         print(line(name, row), flush=True)
         FOUND.write_text(json.dumps(known, indent=1) + "\n", encoding="utf-8")

@@ -8,7 +8,7 @@ different ones as --different, under --images names. Every reader scales the sho
 cuts out 224x224, in batches of 100; each reads some of them before the clock starts, so that
 starting threads and workers costs nobody. Rounds of all readers alternate, and the best one of each
 counts: what else runs on the machine only slows. Writes benchmarks/decoding.json, if torchvision
-was there.
+was there. Linux alone.
 """
 
 import json

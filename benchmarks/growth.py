@@ -4,8 +4,8 @@
 
 Each point runs in a process of its own, whose peak memory is what is above that of the data. The
 exponent is the slope of log seconds over the largest sizes (a decade, or two points at least): 1
-where twice the data takes twice the time. Writes benchmarks/growth.json; about four minutes on two
-cores; Linux alone. Reads: benchmarks/reads.py.
+where twice the data takes twice the time. Writes benchmarks/growth.json, with the machine of each
+axis; about four minutes on two cores; Linux alone. Reads: benchmarks/reads.py.
 """
 
 import argparse
@@ -15,6 +15,7 @@ import subprocess
 import sys
 import time
 
+import machine
 import numpy as np
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -110,6 +111,7 @@ def main():
         if flags.axis not in ("", axis):
             continue
         found[axis] = {}
+        found.setdefault("machines", {})[axis] = machine.mark()
         for job in jobs:
             points = []
             for size in sizes:
@@ -126,7 +128,8 @@ def main():
 def table(found):
     """Markdown: seconds (MiB beyond the data) at each size, and the exponent."""
     parts = []
-    for axis, jobs in found.items():
+    for axis in filter(found.__contains__, AXES):
+        jobs = found[axis]
         sizes = [p["size"] for p in next(iter(jobs.values()))["points"]]
         parts += ["", f"| {axis} | " + " | ".join(f"{s:,}" for s in sizes) + " | exponent |"]
         parts.append("|" + "---|" * (len(sizes) + 2))

@@ -1,4 +1,4 @@
-"""The mark of the machine that timings are of, and records whose rows are of one machine alone."""
+"""The mark of the machine that timings are of, and records: of one machine, at default settings."""
 
 import os
 import pathlib
@@ -51,3 +51,16 @@ def stamp(known, staying):
         )
     unmarked = [name for name in staying if there is None or name in known.get("unmarked", ())]
     return {"machine": here} | ({"unmarked": unmarked} if unmarked else {})
+
+
+def at_defaults(flags, *names):
+    """Whether these flags of absl are as a record has them; if not, says that it stays."""
+    changed = [f"--{name}" for name in names if flags[name].value != flags[name].default]
+    if changed:
+        print(f"Nothing was written: the record is of the default {', '.join(changed)}.")
+    return not changed
+
+
+def peak_mib(usage):
+    """MiB of a resource usage, whose peak is in bytes on macOS and in KiB elsewhere."""
+    return usage.ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)

@@ -18,6 +18,7 @@ import sys
 import time
 from unittest import mock
 
+import machine
 import numpy as np
 from absl import app, flags
 
@@ -93,7 +94,7 @@ def measure_alone():
     seconds = time.perf_counter() - start
     for _ in range(3):
         train(images)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    peak = machine.peak_mib(resource.getrusage(resource.RUSAGE_SELF))
     print(json.dumps({"startup_seconds": seconds, "peak_mib": peak}))
 
 

@@ -9,7 +9,8 @@ runs) on the embedded reads; steps, and bits per base of the validation reads. "
 validation bits per base and the AUROC on the embedded test reads of the k-mer density, the network,
 its ratio, and of mixtures. "screening": reads per second of `genomics_ood.screen` with the shipped
 model, from a FASTQ file to a TSV file, the start included, with the peak of memory and the growth;
-it writes benchmarks/reads.json.
+it writes benchmarks/reads.json, with --sizes and --threads as they are (several GB of temporary
+files).
 """
 
 import dataclasses
@@ -22,6 +23,7 @@ import sys
 import tempfile
 import time
 
+import machine
 import numpy as np
 from absl import app, flags
 
@@ -128,7 +130,8 @@ def screening():
                     f"| {row['reads']} | {row['seconds']:.1f} | {row['cpu']:.1f} | "
                     f"{row['reads'] / row['seconds']:.0f} | {row['peak_mib']:.0f} |", flush=True
                 )  # fmt: skip
-    (ROOT / "benchmarks" / "reads.json").write_text(json.dumps(found, indent=1) + "\n")
+    if machine.at_defaults(FLAGS, "sizes", "threads"):
+        (ROOT / "benchmarks" / "reads.json").write_text(json.dumps(found, indent=1) + "\n")
 
 
 def write_reads(folder, count, kind):
@@ -155,7 +158,7 @@ def screened(folder, path):
     if status:
         raise RuntimeError(f"The screen of {path} failed with status {status}.")
     cpu = usage.ru_utime + usage.ru_stime
-    return {"seconds": seconds, "cpu": cpu, "peak_mib": usage.ru_maxrss / 1024}
+    return {"seconds": seconds, "cpu": cpu, "peak_mib": machine.peak_mib(usage)}
 
 
 def main(_):
@@ -166,5 +169,7 @@ if __name__ == "__main__":
     flags.DEFINE_enum("part", "networks", ("networks", "together", "screening"), "What to measure.")
     flags.DEFINE_float("seconds", 120.0, "CPU seconds per network.", lower_bound=1.0)
     flags.DEFINE_integer("threads", 2, "Of the screen.", lower_bound=1)
-    flags.DEFINE_list("sizes", ["10000", "100000", "1000000"], "Reads of the screened files.")
+    flags.DEFINE_list(
+        "sizes", ["10000", "100000", "1000000", "10000000"], "Reads of the screened files."
+    )
     app.run(main)

@@ -4,7 +4,7 @@
     python benchmarks/scaling.py --only=pixels
 
 Every row runs in a process of its own, which is bound to its cores; one core and two take
-turns. Seconds are medians of rounds in that process.
+turns. Seconds are medians of rounds in that process. Linux alone.
 """
 
 import json

@@ -67,12 +67,25 @@ def computable(network):
     or take four times as long).
     """
     if keras.backend.is_int_dtype(network.inputs[0].dtype):
-        floats = keras.Input(network.inputs[0].shape[1:], dtype="float32")
-        network = rebuilt(network, copied, _fill, floats)
+        network = _of_floats(network)
     if backend.has_bfloat16() or precision(network) == "float32":
         return network
     logging.info("%s: float32 in place of bfloat16, which this processor lacks.", network.name)
     return in_precision(network, "float32")
+
+
+def _of_floats(network):
+    """The network's copy of float32 inputs; itself where a layer cannot be copied, so that scores
+    of gradients refuse it (input_gradients).
+    """
+    floats = keras.tree.map_structure(
+        lambda x: keras.Input(x.shape[1:], name=x.name, dtype="float32"), network.input
+    )
+    try:
+        return rebuilt(network, copied, _fill, floats)
+    except Exception as error:  # such as a Lambda's, or of a layer without a configuration
+        logging.info("%s: its integer inputs stay (%s).", network.name, error)
+        return network
 
 
 def copied(layer, **changes):

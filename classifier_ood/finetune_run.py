@@ -3,6 +3,7 @@ a better OOD detector.
 """
 
 import dataclasses
+import pathlib
 
 import keras
 import numpy as np
@@ -15,7 +16,7 @@ from classifier_ood.classifier_run import compile_model, keeper
 from classifier_ood.configs import FineTuning
 from classifier_ood.copies import in_precision, leaves, precision
 from classifier_ood.finetune_model import FineTuneModel
-from ood_suite.files import RunError, atomic_path, fingerprint, write_json
+from ood_suite.files import RunError, atomic_path, fingerprint, read_json, write_json
 from ood_suite.runs.run import opened
 from ood_suite.training import backend, devices
 from ood_suite.training.fit import batches, fit
@@ -141,8 +142,8 @@ def _finetune(base, settings, seed, folder, data_dir):
         outliers = outlier_exposure.load(settings.outliers, data_dir, network.input_shape[1:], seed)
         prints[f"outliers_{outliers.source.name}"] = outliers.source.fingerprint
         recorded |= outlier_exposure.keep_apart(outliers, base, data_dir)
-        if len(outliers) < len(outliers.images):  # the test sets that are there decide which
-            prints["kept_outliers"] = fingerprint(outliers.rows)
+        if not _is_silent(folder, "kept_outliers"):
+            prints["kept_outliers"] = fingerprint(outliers.rows)  # by the test sets that are there
 
     # Stage 2: the run folder, which may be finished or begun.
     model = build(network, settings, sets["training"], seed)
@@ -157,6 +158,12 @@ def _finetune(base, settings, seed, folder, data_dir):
         if not run.is_finished:
             _fit(run, model, settings, sets, outliers, seed)
     return run
+
+
+def _is_silent(folder, name):
+    """Whether a folder holds a run of an earlier release, without a fingerprint of this name."""
+    path = pathlib.Path(folder) / "config.json"
+    return path.exists() and name not in read_json(path)["fingerprints"]
 
 
 def _say_what_differs(base, network, settings):

@@ -361,6 +361,13 @@ def test_which_outliers_are_left_is_on_record(base, tmp_path):
     settings = dataclasses.replace(SMALL, epochs=1, **outliers)
     first = finetune_run.finetune(run, settings, 0, tmp_path / "out", tmp_path / "data")
     assert "kept_outliers" in first.config["fingerprints"]
+    path = tmp_path / "out/config.json"
+    config = json.loads(path.read_text())
+    del config["fingerprints"]["kept_outliers"]
+    (tmp_path / "earlier").mkdir()
+    shutil.copytree(tmp_path / "out", tmp_path / "earlier", dirs_exist_ok=True)
+    (tmp_path / "earlier/config.json").write_text(json.dumps(config))
+    finetune_run.finetune(run, settings, 0, tmp_path / "earlier", tmp_path / "data")  # goes on
     for part in (tmp_path / "data").glob("mnist*"):
         part.unlink()
     with pytest.raises(RunError, match="kept_outliers"):

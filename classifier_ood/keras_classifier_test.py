@@ -101,6 +101,26 @@ def test_integer_inputs_have_gradients_too():
     assert np.all(plain != stepped)
 
 
+@pytest.mark.parametrize("where", ["in a list", "in a model within", "before a lambda"])
+def test_integer_inputs_of_every_kind_are_taken(where):
+    inputs = keras.Input((6, 6, 3), dtype="uint8")
+    floats = keras.ops.cast(inputs, "float32")
+    if where == "before a lambda":
+        floats = layers.Lambda(lambda x: x / 255.0)(floats)
+    model = keras.Model([inputs], layers.Dense(2)(layers.Flatten()(floats)))
+    if where == "in a model within":
+        model = keras.Sequential([keras.Input((6, 6, 3)), model, layers.Dense(2)])
+    view = KerasClassifier(model)
+    images = np.random.default_rng(0).integers(0, 256, (2, 6, 6, 3)).astype(np.uint8)
+    plain = model.predict(images, verbose=0)
+    np.testing.assert_allclose(view.outputs(images).logits, plain, rtol=1e-5, atol=1e-5)
+    if where == "in a list":
+        input_gradients.odin(view.network, 1.0, [0.1])(images.astype(np.float32))
+        return
+    with pytest.raises(ValueError, match="takes integers, within it or at its input, and has no"):
+        input_gradients.odin(view.network, 1.0, [0.1])
+
+
 def test_any_layer_can_be_the_features(images):
     model = MODELS["logits"]()
     maps = keras.Model(model.inputs, model.get_layer("maps").output).predict(images, verbose=0)

@@ -156,15 +156,10 @@ def _check_members(experiment, settings, training, parts):
         )
     asked = settings.outlier_factor * experiment.batch_size
     most = int(min(counts[list(part)].sum() for part in parts))
-    if asked < 1.0:
-        raise ValueError(
-            "--outlier_factor must give 1 left-out image a batch at least. Received: "
-            f"{settings.outlier_factor}."
-        )
-    if asked > most:
+    if not 1.0 <= asked <= most:
         logging.warning(
-            "--outlier_factor=%g asks for %.3g left-out images a batch, and a member has %d: it is "
-            "shown no more.", settings.outlier_factor, asked, most,
+            "--outlier_factor=%g asks for %.3g left-out images a batch: they are 1 at least, at "
+            "most the %d of a member.", settings.outlier_factor, asked, most,
         )  # fmt: skip
     shape, classes = training.images.shape[1:], len(counts) - len(parts[0])
     models.build(experiment.backbone, shape, classes, experiment.options)
@@ -176,7 +171,8 @@ def _fit(experiment, settings, run, sets, left_out, seed):
     labels = local_labels(training.labels, left_out, classes)
     inside, outside = np.flatnonzero(labels >= 0), np.flatnonzero(labels < 0)
     size = experiment.batch_size
-    beside = round(min(len(outside), size * settings.outlier_factor))
+    # 28.999999999999996 are 29; other parts of an image are none.
+    beside = max(1, int(min(len(outside), size * settings.outlier_factor + 1e-9)))
     beside = max(beside - beside % devices.count(), devices.count())
     per_epoch, order = len(inside) // size, devices.shared_out(size, beside)
 

@@ -30,7 +30,7 @@ calibration = classifier.outputs(held_out.images, held_out.labels)
 made = PixelDetector(
     classifier.network, classifier.head,
     Detector("mahalanobis", acceptance=0.95).fit(calibration, known),
-    classes=["shirt", "trouser", "pullover", "dress", "coat", "sandal", "blouse", "sneaker",
+    classes=["t-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker",
              "bag", "boot"],
     held_out_classes=calibration.logits.argmax(axis=1),
     card="# Clothes, or not\n",

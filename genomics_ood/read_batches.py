@@ -245,16 +245,16 @@ class _Joined(io.RawIOBase):
     """Bytes, and behind them an error, if there is one, or what a handle still has."""
 
     def __init__(self, begun, handle, damage=None):
-        self.begun, self.handle, self.damage = begun, handle, damage
+        self.begun, self.handle, self.damage = io.BytesIO(begun), handle, damage
 
     def readable(self):
         return True
 
     def readinto(self, buffer):
-        if self.damage and not self.begun:
+        taken = self.begun.read(len(buffer))
+        if self.damage and not taken:
             raise self.damage
-        taken = self.begun[: len(buffer)] or self.handle.read1(len(buffer))
-        self.begun = self.begun[len(buffer) :]
+        taken = taken or self.handle.read1(len(buffer))
         buffer[: len(taken)] = taken
         return len(taken)
 

@@ -47,6 +47,13 @@ COMMANDS = {
     "screen": "ood_suite.screen",
 }
 
+# Module or package -> the extra of its commands, if not "tensorflow": words are only counted.
+EXTRAS = {
+    "genomics_ood": "genomics",
+    "genomics_ood.train_classifier": "tensorflow",
+    "ood_suite": "eval",
+}
+
 
 def overview():
     """All sub-commands with the first sentence of their pages."""
@@ -100,9 +107,10 @@ def main():
     try:
         runpy.run_module(module, run_name="__main__", alter_sys=True)
     except ModuleNotFoundError as error:
-        if (error.name or "").startswith(("ood_suite", module.split(".")[0])):
+        package = module.split(".")[0]
+        if (error.name or "").startswith(("ood_suite", package)):
             raise
-        extra = "eval" if module.startswith("ood_suite") else "tensorflow"
+        extra = EXTRAS.get(module) or EXTRAS.get(package, "tensorflow")
         raise SystemExit(f"Error: {missing(error, extra)}") from error
 
 

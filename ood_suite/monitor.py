@@ -63,4 +63,4 @@ if __name__ == "__main__":
     flags.DEFINE_string("log", None, "Decisions in order of time, TSV or JSON lines.")
     flags.DEFINE_integer("window", 500, "Decisions that are tested together.", lower_bound=20)
     flags.mark_flags_as_required(["detector", "log"])
-    cli.run_app(main)
+    cli.run_app(main, continues=False)

@@ -1,11 +1,14 @@
 """What is said of packages that are not there."""
 
 import importlib.util
+import runpy
 import subprocess
 import sys
+from unittest import mock
 
 import pytest
 
+from ood_suite import __main__
 from ood_suite.optional import missing
 from tests.support import ROOT
 
@@ -21,6 +24,19 @@ def test_jax_is_named_where_it_would_do(monkeypatch, backend, has_jax, hint):
         "This needs tensorflow, which is not installed: pip install 'ood-suite[t"
     )
     assert ("set KERAS_BACKEND=jax" in text) == hint
+
+
+@pytest.mark.parametrize(
+    "command, name, extra",
+    [("genomics screen", "absl", "genomics"), ("genomics sweep", "keras", "tensorflow"),
+     ("genomics train_classifier", "absl", "tensorflow"), ("eval", "absl", "eval"),
+     ("images train", "absl", "tensorflow")],
+)  # fmt: skip
+def test_a_command_asks_for_its_own_extra(monkeypatch, command, name, extra):
+    monkeypatch.setattr(sys, "argv", ["ood", *command.split()])
+    monkeypatch.setattr(runpy, "run_module", mock.Mock(side_effect=ModuleNotFoundError(name=name)))
+    with pytest.raises(SystemExit, match=rf"needs {name}, .*'ood-suite\[{extra}\]'"):
+        __main__.main()
 
 
 def test_a_package_that_is_missing_is_one_line():

@@ -54,4 +54,4 @@ if __name__ == "__main__":
     flags.DEFINE_float("fdr", None, "At most this share of those called OOD is false, on average.")
     flags.DEFINE_enum("format", "tsv", ("tsv", "jsonl"), "Tab-separated, or a JSON object a line.")
     flags.mark_flag_as_required("detector")
-    cli.run_app(main, positional=True)
+    cli.run_app(main, positional=True, continues=lambda: FLAGS.out != "-")

@@ -69,7 +69,7 @@ DATASETS = {
     ),
     "rademacher": DataSet(generator=synthetic.rademacher),
     "svhn_cropped": DataSet(_TFDS.format("svhn_cropped")),
-    "tiny_imagenet": DataSet("put tiny_imagenet_test.npz into {data_dir}"),
+    "tiny_imagenet": DataSet("put tiny_imagenet_test.npz into {data_dir}, see docs/data.md"),
     "tricolour": DataSet(generator=synthetic.tricolour),
     "tricolour_primary": DataSet(generator=synthetic.tricolour_primary),
     "uniform": DataSet(generator=synthetic.uniform),

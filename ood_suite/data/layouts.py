@@ -209,4 +209,4 @@ def _holds(place, is_test, of_all):
     kind = readers.kind_of(place)
     if kind != "folder":
         return bool(readers.READERS[kind].files_of(place, "test" if is_test else "train"))
-    return not of_all and any(True for _ in image_files(place))
+    return not of_all and any(True for _ in image_files(place, {}))

@@ -34,7 +34,8 @@ def run_app(main, positional=False, continues=True):
 
     Args:
         positional: whether words that are no flags are taken.
-        continues: whether the same command goes on where it was interrupted, or starts again.
+        continues: whether the same command goes on where it was interrupted, or starts again; or
+            a function that says so, of flags.
     """
     for name, value in (TENSORFLOW_ERRORS_ONLY, jobs.ONE_AT_A_TIME):
         os.environ.setdefault(name, value)
@@ -49,7 +50,8 @@ def run_app(main, positional=False, continues=True):
             main(argv)
         except KeyboardInterrupt as error:
             close_bars()
-            does = "continues" if continues else "starts again"
+            goes_on = continues() if callable(continues) else continues
+            does = "continues" if goes_on else "starts again"
             print(f"\nInterrupted. This command {does}: {_own_command()}", file=sys.stderr)
             raise SystemExit(130) from error
         except BrokenPipeError:  # is an OSError, and no error

@@ -8,6 +8,7 @@ import math
 import pathlib
 import shutil
 import sys
+from functools import partial
 
 import numpy as np
 
@@ -76,8 +77,8 @@ class Summary:
 
     @property
     def least(self):
-        """Images that must lie beyond all held-out ones for any to be called OOD together: k of m
-        with k false_share / m >= 1 / (n + 1), the smallest p-value.
+        """The fewest images that can be called OOD together: k of m with k false_share / m >=
+        1 / (n + 1), the smallest p-value.
         """
         held_out = max(count for count, _ in self.ranks.values())
         share = self.false_share * (held_out + 1) / (self.images - self.unreadable)
@@ -90,13 +91,13 @@ class Summary:
         if not known:
             return
         yield f"{self.flagged} are OOD ({self.flagged / known:.2%})."
-        if self.false_share is not None and self.least > 1:
-            held_out = max(count for count, _ in self.ranks.values())
-            yield (
-                f"With {held_out} held-out images none is, unless at least {self.least} of these "
-                f"{known} lie beyond all of them: for fewer, calibrate with more, or raise --fdr."
-            )
         if self.false_share is not None and not self.flagged:
+            if self.least > 1:
+                held_out = max(count for count, _ in self.ranks.values())
+                yield (
+                    f"With {held_out} held-out images fewer than {self.least} of {known} cannot be "
+                    "called OOD together: calibrate with more, or raise --fdr."
+                )
             return
         if self.false_share is not None:
             yield f"Of such a list at most {self.false_share:.3%} are in-distribution, on average."
@@ -121,10 +122,10 @@ def screen(detector, paths, out="-", *, false_discoveries=None, form="tsv"):
             then decided for all images together (Benjamini and Hochberg), at the end.
         form: "tsv", or "jsonl" for one JSON object a line.
     """
-    images = named_images(paths, detector.image_shape, detector.transform)
+    images = partial(named_images, paths, detector.image_shape, detector.transform)
     summary = Summary.of(detector, false_discoveries)
     if out == "-":
-        bar = progress(images, unit="image", desc="screening")
+        bar = progress(images(), unit="image", desc="screening")
         rows = (row for _, row in _rows(detector, bar))
         _write(sys.stdout, rows if false_discoveries is None else list(rows), form, summary)
         return summary
@@ -162,28 +163,33 @@ class _Kept:
             file.truncate(end)  # what a kill cut
 
     def extend(self, detector, images):
-        """Adds the rows of all images behind those that are there."""
-        count, rest = self._behind(iter(images))
+        """Adds the rows of all images behind those that are there, in the batches of a screening
+        that was never killed: a network rounds otherwise in others.
+
+        Args:
+            images: function without arguments, see data.pixels.named_images.
+        """
+        count = self._whole_batches(images())
+        rest = itertools.islice(images(), count, None)
         with open(self.path, "a", buffering=1, encoding="utf-8") as file:  # each line at once
             bar = progress(rest, unit="image", desc="screening", initial=count)
             for stamp, row in _rows(detector, bar):
                 file.write(json.dumps([stamp, *row]) + "\n")
 
-    def _behind(self, images):
-        """(number of rows that are of the first images, the images behind them): from where images
-        were added, replaced or taken away the rows are cut off.
+    def _whole_batches(self, images):
+        """Number of rows that are of the first images, in whole batches; the rows behind them, and
+        from where images were added, replaced or taken away, are cut off.
         """
-        count = 0
         with open(self.path, "r+b") as file:
-            file.readline()
-            end = file.tell()
-            for line in iter(file.readline, b""):
-                image = next(images, None)
-                if image is None or json.loads(line)[:2] != [image[1], image[0]]:
-                    file.truncate(end)
-                    return count, itertools.chain(filter(None, [image]), images)
-                count, end = count + 1, file.tell()
-        return count, images
+            end, count = len(file.readline()), 0
+            alike = itertools.takewhile(
+                lambda pair: json.loads(pair[0])[:2] == [pair[1][1], pair[1][0]],
+                zip(iter(file.readline, b""), images, strict=False),
+            )
+            while len(lines := [line for line, _ in itertools.islice(alike, AT_ONCE)]) == AT_ONCE:
+                end, count = end + sum(map(len, lines)), count + AT_ONCE
+            file.truncate(end)
+        return count
 
     def __iter__(self):
         with open(self.path, encoding="utf-8") as file:
@@ -212,9 +218,6 @@ def _rows(detector, images):
 def _decided(detector, named):
     """[(score, p_value, is_ood, label)] of pairs (name, image); in its place the ValueError of an
     image that the score cannot take, such as one on which a network in float16 overflows.
-
-    Raises:
-        ValueError: the score can take none of several images.
     """
     try:
         found = detector(np.stack([image for _, image in named]))
@@ -222,10 +225,7 @@ def _decided(detector, named):
     except ValueError as error:
         if len(named) == 1:
             return [ValueError(f"{named[0][0]} cannot be decided on ({str(error).rstrip('.')})")]
-        single = [decided for pair in named for decided in _decided(detector, [pair])]
-        if all(isinstance(decided, ValueError) for decided in single):
-            raise
-        return single
+        return [decided for pair in named for decided in _decided(detector, [pair])]
 
 
 def _write(file, rows, form, summary):

@@ -5,6 +5,7 @@ each channel by epsilon times its standard deviation: its epsilons are not compa
 clipped.
 """
 
+import keras
 import numpy as np
 from keras import ops
 
@@ -52,7 +53,7 @@ def odin(network, temperature, epsilons, rule="cross_entropy", scale=255.0):
             return -ops.sum(ops.softmax(scaled) * ops.log_softmax(scaled), axis=-1)
         return ops.logsumexp(scaled, axis=-1) - ops.max(scaled, axis=-1)
 
-    gradient, forward = backend.input_gradient(loss), backend.inference(network)
+    gradient, forward = _gradient(loss, network), backend.inference(network)
 
     def outputs(images):
         found = {odin_key(temperature, epsilon): [] for epsilon in epsilons}
@@ -94,7 +95,7 @@ def mahalanobis(network, gaussians, epsilons):
             squares = ops.sum(x * x, axis=-1, keepdims=True) + (centres * centres).sum(axis=-1)
             return ops.min(squares - 2.0 * cross, axis=-1)
 
-        gradients[name] = backend.input_gradient(distance)
+        gradients[name] = _gradient(distance, network)
 
     def outputs(images):
         found = {}
@@ -127,8 +128,8 @@ def least_salient(network, share=0.05, epsilon=0.125):
     Reference: Regmi, "AdaSCALE: Adaptive Scaling for OOD Detection", 2025 (arXiv 2503.08023), the
         image perturbation, with the README's o = 5% and epsilon = 0.5.
     """
-    gradient = backend.input_gradient(
-        lambda batch: ops.max(network(batch, training=False)["logits"], axis=-1)
+    gradient = _gradient(
+        lambda batch: ops.max(network(batch, training=False)["logits"], axis=-1), network
     )
 
     def step(found):
@@ -151,6 +152,19 @@ def least_salient(network, share=0.05, epsilon=0.125):
 
 def _signs(gradient):
     return np.where(gradient >= 0.0, 1.0, -1.0).astype(np.float32)
+
+
+def _gradient(function, network):
+    """The compiled gradient of sum(function(images)); ValueError if the network takes integers,
+    through which TensorFlow has none and JAX one of zeros.
+    """
+    inputs = (x for x in network._flatten_layers() if isinstance(x, keras.layers.InputLayer))
+    if any(keras.backend.is_int_dtype(layer.dtype) for layer in inputs):
+        raise ValueError(
+            f"{network.name} takes integers, within it or at its input, and has no gradient by "
+            "its pixels. Save it with inputs of float32, or leave out scores of perturbed inputs."
+        )
+    return backend.input_gradient(function)
 
 
 def _perturbed(gradient, images, step=_signs):
