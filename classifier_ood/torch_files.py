@@ -15,6 +15,7 @@ import numpy as np
 from safetensors.numpy import load_file
 
 from ood_suite.data import pickles
+from ood_suite.data.members import READ
 from ood_suite.data.pickles import shown
 from ood_suite.files import reading
 
@@ -111,9 +112,9 @@ def _read_zip(path):
         if members[pickled].file_size > PICKLE_BYTES:
             raise ValueError(f"its data.pkl is larger than {PICKLE_BYTES} bytes")
         order = members.get(f"{prefix}byteorder")
-        if order and (order.file_size != 6 or archive.read(order) != b"little"):
+        if order and (order.file_size != 6 or _content(archive, order) != b"little"):
             raise ValueError("it is big-endian, which is not supported")
-        state = _state(storages.load(io.BytesIO(archive.read(pickled))))
+        state = _state(storages.load(io.BytesIO(_content(archive, members[pickled]))))
         wanted = {tensor.storage.key: tensor.storage for tensor in state.values()}
         found = {key: members[f"{prefix}data/{key}"] for key in wanted}
         if sum(member.file_size for member in found.values()) > 2 * path.stat().st_size:
@@ -121,8 +122,20 @@ def _read_zip(path):
         for key, member in found.items():
             if member.file_size != wanted[key].size:
                 raise ValueError(f"the storage {shown(key)} has {member.file_size} bytes")
-            wanted[key].content = archive.read(member)
+            wanted[key].content = _content(archive, member)
         return {name: tensor.array() for name, tensor in state.items()}
+
+
+def _content(archive, member):
+    """The bytes of a member, as many as its archive's list says: tensors are views of them."""
+    name, size = shown(member.filename), member.file_size
+    if member.compress_type not in READ:
+        raise ValueError(f"its {name} is neither stored nor deflated: save it anew with torch.save")
+    with archive.open(member) as file:
+        content = file.read(size)
+    if len(content) != size:
+        raise ValueError(f"its {name} has {len(content)} bytes, and its list says {size}")
+    return content
 
 
 def _read_legacy(file):

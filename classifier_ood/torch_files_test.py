@@ -147,6 +147,32 @@ def test_a_compressed_storage_is_no_bomb(tmp_path):
     refused(path, "more than twice as large")
 
 
+def declaring(path, declared, content=bytes(4), how=zipfile.ZIP_DEFLATED):
+    """A checkpoint whose storage has another size than its zip file's list declares."""
+    storage = STORAGE.replace(b"I1", b"I%d" % (declared // 4))
+    tensor = b"(dS'w'\n" + tensor_pickle(storage, [declared // 4], [1]) + b"s."
+    write(path, tensor, [("0", content)], how)
+    whole = bytearray(path.read_bytes())
+    entry = whole.rindex(b"PK\1\2")
+    whole[entry + 24 : entry + 28] = struct.pack("<I", declared)
+    path.write_bytes(whole)
+    return path
+
+
+@pytest.mark.parametrize("how", [zipfile.ZIP_BZIP2, zipfile.ZIP_DEFLATED])
+def test_a_member_gives_no_more_than_its_list_declares(tmp_path, how):
+    """It was unpacked as a whole, and cut then: 128 MiB for the four bytes that were asked for."""
+    path = declaring(tmp_path / "bomb.pth", 4, bytes(128 * MEBIBYTE), how)
+    what = "neither stored nor deflated" if how == zipfile.ZIP_BZIP2 else "CRC"
+    refused(path, f"bomb.pth cannot be read as a checkpoint .*{what}")
+
+
+@pytest.mark.parametrize("how", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+def test_a_member_gives_no_less_than_its_list_declares(tmp_path, how):
+    """The tensor showed the memory behind its bytes."""
+    refused(declaring(tmp_path / "short.pth", 64, how=how), "has 4 bytes, and its list says 64")
+
+
 def test_one_storage_of_many_tensors_is_read_once(tmp_path):
     count = 4 * MEBIBYTE
     storage = STORAGE.replace(b"I1", b"I%d" % (count // 4))

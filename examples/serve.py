@@ -11,10 +11,9 @@ import uvicorn
 from fastapi import FastAPI, HTTPException, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import PlainTextResponse
-from PIL import Image
 
 from ood_suite import Detector
-from ood_suite.data.decoding import picture
+from ood_suite.data.decoding import opened, picture
 
 LARGEST = 20 * 2**20  # bytes of a body
 
@@ -24,7 +23,7 @@ def application(detector):
     app = FastAPI(title="Is this like what the detector was calibrated on?")
 
     def decide(body):
-        with Image.open(io.BytesIO(body)) as file:
+        with opened(io.BytesIO(body)) as file:
             found = detector(picture(file, detector.image_shape, detector.transform))
         return {
             "class": detector.classes[found.label], "score": float(found.score),

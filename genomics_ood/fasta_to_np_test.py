@@ -327,6 +327,10 @@ def test_read_files(tmp_path, rng):
         reads.load("z", "test")
     with pytest.raises(FileNotFoundError, match="There is no folder"):
         reads.load("bacteria", "test", tmp_path / "typo")
+    by_path = reads.load(str(tmp_path / "x"), "test")
+    assert by_path.name == "x" and by_path.fingerprint == found.fingerprint
+    with pytest.raises(FileNotFoundError, match="no embedded sample of it"):
+        reads.load(str(tmp_path / "bacteria"), "test")  # nor for a path
 
 
 SAMPLES = shipped.resource("genomics_data") / "samples"

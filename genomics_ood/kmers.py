@@ -134,11 +134,12 @@ class KmerDensity:
 
 def _order(counts, starts):
     """The order of a model with these counts; ValueError if they are of none."""
-    order = round(np.log(max(counts.shape[-1], 1)) / np.log(NUM_BASES)) - 1
-    expected = (len(counts), NUM_BASES ** (order + 1)), (len(counts), NUM_BASES**order)
+    classes, width = counts.shape if counts.ndim == 2 else (0, 0)
+    order = round(np.log(max(width, 1)) / np.log(NUM_BASES)) - 1
+    expected = (classes, NUM_BASES ** (order + 1)), (classes, NUM_BASES**order)
     if (
         not 0 <= order <= MOST
-        or not len(counts)
+        or not classes
         or (counts.shape, starts.shape) != expected
         or not all(array.dtype.kind in "iu" and array.min() >= 0 for array in (counts, starts))
     ):

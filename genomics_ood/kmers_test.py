@@ -114,15 +114,17 @@ def test_a_model_on_file(rng, tmp_path):
     np.testing.assert_array_equal(model.class_log_probs(bases), loaded.class_log_probs(bases))
     assert loaded.order == 3 and loaded.classes == 3
     np.savez(tmp_path / "bad.npz", counts=np.zeros((1, 16), int), starts=np.zeros((1, 16), int))
-    with pytest.raises(RunError, match="cannot be read .* repeat the training command"):
-        KmerDensity.load(tmp_path / "bad.npz")
+    np.savez(tmp_path / "scalars.npz", counts=5, starts=1, concentration=1.0)
+    for name in ("bad", "scalars"):
+        with pytest.raises(RunError, match="cannot be read .* repeat the training command"):
+            KmerDensity.load(tmp_path / f"{name}.npz")
 
 
 def test_what_is_refused(rng):
     counts, starts = (array[None] for array in kmers.count(reads_of(rng), 2))
     for wrong in (
         (counts[:, :60], starts), (counts, starts[:, :4]), (counts * 1.0, starts),
-        (-counts, starts), (counts[:0], starts[:0]),
+        (-counts, starts), (counts[:0], starts[:0]), (5, 1), (counts[0], starts[0]),
     ):  # fmt: skip
         with pytest.raises(ValueError, match="must be counts of shape"):
             KmerDensity(*wrong, 1.0)

@@ -201,7 +201,7 @@ def write_set(folder, name, make, overwrite=False):
     folder = pathlib.Path(folder or GENOMICS_DATA)
     paths = {split: folder / f"{name}_{split}.npz" for split in WRITTEN}
     is_default = folder.resolve() == GENOMICS_DATA.resolve()
-    if is_default and any(_sample(path).exists() for path in paths.values()):
+    if is_default and any(_sample(path.name).exists() for path in paths.values()):
         raise ValueError(
             f"An embedded sample is called {name}, and stands in for what {folder} lacks: the two "
             "would be mixed. Give another --name, or --data_dir."
@@ -222,16 +222,17 @@ def write_set(folder, name, make, overwrite=False):
                 )
 
 
-def _sample(path):
+def _sample(name):
     """Where the embedded sample of a file's name would be."""
-    return shipped.resource("genomics_data") / "samples" / path.name
+    return shipped.resource("genomics_data") / "samples" / name
 
 
 def load(name, split, data_dir=None):
     """Loads one split of a set, from `data_dir`, or where none is given from the embedded sample.
 
     Args:
-        name: such as "bacteria", or the path of an npz file, which is read whatever the split.
+        name: such as "bacteria"; a path before `_<split>.npz`, such as "/data/mine", whose set is
+            called by its last part; or the path of an npz file, which is read whatever the split.
         split: "train", "val" or "test".
         data_dir: folder; None is `genomics_data` in the current folder.
 
@@ -251,9 +252,9 @@ def load(name, split, data_dir=None):
     embedded, data_dir = not data_dir, pathlib.Path(data_dir or GENOMICS_DATA)
     path = data_dir / f"{name}_{split}.npz"
     if path.exists():
-        return ReadSet(name, split, **read_file(path))
+        return ReadSet(pathlib.Path(name).name, split, **read_file(path))
     command = COMMANDS.get(name.removesuffix("_ood"), "see genomics_data/README.md")
-    sample = _sample(path)
+    sample = _sample(f"{name}_{split}.npz")
     if not embedded or not sample.exists():
         beside = "no embedded sample of it" if embedded else "--data_dir is given"
         command = command.format(data_dir=data_dir)

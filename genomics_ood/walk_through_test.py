@@ -83,6 +83,18 @@ def test_outputs_are_those_of_the_model(sweep):
     assert path.stat().st_mtime_ns == time
 
 
+def test_outputs_of_reads_by_path_lie_in_the_run(sweep, tmp_path):
+    """They were to be written over the reads."""
+    folder, data_dir = sweep
+    path = tmp_path / "mine_test.npz"
+    shutil.copy(data_dir / "bacteria_ood_test.npz", path)
+    before, run = path.read_bytes(), Run.load(folder / "reg0_mr0")
+    outputs = extract(run, (str(tmp_path / "mine"),), "test")
+    assert path.read_bytes() == before and outputs.meta["dataset"] == "mine"
+    assert run.outputs_path("mine", "test").parent == folder / "reg0_mr0" / "outputs"
+    assert run.outputs_path("mine", "test").exists()
+
+
 def test_killed_runs_end_bit_identical(sweep, tmp_path):
     _, data_dir = sweep
     arguments = (*TINY, "--total_steps=12", "--mutation_rate=0.2", "--dropout_p=0.2",

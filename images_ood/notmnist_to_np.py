@@ -12,9 +12,9 @@ import warnings
 
 import numpy as np
 from absl import flags, logging
-from PIL import Image
 
 from ood_suite import data
+from ood_suite.data.decoding import opened
 from ood_suite.data.npz import write_images
 from ood_suite.files import reading
 from ood_suite.progress import progress
@@ -72,7 +72,7 @@ def convert(source):
         if path.suffix.lower() != ".png" or path.parent.name not in tuple(LETTERS):
             continue
         try:
-            with warnings.catch_warnings(action="ignore"), Image.open(io.BytesIO(content)) as image:
+            with warnings.catch_warnings(action="ignore"), opened(io.BytesIO(content)) as image:
                 if image.size != (SIDE, SIDE):  # before its pixels are decoded
                     raise ValueError(f"size {image.width}x{image.height}")
                 pixels = np.asarray(image.convert("L"))

@@ -27,6 +27,7 @@ FREE_BYTES = 2**28  # that a small file may expand to without question
 MOST_FOLD = 200  # how often larger than the file what comes of it may be
 LOCAL_HEADER = 30  # bytes before each member of a zip file, at least
 MESSAGE = 500  # characters of a decoder's own message that are shown
+FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what one begins with in a spreadsheet
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -168,12 +169,25 @@ def read_json(path):
 
 
 def write_csv(path, rows):
-    """Writes dicts as CSV; the columns are the keys of all rows in order of appearance."""
+    """Writes dicts as CSV; the columns are the keys of all rows in order of appearance. A text that
+    a spreadsheet would compute gets a ' before it.
+    """
     columns = list(dict.fromkeys(key for row in rows for key in row))
     with atomic_path(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, columns)
         writer.writeheader()
-        writer.writerows(rows)
+        writer.writerows({key: _inert(value) for key, value in row.items()} for row in rows)
+
+
+def _inert(value):
+    """A value of a table; what would be a formula there, which a number is not, as text."""
+    if not isinstance(value, str) or not value.startswith(FORMULA):
+        return value
+    try:
+        float(value)
+    except ValueError:
+        return f"'{value}"
+    return value
 
 
 def read_csv(path):
@@ -221,7 +235,11 @@ def locked(folder, wait_s=0.0):
     make_folder(folder)
     deadline = time.monotonic() + wait_s
     path = pathlib.Path(folder) / ".lock"
-    with open(path, "a+", encoding="utf-8") as file:
+    try:  # through no link, which another's folder may hold: its end would be overwritten
+        number = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+    except OSError as error:
+        raise RunError(f"{path} cannot be opened ({error.strerror}): delete it.") from error
+    with open(number, "r+", encoding="utf-8") as file:
         while not _takes_lock(file, folder):
             if time.monotonic() >= deadline:
                 file.seek(0)
@@ -276,7 +294,7 @@ def load_npz(path, mapped=False):
         if len(set(names)) < len(names):
             raise ValueError("it holds two arrays of one name")
         _refuse_gaps(path, archive, members)
-        _refuse_bombs(path, members)
+        refuse_bombs(path, members)
         return {n: _member(path, archive, m, mapped) for n, m in zip(names, members, strict=True)}
 
 
@@ -291,7 +309,7 @@ def _refuse_gaps(path, archive, members):
         raise ValueError("it holds more arrays than its list names")
 
 
-def _refuse_bombs(path, members):
+def refuse_bombs(path, members):
     """Refuses arrays that would fill the memory out of a small file."""
     packed = [member for member in members if member.compress_type != zipfile.ZIP_STORED]
     for member in packed:

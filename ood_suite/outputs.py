@@ -303,13 +303,19 @@ class OutputsWriter:
         """Makes the file for all rows and takes its room on the disk: where that is missing,
         writing to the map later would kill the process with SIGBUS.
         """
-        path = self.folder / _file_name(len(self.names))
+        path = self._new(len(self.names))
         with room_for(path):
             made = np.lib.format.open_memmap(
                 path, "w+", array.dtype, (self.count, *array.shape[1:])
             )
             _take_room(path, made.offset)
         self.names[name], self.maps[name] = path.name, made
+
+    def _new(self, number):
+        """The path of an array's file, of which nothing is there: neither half a one nor a link."""
+        path = self.folder / _file_name(number)
+        path.unlink(missing_ok=True)
+        return path
 
     def flush(self):
         """Makes what was added so far survive a kill."""
@@ -326,7 +332,7 @@ class OutputsWriter:
         self.maps = {}
         constants = constants | {"meta": np.array(json.dumps(meta, default=str))}
         for name, array in constants.items():
-            path = self.folder / _file_name(len(self.names))
+            path = self._new(len(self.names))
             self.names[name] = path.name
             with room_for(path), open(path, "wb") as file:
                 np.save(file, array)

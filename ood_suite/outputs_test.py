@@ -122,7 +122,10 @@ def test_a_writer_goes_on_where_it_was_killed(rng, tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="must hold the same arrays"):
         writer.add({"features": features[4:5]})
     writer.add(rows(4, 10))
+    (tmp_path / "kept").write_text("mine")
+    (writer.folder / f"{len(writer.names):03d}.npy").symlink_to(tmp_path / "kept")
     writer.finish({"head_bias": np.zeros(3)}, meta | {"note": "n"})
+    assert (tmp_path / "kept").read_text() == "mine"
     loaded = Outputs.load(path)
     assert isinstance(loaded.features, np.memmap) and loaded.meta["note"] == "n"
     np.testing.assert_array_equal(loaded.features, features)

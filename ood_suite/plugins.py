@@ -9,14 +9,22 @@ my_network = "my_package.networks:build"         # see classifier_ood.models
 
 import functools
 import importlib.metadata
+import pathlib
 from collections.abc import Mapping
 from typing import Any
 
 
 @functools.cache
 def installed(group: str) -> Mapping[str, importlib.metadata.EntryPoint]:
-    """{name: entry point} of a group, such as "ood_suite.scores"; nothing of it is imported."""
-    return {point.name: point for point in importlib.metadata.entry_points(group=group)}
+    """{name: entry point} of a group, such as "ood_suite.scores"; nothing of it is imported. What
+    lies in the current folder is not installed, though `python -m` would import it.
+    """
+    here = pathlib.Path.cwd()
+    return {
+        point.name: point
+        for point in importlib.metadata.entry_points(group=group)
+        if point.dist is None or pathlib.Path(str(point.dist.locate_file(""))).resolve() != here
+    }
 
 
 def added(group: str, name: str, kind: type | None = None) -> Any:

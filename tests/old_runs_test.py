@@ -3,16 +3,20 @@ results that it gave for them (references/runs_0.1.tar.gz).
 """
 
 import json
+import shutil
 import subprocess
 import sys
 import tarfile
+import zipfile
 
+import keras
 import pytest
 
 from images_ood.train_test import TINY
 from ood_suite.files import RunError, read_csv
 from ood_suite.runs.extraction import extractor_of
 from ood_suite.runs.run import Role, Run
+from ood_suite.training import stored_model
 from tests.support import ROOT, command
 
 # Scores whose definition was wrong in version 0.1, or that repeated another's row (one background).
@@ -108,6 +112,37 @@ def test_the_extractor_that_a_folder_names_is_not_imported(old, tmp_path):
             )  # fmt: skip
             assert done.returncode == 1 and "none of ours" in done.stderr
     assert not (tmp_path / "ran").exists()
+
+
+def test_no_model_file_runs_what_lies_beside_it(old, tmp_path):
+    """Keras imports modules of keras_hub, and `python -m` from the current folder first."""
+    payload = tmp_path / "keras_hub"
+    payload.mkdir()
+    (payload / "payload.py").write_text("open('ran', 'w').close()\n")
+    shutil.copy(old[0] / "classifiers/fashion/convnet/config.json", payload)
+    named = {"module": "keras_hub.payload", "class_name": "X", "config": {}}
+    with zipfile.ZipFile(payload / "model.keras", "w") as file:
+        file.writestr("metadata.json", json.dumps({"keras_version": keras.__version__}))
+        file.writestr("config.json", json.dumps(named | {"registered_name": None}))
+    command = [sys.executable, "-m", "ood_suite.eval", "--run=keras_hub", "--scores=msp"]
+    done = subprocess.run(
+        command, cwd=tmp_path, env={"PYTHONPATH": str(ROOT)}, capture_output=True, text=True
+    )
+    assert done.returncode == 1 and "would be imported in place of Keras's" in done.stderr
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_model_file_cannot_fill_the_memory(tmp_path):
+    with zipfile.ZipFile(tmp_path / "m.keras", "w", zipfile.ZIP_BZIP2) as file:
+        file.writestr("config.json", " " * 10_000)
+    with pytest.raises(RunError, match="config.json is packed by method 12"):
+        stored_model.read_keras(tmp_path / "m.keras", "")
+    with zipfile.ZipFile(tmp_path / "m.keras", "w", zipfile.ZIP_DEFLATED) as file:
+        with file.open("config.json", "w", force_zip64=True) as member:
+            for _ in range(400):
+                member.write(b" " * 2**20)
+    with pytest.raises(RunError, match="it promises 419,430,400 bytes"):
+        stored_model.read_keras(tmp_path / "m.keras", "")
 
 
 @pytest.mark.parametrize(

@@ -115,6 +115,11 @@ def package(tmp_path, monkeypatch):
     plugins.installed.cache_clear()
 
 
+def test_what_lies_in_the_current_folder_is_not_installed(package, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    assert not plugins.installed("ood_suite.scores")
+
+
 def test_a_package_adds_a_score(package):
     assert "toy_double" in scores.names() and "toy_double" not in scores.SCORES
     [value] = scores.get("toy_double").fn(np.array([[1.0, 4.0]]))

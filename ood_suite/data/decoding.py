@@ -14,6 +14,7 @@ from ood_suite import processors
 from ood_suite.data.framing import COVER, TRANSFORMS
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".ppm", ".tif", ".tiff"}
+FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 AHEAD = 4  # images a thread that are begun before the first of them is done
 LARGE = 2**24  # pixels from which images are decoded one at a time
 MOST_PIXELS = 2**26  # of an image in an archive or a list
@@ -108,6 +109,16 @@ def _raise(error):
     raise error
 
 
+def opened(source):
+    """An image file, open: of FORMATS, whatever its name. (Pillow goes by content, and some formats
+    are programs: EPS is handed to Ghostscript.)
+
+    Args:
+        source: path, or an open binary file.
+    """
+    return Image.open(source, formats=FORMATS)
+
+
 def picture(file, image_shape, transform=COVER, name="the image"):
     """uint8 (height, width, channels) of an open Pillow image.
 
@@ -136,8 +147,7 @@ def picture_of(content, image_shape, transform, name):
     Raises:
         ValueError: the image has more than MOST_PIXELS.
     """
-    opened = io.BytesIO(content) if isinstance(content, bytes) else content
-    with Image.open(opened) as file:
+    with opened(io.BytesIO(content) if isinstance(content, bytes) else content) as file:
         if file.width * file.height > MOST_PIXELS:
             raise ValueError(f"{file.width} x {file.height} pixels; at most {MOST_PIXELS:,} are")
         return picture(file, image_shape, transform, name)

@@ -8,10 +8,10 @@ import pathlib
 import zipfile
 from functools import partial
 
-from PIL import Image, UnidentifiedImageError
+from PIL import UnidentifiedImageError
 
 from ood_suite.data import framing
-from ood_suite.data.decoding import image_files, is_image, picture
+from ood_suite.data.decoding import image_files, is_image, opened, picture
 from ood_suite.data.members import READ, images_of_tar, opened_tar, refuse_long_list
 from ood_suite.data.npz import read_images
 from ood_suite.data.transforms import to_shape
@@ -82,10 +82,10 @@ def _of(path, frame):
         yield str(path), _stamp(path), partial(_read, path, partial(_regular, path), frame)
 
 
-def _read(name, opened, frame):
-    """The image of what opened() gives, or the ValueError that says why there is none."""
+def _read(name, source, frame):
+    """The image of what source() gives, or the ValueError that says why there is none."""
     try:
-        with Image.open(opened()) as file:
+        with opened(source()) as file:
             return picture(file, *frame, str(name))
     except UnidentifiedImageError:  # its text names an object in memory
         return ValueError(f"{name} is no image of a kind that is known")

@@ -7,9 +7,9 @@ order too.
 
 import itertools
 import pathlib
+import re
 
 import numpy as np
-from PIL import Image
 
 from ood_suite.data import framing
 from ood_suite.data.decoding import (
@@ -17,12 +17,17 @@ from ood_suite.data.decoding import (
     check_channels,
     decoded,
     image_files,
+    opened,
     picture,
     stamp,
 )
 from ood_suite.data.npz import UNLABELLED
 from ood_suite.files import fingerprint, reading
 from ood_suite.optional import optional
+
+# Of a TFDS data set: name, config, version. A namespace before it, and arguments behind it, could
+# have TFDS read other places and the network.
+TFDS_NAME = re.compile(r"[a-zA-Z]\w*(/[\w+.-]+)?(:[\d.*]+)?")
 
 
 class FolderImages:
@@ -79,7 +84,7 @@ class FolderImages:
         return fingerprint(np.frombuffer(text.encode(errors="surrogateescape"), np.uint8))
 
     def _read(self, path):
-        with reading(path, "an image"), Image.open(path) as file:
+        with reading(path, "an image"), opened(path) as file:
             name = str(path.relative_to(self.folder))
             return picture(file, self.shape[1:], self.transform, name)
 
@@ -91,16 +96,22 @@ class TfdsImages:
         labels: int32 (n,), read in a pass of their own, or -1 where there are none.
 
     Raises:
-        ValueError: the data set is unknown, not prepared, or has no images of one fixed size.
+        ValueError: not NAME, NAME/CONFIG, NAME:VERSION or NAME/CONFIG:VERSION; the data set is
+            unknown, not prepared, or has no images of one fixed size.
     """
 
     def __init__(self, name, split, tfds_dir=None):
+        if not TFDS_NAME.fullmatch(name):
+            raise ValueError(
+                "A TFDS data set is called NAME, NAME/CONFIG, NAME:VERSION or NAME/CONFIG:VERSION. "
+                f"Received: {name!r:.200}."
+            )
         tfds = optional("tensorflow_datasets")
         self.name, self.split, self.tfds_dir = name, split, tfds_dir
         try:
             builder = tfds.builder(name, data_dir=tfds_dir)
             self.dataset = builder.as_dataset(split=split, shuffle_files=False)
-        except (AssertionError, ValueError, OSError) as error:
+        except Exception as error:  # builders raise what comes to hand
             raise ValueError(
                 f"TFDS cannot give the split {split!r} of {name!r}: {error}. Prepare it once with "
                 f"tfds.builder({name!r}).download_and_prepare()."

@@ -5,16 +5,30 @@ import os
 import pathlib
 import time
 import tracemalloc
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from ood_suite import data, processors
-from ood_suite.data import pixels, synthetic
+from ood_suite.data import pixels, streams, synthetic
 from ood_suite.data.decoding import decoded
 from ood_suite.data.npz import write_images
 from ood_suite.data.streams import FolderImages, TfdsImages
+
+
+def test_a_program_is_no_image(tmp_path):
+    """Pillow hands EPS to Ghostscript, whatever the file is called."""
+    text = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 32 32\n%%EndComments\n{} loop\n%%EOF\n"
+    for name in ("a.png", "b.png"):
+        (tmp_path / name).write_bytes(text)
+    with Image.open(tmp_path / "a.png") as file:
+        assert file.format == "EPS"
+    with pytest.raises(ValueError, match="a.png cannot be read as an image"):
+        data.load(f"{tmp_path}/", "test", image_shape=(8, 8, 3)).images[:]
+    found = [load() for *_, load in pixels.named_images([tmp_path], (8, 8, 3))]
+    assert len(found) == 2 and all("no image of a kind" in str(error) for error in found)
 
 
 @pytest.fixture
@@ -195,6 +209,26 @@ def test_a_tfds_split():
         assert (part.name, part.split, part.images.split) == (
             "mnist_train_80", "val", "train[80%:]",
         )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["huggingface:who__repo", "kubric:x", "mnist/data_dir=x", "../mnist", "mnist:x"],
+)
+def test_a_tfds_name_leads_nowhere_else(name):
+    """To other places and the network, or it ended in a TypeError."""
+    with pytest.raises(ValueError, match="is called NAME, .*Received: "):
+        data.load(f"tfds:{name}", "test")
+
+
+@pytest.mark.parametrize("name", ["mnist", "mnist:3.0.1", "imagenet_resized/32x32:0.1.0"])
+def test_whatever_a_tfds_builder_raises_names_the_set(name, monkeypatch):
+    def builder(name, data_dir):
+        raise TypeError("no such argument")
+
+    monkeypatch.setattr(streams, "optional", lambda _: SimpleNamespace(builder=builder))
+    with pytest.raises(ValueError, match=f"cannot give the split 'test' of '{name}': no such arg"):
+        TfdsImages(name, "test")
 
 
 def test_noise():

@@ -7,10 +7,13 @@ import numpy as np
 from scipy import stats
 
 from ood_suite import intervals, ranks
-from ood_suite.files import RunError, fingerprint, load_npz, read_csv, read_json
+from ood_suite.files import RunError, fingerprint, load_npz, read_csv, read_json, reading
 from ood_suite.runs.settings import known_name
 
 SAME = 1e-9  # of differences: a spread below is rounding
+AGAIN = " Evaluate the run again."
+GROUP = {"classifier": dict, "repeat_id": int, "rows": list, "test_sets": dict}  # of a repeat
+ROW = {"ood": str, "repeat": int, "score": str}  # of its rows
 METRICS = ("auroc", "fpr95_id_positive", "fpr95_ood_positive", "scod_augrc")
 COSTS = (
     "fit_seconds", "score_seconds_per_10000", "extraction_seconds_per_10000", "learned_mib"
@@ -59,29 +62,50 @@ def read(folders, scores):
     folders = [pathlib.Path(folder) for folder in folders]
     entries, tested = [], []
     for folder, name in zip(folders, _names(folders), strict=True):
-        if not (folder / "results.json").exists() or not (folder / "values.npz").exists():
-            raise RunError(f"{folder} holds no report. `python -m ood_suite.eval` makes it.")
-        results, values = read_json(folder / "results.json"), load_npz(folder / "values.npz")
-        groups, mark = results["groups"], fingerprint(*values.values())
-        if results.get("values", mark) != mark:  # reports of older versions do not say
-            raise RunError(f"{folder} holds parts of two reports. Evaluate the run again.")
+        groups, values = _report(folder)
         tested.append(groups[0]["test_sets"])
         for ood, mark in tested[-1].items():
             if tested[0].get(ood, mark) != mark:
                 raise RunError(f"{folder} and {folders[0]} are about different test sets: {ood}.")
-        costs = read_csv(folder / "costs.csv") if (folder / "costs.csv").exists() else []
+        costs = read_csv(folder / "costs.csv")
         known = list(dict.fromkeys(row["score"] for group in groups for row in group["rows"]))
         for asked in scores:
             score = known_name(known, asked, f"score of {folder}")
             title = f"{name}: {score}" if len(scores) > 1 else name
             title = score if len(folders) == 1 else title
-            own = [row for row in costs if row["score"] == score]
+            own = [row for row in costs if row.get("score") == score]
             having = [g for g in groups if any(row["score"] == score for row in g["rows"])]
             entries.append(Entry(title, name, score, having, len(groups), values, own))
     common = [ood for ood in tested[0] if ood != "id" and all(ood in sets for sets in tested)]
     if not common:
         raise RunError("These reports have no OOD set in common.")
     return entries, common
+
+
+def _report(folder):
+    """(groups, values) of a report; RunError if the folder holds none, or one that is damaged."""
+    path = folder / "results.json"
+    if not path.exists() or not (folder / "values.npz").exists():
+        raise RunError(f"{folder} holds no report. `python -m ood_suite.eval` makes it.")
+    results, values = read_json(path), load_npz(folder / "values.npz")
+    with reading(path, "a report", AGAIN, RunError):
+        groups, mark = results["groups"], fingerprint(*values.values())
+        if not groups:
+            raise ValueError("it has no repeat")
+        for group in groups:
+            _require(group, GROUP)
+            for row in group["rows"]:
+                _require(row, ROW)
+    if results.get("values", mark) != mark:  # reports of older versions do not say
+        raise RunError(f"{folder} holds parts of two reports.{AGAIN}")
+    return groups, values
+
+
+def _require(found, kinds):
+    """Refuses a part of a report that lacks what is read of it (ValueError)."""
+    for key, kind in kinds.items():
+        if not isinstance(found.get(key), kind):
+            raise ValueError(f"its {key} must be {kind.__name__}, not {found.get(key)!r:.100}")
 
 
 def _names(folders):
@@ -205,7 +229,7 @@ def costs_of(entries):
     for entry in entries:
         row = {"run": entry.name}
         for key in COSTS:
-            known = [float(r[key]) for r in entry.costs if r[key] != ""]
+            known = [float(r[key]) for r in entry.costs if r.get(key)]
             row |= {key: float(np.mean(known))} if known else {}
         found.append(row)
     return found

@@ -131,6 +131,21 @@ def test_values_of_another_report_are_refused(tmp_path):
         comparison.read([tmp_path / "a/report"], ["energy"])
 
 
+@pytest.mark.parametrize(
+    "damage",
+    [lambda known: {}, lambda known: [], lambda known: known | {"groups": []},
+     lambda known: known | {"groups": [{}]}, lambda known: known | {"groups": {"a": 1}},
+     lambda known: {"groups": [known["groups"][0] | {"rows": [{"score": "energy"}]}]},
+     lambda known: {"groups": [known["groups"][0] | {"test_sets": ["mnist"]}]}],
+)  # fmt: skip
+def test_a_file_of_other_content_is_named(damage, tmp_path):
+    write(tmp_path / "a/report", [0.5])
+    path = tmp_path / "a/report/results.json"
+    write_json(path, damage(read_json(path)))
+    with pytest.raises(RunError, match=r"results.json cannot be read as a report .* again"):
+        comparison.read([tmp_path / "a/report"], ["energy"])
+
+
 def rows_of(folder, ood):
     rows = [row for row in read_csv(folder / "results.csv") if row["ood"] == ood]
     return [row | {"auroc": float(row["auroc"])} for row in rows]

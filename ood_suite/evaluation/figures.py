@@ -224,7 +224,7 @@ def contact_sheet(title, names, scores, count=10):
     """The least and the most OOD images of a set of files, with their names and scores.
 
     Args:
-        names: (n,) paths; a file that is gone leaves an empty place. scores: (n,).
+        names: (n,) paths; what cannot be drawn leaves an empty place. scores: (n,).
     """
     order = np.argsort(scores, kind="stable")
     count = min(count, len(order))
@@ -237,7 +237,7 @@ def contact_sheet(title, names, scores, count=10):
             axes.set(xticks=[], yticks=[])
             text = f"{pathlib.Path(names[row]).name[-18:]}\n{scores[row]:.4g}"
             axes.set_title(text, fontsize=5)
-            with contextlib.suppress(OSError, ValueError), Image.open(names[row]) as file:
+            with contextlib.suppress(Exception), Image.open(names[row]) as file:
                 axes.imshow(picture(file, THUMBNAIL))
     drawn.suptitle(title, fontsize=9)
     return drawn

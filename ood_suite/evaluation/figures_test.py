@@ -52,6 +52,14 @@ def test_a_contact_sheet_shows_both_ends_of_a_set(tmp_path):
     assert [len(axes.images) for axes in drawn.axes] == [1, 1, 0, 1, 1, 1]
 
 
+def test_a_picture_that_is_too_large_leaves_its_place_empty(tmp_path, monkeypatch):
+    """Pillow's error is of no kind that one expects, and the evaluation ended with it."""
+    Image.new("L", (40, 40)).save(tmp_path / "large.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    drawn = figures.contact_sheet("set", [str(tmp_path / "large.png")], np.array([1.0]))
+    assert not drawn.axes[0].images
+
+
 def test_a_contact_sheet_is_drawn_where_there_are_files(tmp_path):
     """Of archives it was 20 empty frames: their members are no files."""
     Image.new("L", (8, 8)).save(tmp_path / "1.png")

@@ -66,7 +66,7 @@ def render(config, reports, pictures, *, protocol=None):
     sets = list(dict.fromkeys(row["ood"] for row in first.rows if row["ood"] in first.test_sets))
     against = f" against {', '.join(sets)}" if sets else ", no OOD data"
     return template("report.html").render(
-        title=f"{settings.get('exp', 'evaluation')}: {settings['id_dataset'] or 'ID'}{against}",
+        title=f"{settings.get('exp', 'evaluation')}: {settings.get('id_dataset') or 'ID'}{against}",
         command=command(),
         verdict=verdict.in_words(reports),
         is_recommended=bool(first.verdict),

@@ -15,6 +15,8 @@ from PIL import Image
 from ood_suite.evaluation import figures, page, terminal
 from ood_suite.evaluation.report import GroupReport
 from ood_suite.evaluation.results import group_means, result_row
+from ood_suite.files import write_json
+from ood_suite.runs.run import Run
 from tests import browser
 
 SCORES = (
@@ -104,6 +106,14 @@ def test_the_verdict_stands_first_and_nothing_is_taken_as_markup():
     group_of_none = group()
     group_of_none.verdict = {}
     assert "No score is recommended" in rendered([group_of_none])
+
+
+def test_a_run_need_not_name_its_data_set_nor_a_commit(tmp_path):
+    """They were missed at the end of the whole evaluation."""
+    write_json(tmp_path / "config.json", {"settings": {}, "fingerprints": {}, "versions": {}})
+    config = Run.load(tmp_path).config
+    text = page.render(config, [group()], {})
+    assert "evaluation: ID against" in text and "git commit: None" in text
 
 
 def test_a_terminal_of_100_columns_holds_it():

@@ -170,8 +170,13 @@ class Extraction:
         }
 
     def on_file(self, name, depends_on=None):
-        """Outputs of the whole set if a file has them of this model and these data, or None."""
-        return self._load(self._path(name), self.meta | {"depends_on": depends_on})
+        """Outputs of the whole set if a file has them of this model and these data, or None. Names
+        are of the data at hand: those in a stranger's file could be any pictures of this machine.
+        """
+        outputs = self._load(self._path(name), self.meta | {"depends_on": depends_on})
+        if outputs is None or outputs.example_names is None:
+            return outputs
+        return dataclasses.replace(outputs, example_names=getattr(self.examples, "names", None))
 
     def part(self, name, function, constants=None, depends_on=None):
         """Outputs of one part of what is said, from its file or computed; of a shard those of its

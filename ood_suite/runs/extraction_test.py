@@ -1,5 +1,6 @@
 """Shards: whatever the cut, the kill or what lies around, the one file is that of the whole set."""
 
+import dataclasses
 import types
 
 import numpy as np
@@ -65,6 +66,17 @@ def test_a_damaged_file_is_made_anew_once_it_is_deleted(make):
         made.get()
     path.unlink()
     assert_same(made.get(), make("other").get())
+
+
+def test_names_of_files_are_those_of_the_data_at_hand(make):
+    """A report showed the pictures that a stranger's file named, whatever they were."""
+    made = make()
+    path = made.job.run.outputs_path("set", "test")
+    dataclasses.replace(made.get(), example_names=np.array(["/home/me/secret.png"] * 37)).save(path)
+    assert made.get().example_names is None
+    made.job.examples = made.job.examples.view(type("Named", (np.ndarray,), {}))
+    made.job.examples.names = np.array(["a.png"] * 37)
+    assert made.get().example_names.tolist() == ["a.png"] * 37
 
 
 @pytest.mark.parametrize("count", [1, 3, 20])

@@ -95,7 +95,7 @@ def _completed(config: Any, path: pathlib.Path) -> dict[str, Any]:
         _roles_of(config)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise RunError(f"{path}: its roles are damaged ({error!r:.200}).") from error
-    return config
+    return {"git_commit": None} | config
 
 
 def _has_begun(folder: pathlib.Path) -> bool:
@@ -356,7 +356,13 @@ class Run:
             )
 
     def outputs_path(self, dataset: str, split: str, part: str | None = None) -> pathlib.Path:
-        """File of what the model says of a data set; `part` names a file beside the main one."""
+        """File of what the model says of a data set; `part` names a file beside the main one.
+
+        Raises:
+            ValueError: the names lead to another folder.
+        """
         name = f"{dataset}_{split}_{part}" if part else f"{dataset}_{split}"
+        if not is_plain(name):
+            raise ValueError(f"Names of data sets and parts hold no '/'. Received: {name}.")
         suffix = "" if self.checkpoint == "last" else f"_{self.checkpoint}"
         return self.folder / f"outputs{suffix}" / f"{name}.npz"

@@ -85,6 +85,17 @@ def test_a_full_disk_is_named_by_the_lock(tmp_path, monkeypatch):
             pass
 
 
+def test_a_lock_is_no_link(tmp_path):
+    """Through one, the file of its end was overwritten."""
+    (tmp_path / "thesis.tex").write_text("years of work")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/.lock").symlink_to(tmp_path / "thesis.tex")
+    with pytest.raises(RunError, match=r"\.lock cannot be opened .*: delete it"):
+        with files.locked(tmp_path / "run"):
+            pass
+    assert (tmp_path / "thesis.tex").read_text() == "years of work"
+
+
 def test_a_folder_in_work_is_not_in_the_way_of_the_lock(tmp_path):
     (tmp_path / ".partial-decisions.tsv").mkdir()
     (tmp_path / ".partial-report").touch()
@@ -147,6 +158,20 @@ def test_csv_round_trip(tmp_path):
     )
     assert files.read_csv(tmp_path / "a.csv")[1] == {"step": "2", "loss": "0.25", "x": "1"}
     assert files.read_csv(tmp_path / "none.csv") == []
+
+
+@pytest.mark.parametrize(
+    "value, written",
+    [("=cmd|' /C calc'!A0", "'=cmd|' /C calc'!A0"), ("+x", "'+x"), ("@x", "'@x"), ("-x", "'-x"),
+     ("\t=x", "'\t=x"), ("a=b", "a=b"), ("-1e-05", "-1e-05"), ("-inf", "-inf"), (-2, "-2")],
+)  # fmt: skip
+def test_a_table_computes_nothing(value, written, tmp_path):
+    """Names of classes are of whoever made the data; histories are read and written again."""
+    files.write_csv(tmp_path / "a.csv", [{"class": value}])
+    rows = files.read_csv(tmp_path / "a.csv")
+    assert rows == [{"class": written}]
+    files.write_csv(tmp_path / "a.csv", rows)
+    assert files.read_csv(tmp_path / "a.csv") == rows
 
 
 def test_the_next_command_can_be_pasted():
@@ -277,3 +302,12 @@ def test_damaged_tables_are_named(tmp_path, content):
 def test_a_name_is_no_path(module):
     done = command(module, "--name=../..")
     assert done.returncode != 0 and "--name=../..: must be a plain name" in done.stderr
+
+
+@pytest.mark.parametrize("names", [("/data/mine", "test"), ("a", "test", "../x"), ("../a", "val")])
+def test_outputs_lie_in_the_run(tmp_path, names):
+    """The path of data, as a name, was the file of what is said of them."""
+    run = Run.open(tmp_path, **opening({}))
+    assert run.outputs_path("mine", "test") == tmp_path / "outputs" / "mine_test.npz"
+    with pytest.raises(ValueError, match="hold no '/'. Received: "):
+        run.outputs_path(*names)

@@ -334,13 +334,16 @@ class PixelDetector:
         """Reads what `save` wrote; it decides identically.
 
         Raises:
-            RunError: no such folder, a missing or damaged file, another network than it was
-                fitted to.
+            RunError: no such folder, a missing or damaged file, a link in its place, another
+                network than it was fitted to.
         """
         folder = pathlib.Path(folder)
         for name in FILES:
-            if not (folder / name).exists():
+            path = folder / name
+            if not path.exists():
                 raise RunError(f"{folder} is no detector: it has no {name}. {ADVICE}")
+            if path.is_symlink() or not path.is_file():  # it may lead to anything, or never end
+                raise RunError(f"{path} must be a regular file, not a link. Copy with cp -rL.")
         known = read_json(folder / "detector.json")
         with reading(folder / "detector.json", "a detector", f" {ADVICE}", RunError):
             if known["format"] != FORMAT:
@@ -391,7 +394,9 @@ def require_place(folder, overwrite=False):
 
 
 def repeated(names):
-    """Those that occur more than once, as text; "" if none does."""
+    """Those that occur more than once, as text; "" if none does. ValueError: no list of texts."""
+    if not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names):
+        raise ValueError(f"Names of classes must be a list of texts. Received: {names!r:.200}.")
     return ", ".join(name for name, count in collections.Counter(names).items() if count > 1)
 
 

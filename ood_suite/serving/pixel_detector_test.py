@@ -1,6 +1,7 @@
 """A detector of pixels decides as arrays do, promises what it says, and refuses what is not its."""
 
 import json
+import os
 import shutil
 
 import keras
@@ -221,6 +222,8 @@ def test_names_of_classes_are_distinct_but_for_those_of_earlier_versions(
 ):
     with pytest.raises(ValueError, match="a name of its own. Received twice: crane"):
         made(classifier, parts, classes=["crane", "maillot", "crane"])
+    with pytest.raises(ValueError, match=r"must be a list of texts. Received: \[0, 1, 2\]"):
+        made(classifier, parts, classes=[0, 1, 2])
     made(classifier, parts, classes=["crane", "maillot", "x"]).save(tmp_path / "d")
     path = tmp_path / "d" / "detector.json"
     path.write_text(path.read_text().replace('"x"', '"crane"'))
@@ -252,6 +255,8 @@ def test_damaged_folders_and_foreign_networks_are_refused(classifier, parts, tmp
         {"thresholds": [0.0]},
         {"format": 2},
         {"classes": 3},
+        {"classes": [0, 1, 2]},
+        {"classes": {"a": 0, "b": 1, "c": 2}},
         {"pixel_range": []},
     ):
         (folder / "detector.json").write_text(json.dumps(described | change))
@@ -260,3 +265,18 @@ def test_damaged_folders_and_foreign_networks_are_refused(classifier, parts, tmp
     (folder / "detector.json").write_text("{")
     with pytest.raises(RunError, match="JSON"):
         Detector.load(folder)
+
+
+@pytest.mark.parametrize("name", ["card.md", "network.keras", "detector.json"])
+def test_what_is_no_file_of_its_own_is_refused(classifier, parts, tmp_path, name):
+    """A link showed a file of the server as the card; a pipe was waited for."""
+    path = tmp_path / "d" / name
+    made(classifier, parts).save(tmp_path / "d")
+    path.rename(tmp_path / "whole")
+    path.symlink_to(tmp_path / "whole")
+    with pytest.raises(RunError, match=f"{name} must be a regular file, not a link"):
+        Detector.load(tmp_path / "d")
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(RunError, match=f"{name} must be a regular file"):
+        Detector.load(tmp_path / "d")

@@ -6,6 +6,7 @@ import itertools
 import json
 import math
 import pathlib
+import re
 import shutil
 import sys
 from functools import partial
@@ -208,7 +209,7 @@ def _rows(detector, images):
         for name, stamp, image in batch:
             decided = image if isinstance(image, ValueError) else next(found)
             if isinstance(decided, ValueError):
-                print(f"Warning: {decided}.", file=sys.stderr)
+                print(f"Warning: {_plain(str(decided))}.", file=sys.stderr)
                 yield stamp, (name, None, None, None, None)
             else:
                 score, p_value, is_ood, label = decided
@@ -253,6 +254,8 @@ def _text(row, form):
 
 
 def _plain(text):
-    """Text that cannot break a line of a table; what is not UTF-8 in a file's name as \\udcXX."""
-    plain = text.replace("\t", " ").replace("\n", " ").replace("\r", " ")
+    """Text that can neither break a line of a table nor steer a terminal: a space for each control
+    character; what is not UTF-8 in a file's name as \\udcXX.
+    """
+    plain = re.sub(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]", " ", text)
     return plain.encode(errors="backslashreplace").decode()

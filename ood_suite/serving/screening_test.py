@@ -1,5 +1,6 @@
 """Screening decides on files as the detector does on arrays, whatever they come in, and goes on."""
 
+import contextlib
 import gzip
 import io
 import json
@@ -233,6 +234,17 @@ def test_scores_are_read_as_they_were_written():
     for form, read in (("tsv", lambda text: float(text.split("\t")[2])),
                        ("jsonl", lambda text: json.loads(text)["score"])):  # fmt: skip
         assert read(screening._text(("x", "a", -10.0 / 3.0, 0.5, True), form)) == -10.0 / 3.0
+
+
+def test_names_steer_no_terminal():
+    """An ESC in a file's name or a class reached it, and could rewrite what stands there."""
+    row = ("a\x1b[2J\x00\t\n\x7f\x9bé.png", "b\x1b]0;c\x07\u2028", 1.0, 0.5, True)
+    assert screening._text(row, "tsv") == "a [2J     é.png\tb ]0;c  \t1.0\t0.5\t1"
+    assert "\x1b" not in screening._text(row, "jsonl")
+    image = ("a\x1b.png", "mark", lambda: ValueError("a\x1b.png is none"))
+    with contextlib.redirect_stderr(io.StringIO()) as said:
+        list(screening._rows(None, [image]))
+    assert said.getvalue() == "Warning: a .png is none.\n"
 
 
 def test_paths_of_any_bytes_are_listed(monkeypatch):

@@ -1,9 +1,14 @@
 """Models of finished runs, read from their files."""
 
+import importlib.machinery
+import pathlib
+import sys
+import zipfile
+
 import keras
 from absl import logging
 
-from ood_suite.files import RunError
+from ood_suite.files import RunError, refuse_bombs
 from ood_suite.runs.extraction import kept
 from ood_suite.training.backend import has_bfloat16
 
@@ -11,12 +16,36 @@ AGAIN = "Delete it and repeat the training command: it continues from the last c
 ANOTHER = "Take another checkpoint of the run, or the last: leave out --checkpoint and --ckpt_step."
 
 
+HUBS = ("keras_cv", "keras_hub", "keras_nlp")  # Keras imports what a file names below these
+
+
 def read_keras(path, advice):
     """The keras.Model of a file; RunError, with advice on what to do, if it cannot be read."""
+    _refuse_stand_ins()
     try:
+        _refuse_bombs(path)
         return keras.saving.load_model(path, compile=False, safe_mode=True)
     except Exception as error:
         raise RunError(f"The model {path} cannot be read ({error}). {advice}") from error
+
+
+def _refuse_stand_ins():
+    """RunError if the current folder, from which Python imports, holds one that would be taken for
+    a package of Keras: a file could name it, and run what came with it.
+    """
+    here = pathlib.Path.cwd()
+    if not any(pathlib.Path(entry).resolve() == here for entry in sys.path):
+        return
+    for name in HUBS:
+        if importlib.machinery.PathFinder.find_spec(name, [str(here)]):
+            raise RunError(f"{here / name} would be imported in place of Keras's: work elsewhere.")
+
+
+def _refuse_bombs(path):
+    """Refuses (ValueError) a file of Keras that would fill the memory out of little."""
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            refuse_bombs(path, archive.infolist())
 
 
 def read_model(run, advice=None):
