@@ -142,7 +142,7 @@ def _finetune(base, settings, seed, folder, data_dir):
         outliers = outlier_exposure.load(settings.outliers, data_dir, network.input_shape[1:], seed)
         prints[f"outliers_{outliers.source.name}"] = outliers.source.fingerprint
         recorded |= outlier_exposure.keep_apart(outliers, base, data_dir)
-        if not _is_silent(folder, "kept_outliers"):
+        if not _is_silent(folder, f"outliers_{outliers.source.name}", "kept_outliers"):
             prints["kept_outliers"] = fingerprint(outliers.rows)  # by the test sets that are there
 
     # Stage 2: the run folder, which may be finished or begun.
@@ -160,10 +160,14 @@ def _finetune(base, settings, seed, folder, data_dir):
     return run
 
 
-def _is_silent(folder, name):
-    """Whether a folder holds a run of an earlier release, without a fingerprint of this name."""
+def _is_silent(folder, known, name):
+    """Whether a folder holds a run of an earlier release: with the fingerprint `known`, without
+    that of this name.
+    """
     path = pathlib.Path(folder) / "config.json"
-    return path.exists() and name not in read_json(path)["fingerprints"]
+    config = read_json(path) if path.exists() else {}
+    marks = config.get("fingerprints", {}) if isinstance(config, dict) else {}
+    return known in marks and name not in marks
 
 
 def _say_what_differs(base, network, settings):

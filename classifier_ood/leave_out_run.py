@@ -171,8 +171,7 @@ def _fit(experiment, settings, run, sets, left_out, seed):
     labels = local_labels(training.labels, left_out, classes)
     inside, outside = np.flatnonzero(labels >= 0), np.flatnonzero(labels < 0)
     size = experiment.batch_size
-    # 28.999999999999996 are 29; other parts of an image are none.
-    beside = max(1, int(min(len(outside), size * settings.outlier_factor + 1e-9)))
+    beside = max(1, int(min(len(outside), size * settings.outlier_factor)))
     beside = max(beside - beside % devices.count(), devices.count())
     per_epoch, order = len(inside) // size, devices.shared_out(size, beside)
 

@@ -202,6 +202,11 @@ def main(_):
             "A model needs --id_val (for thresholds) and --id_test; scores that learn also need "
             "--id_train."
         )
+    if FLAGS.id_val == FLAGS.id_train:
+        raise ValueError(
+            f"--id_train and --id_val are both {FLAGS.id_val}: a threshold of images that the "
+            "model was trained on promises too much. Give held-out ones as --id_val."
+        )
     check_folders([FLAGS.id_train, FLAGS.id_val, FLAGS.id_test])
     own = OwnModel(**cli.overrides(OwnModel))
     name = pathlib.Path(FLAGS.model).stem

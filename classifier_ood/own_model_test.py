@@ -48,10 +48,19 @@ def test_an_old_file_whose_head_has_a_relu(own):
     assert "The last Dense layer has the activation relu, which is left out" in made.stderr
     done = evaluate(own / "run", own, "--scores=energy,max_logit")
     assert done.returncode == 0, done.stderr
+    assert (own / "run/report/figures/gallery.png").exists()  # though no --image_shape was given
     outputs = Outputs.load(own / "run" / "outputs" / "other_test.npz")
     expected = outputs.features @ outputs.head_kernel + outputs.head_bias
     np.testing.assert_allclose(outputs.logits, expected, rtol=1e-4, atol=1e-4)
     assert outputs.logits.min() < 0.0
+
+
+def test_held_out_images_are_none_of_the_training(own):
+    made = command(
+        "classifier_ood.own_model", f"--model={own}/mine.keras", f"--id_train={own}/train",
+        f"--id_val={own}/train", f"--id_test={own}/test",
+    )  # fmt: skip
+    assert made.returncode == 1 and "Give held-out ones as --id_val" in made.stderr
 
 
 def test_a_sigmoid_head_is_said_to_be_none_of_one_softmax(own, caplog):

@@ -52,6 +52,8 @@ def application(detector):
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("detector", help="folder that ood_suite.calibrate wrote")
+    parser.add_argument("--host", default="127.0.0.1", help="0.0.0.0 for all, as in a container")
     parser.add_argument("--port", type=int, default=8000)
     arguments = parser.parse_args()
-    uvicorn.run(application(Detector.load(arguments.detector)), port=arguments.port)
+    served = application(Detector.load(arguments.detector))
+    uvicorn.run(served, host=arguments.host, port=arguments.port)

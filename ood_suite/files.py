@@ -235,10 +235,10 @@ def locked(folder, wait_s=0.0):
     make_folder(folder)
     deadline = time.monotonic() + wait_s
     path = pathlib.Path(folder) / ".lock"
-    try:  # through no link, which another's folder may hold: its end would be overwritten
+    if path.is_symlink():  # of another's folder: the file at its end would be overwritten
+        raise RunError(f"{path} is a link: delete it.")
+    with room_for(path):
         number = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
-    except OSError as error:
-        raise RunError(f"{path} cannot be opened ({error.strerror}): delete it.") from error
     with open(number, "r+", encoding="utf-8") as file:
         while not _takes_lock(file, folder):
             if time.monotonic() >= deadline:
@@ -294,7 +294,7 @@ def load_npz(path, mapped=False):
         if len(set(names)) < len(names):
             raise ValueError("it holds two arrays of one name")
         _refuse_gaps(path, archive, members)
-        refuse_bombs(path, members)
+        _refuse_bombs(path, members)
         return {n: _member(path, archive, m, mapped) for n, m in zip(names, members, strict=True)}
 
 
@@ -309,7 +309,7 @@ def _refuse_gaps(path, archive, members):
         raise ValueError("it holds more arrays than its list names")
 
 
-def refuse_bombs(path, members):
+def _refuse_bombs(path, members):
     """Refuses arrays that would fill the memory out of a small file."""
     packed = [member for member in members if member.compress_type != zipfile.ZIP_STORED]
     for member in packed:

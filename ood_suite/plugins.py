@@ -10,6 +10,7 @@ my_network = "my_package.networks:build"         # see classifier_ood.models
 import functools
 import importlib.metadata
 import pathlib
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -19,12 +20,12 @@ def installed(group: str) -> Mapping[str, importlib.metadata.EntryPoint]:
     """{name: entry point} of a group, such as "ood_suite.scores"; nothing of it is imported. What
     lies in the current folder is not installed, though `python -m` would import it.
     """
-    here = pathlib.Path.cwd()
-    return {
-        point.name: point
-        for point in importlib.metadata.entry_points(group=group)
-        if point.dist is None or pathlib.Path(str(point.dist.locate_file(""))).resolve() != here
-    }
+    elsewhere = [entry for entry in sys.path if pathlib.Path(entry).resolve() != pathlib.Path.cwd()]
+    found: dict[str, importlib.metadata.EntryPoint] = {}
+    for package in importlib.metadata.distributions(path=elsewhere):
+        for point in package.entry_points.select(group=group):
+            found.setdefault(point.name, point)
+    return found
 
 
 def added(group: str, name: str, kind: type | None = None) -> Any:

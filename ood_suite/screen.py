@@ -14,6 +14,7 @@ command continues after a kill. A summary goes to standard error: the share call
 share that the detector promises.
 """
 
+import pathlib
 import sys
 
 from absl import flags
@@ -28,6 +29,8 @@ def main(argv):
     paths = listed() if argv[1:] == ["-"] else argv[1:]
     if not paths:
         raise ValueError("Give folders, images, npz files or archives, or - for a list of them.")
+    if not any(pathlib.Path(path).exists() for path in paths):
+        raise FileNotFoundError(f"There is no file or folder {', '.join(paths[:5])}.")
     if FLAGS.fdr is not None and not 0.0 < FLAGS.fdr < 1.0:
         raise ValueError(f"--fdr must lie in (0, 1). Received: {FLAGS.fdr}.")
     with quietly():  # not at the top: --help need not wait for Keras

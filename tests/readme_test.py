@@ -31,7 +31,7 @@ def test_the_first_use_in_python(tmp_path, monkeypatch, capsys, rng):
     images = rng.integers(0, 200, (4, 30, 8, 8, 1), dtype=np.uint8)
     names = ("train_images", "val_images", "new_images")
     arrays = dict(zip(names, images, strict=False))
-    np.savez("data.npz", train_labels=np.arange(30) % 3, **arrays)
+    np.savez("data.npz", train_labels=np.arange(30) % 3, val_labels=np.arange(30) % 3, **arrays)
     found = {}
     exec(compile(block, "README.md", "exec"), found)
     assert found["scores"].shape == (30,) and found["decisions"].dtype == bool

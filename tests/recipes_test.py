@@ -118,6 +118,11 @@ def package(tmp_path, monkeypatch):
 def test_what_lies_in_the_current_folder_is_not_installed(package, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     assert not plugins.installed("ood_suite.scores")
+    # As `pip install -e` leaves both, one of them in the project.
+    shutil.copytree(tmp_path / "toy-1.0.dist-info", tmp_path / "site/toy-1.0.dist-info")
+    monkeypatch.setattr(sys, "path", [*sys.path, str(tmp_path / "site")])
+    plugins.installed.cache_clear()
+    assert "toy_double" in plugins.installed("ood_suite.scores")
 
 
 def test_a_package_adds_a_score(package):

@@ -1,6 +1,7 @@
 """Image files as arrays of one shape, decoded by several threads: Pillow releases Python's lock."""
 
 import collections
+import importlib.util
 import io
 import os
 import pathlib
@@ -14,7 +15,10 @@ from ood_suite import processors
 from ood_suite.data.framing import COVER, TRANSFORMS
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".ppm", ".tif", ".tiff"}
-FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+FORMATS = [  # none that runs another program, as EPS does; AVIF where Pillow has it
+    "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP",
+    *(["AVIF"] if importlib.util.find_spec("PIL.AvifImagePlugin") else []),
+]  # fmt: skip
 AHEAD = 4  # images a thread that are begun before the first of them is done
 LARGE = 2**24  # pixels from which images are decoded one at a time
 MOST_PIXELS = 2**26  # of an image in an archive or a list

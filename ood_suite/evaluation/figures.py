@@ -7,10 +7,9 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
-from PIL import Image
 
 from ood_suite import metrics
-from ood_suite.data.decoding import picture
+from ood_suite.data.decoding import opened, picture
 
 ID_COLOUR, OOD_COLOURS = "#1f77b4", ("#d62728", "#ff7f0e", "#9467bd", "#8c564b", "#e377c2")
 CURVE_POINTS = 2000
@@ -237,7 +236,7 @@ def contact_sheet(title, names, scores, count=10):
             axes.set(xticks=[], yticks=[])
             text = f"{pathlib.Path(names[row]).name[-18:]}\n{scores[row]:.4g}"
             axes.set_title(text, fontsize=5)
-            with contextlib.suppress(Exception), Image.open(names[row]) as file:
+            with contextlib.suppress(Exception), opened(names[row]) as file:
                 axes.imshow(picture(file, THUMBNAIL))
     drawn.suptitle(title, fontsize=9)
     return drawn

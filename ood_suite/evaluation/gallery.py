@@ -6,6 +6,7 @@ from absl import logging
 from ood_suite import data
 from ood_suite.evaluation import diagrams, shifted
 from ood_suite.evaluation.material import asked_roles
+from ood_suite.runs.extraction import extractor_of
 
 SHOWN = 12  # images a line
 
@@ -24,7 +25,7 @@ def gallery(group, report, request, data_dir=None):
     roles = asked_roles(group.foreground.roles, request)
     own, others = report.values[best]
     try:
-        source = _read(roles["id_test"], data_dir, group.foreground.settings.get("image_shape"))
+        source = _read(roles["id_test"], data_dir, _shape(group.foreground))
         lines = {f"{source.name} (ID), most OOD": _extreme(source, own, most=True)}
         shape = source.images.shape[1:]
         for role in (r for name, r in roles.items() if name.startswith("ood:")):
@@ -40,6 +41,12 @@ def gallery(group, report, request, data_dir=None):
         return None
     threshold = next(row["threshold"] for row in report.rows if row["score"] == best)
     return diagrams.gallery(f"By {best}: mistakes at the edges", lines, threshold)
+
+
+def _shape(run):
+    """(height, width, channels) of a run's images where its settings or its classifier say it."""
+    load_classifier = getattr(extractor_of(run), "load_classifier", None)
+    return run.settings.get("image_shape") or (load_classifier and load_classifier(run).image_shape)
 
 
 def _read(role, data_dir, shape):

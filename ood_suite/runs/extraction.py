@@ -174,7 +174,10 @@ class Extraction:
         are of the data at hand: those in a stranger's file could be any pictures of this machine.
         """
         outputs = self._load(self._path(name), self.meta | {"depends_on": depends_on})
-        if outputs is None or outputs.example_names is None:
+        return None if outputs is None else self._named(outputs)
+
+    def _named(self, outputs):
+        if outputs.example_names is None:
             return outputs
         return dataclasses.replace(outputs, example_names=getattr(self.examples, "names", None))
 
@@ -209,7 +212,8 @@ class Extraction:
         with locked(path.parent):
             if self._load(path, meta) is None and not self._join(path, meta, constants):
                 self._compute(path, meta, rows, function, constants)
-        return Outputs.load(path)
+        outputs = Outputs.load(path)
+        return outputs if self.shard else self._named(outputs)
 
     def _path(self, name):
         return self.run.outputs_path(self.source.name, self.split, name)

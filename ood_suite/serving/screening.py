@@ -155,6 +155,9 @@ class _Kept:
             path.write_bytes(first)
         with open(path, "r+b") as file:
             if file.readline() != first:  # of another screening
+                if file.readline():
+                    print(f"Warning: what {path.parent} has is of another detector, or of other "
+                          "paths: it is begun anew.", file=sys.stderr)  # fmt: skip
                 file.truncate(0)
                 file.seek(0)
                 file.write(first)

@@ -312,7 +312,7 @@ def interrupt(*_):
 
 
 def test_rows_of_another_detector_are_not_gone_on_with(
-    classifier, parts, photos, tmp_path, monkeypatch
+    classifier, parts, photos, tmp_path, monkeypatch, capsys
 ):
     folder, _ = photos
     out = tmp_path / "d.tsv"
@@ -322,6 +322,7 @@ def test_rows_of_another_detector_are_not_gone_on_with(
     detector = made(classifier, parts)
     screening.screen(detector, [folder], out)
     fresh = out.read_text()
+    assert "is of another detector, or of other paths" in capsys.readouterr().err
     assert len(table(out)) == 30 and "x" not in [row[0] for row in table(out)]
     out.unlink()
     kept.mkdir()
@@ -474,6 +475,9 @@ def test_the_binaries_from_a_run_to_decisions(tmp_path, write_small_data):
     assert screened.returncode == 0, screened.stderr
     assert screened.stdout.startswith("file\tclass\tscore\tp_value\tis_ood\n")
     assert "would be" in screened.stderr
+    typo = command("ood_suite.screen", f"--detector={tmp_path}/d", f"--out={tmp_path}/o", "nowhere")
+    assert typo.returncode == 1 and "no file or folder nowhere" in typo.stderr
+    assert not (tmp_path / "o").exists()  # which would be in the way of the right command
     flags = ("--false_alarms=0.1", "--score=KNN(k=3),ODIN(epsilon=0.004)", "--overwrite")
     done = command("ood_suite.calibrate", *arguments, *flags)
     assert done.returncode == 0, done.stderr

@@ -1,14 +1,13 @@
 """Models of finished runs, read from their files."""
 
-import importlib.machinery
+import importlib.util
 import pathlib
-import sys
 import zipfile
 
 import keras
 from absl import logging
 
-from ood_suite.files import RunError, refuse_bombs
+from ood_suite.files import FREE_BYTES, MOST_FOLD, RunError
 from ood_suite.runs.extraction import kept
 from ood_suite.training.backend import has_bfloat16
 
@@ -23,7 +22,7 @@ def read_keras(path, advice):
     """The keras.Model of a file; RunError, with advice on what to do, if it cannot be read."""
     _refuse_stand_ins()
     try:
-        _refuse_bombs(path)
+        _refuse_bombs(pathlib.Path(path))
         return keras.saving.load_model(path, compile=False, safe_mode=True)
     except Exception as error:
         raise RunError(f"The model {path} cannot be read ({error}). {advice}") from error
@@ -34,18 +33,30 @@ def _refuse_stand_ins():
     a package of Keras: a file could name it, and run what came with it.
     """
     here = pathlib.Path.cwd()
-    if not any(pathlib.Path(entry).resolve() == here for entry in sys.path):
-        return
     for name in HUBS:
-        if importlib.machinery.PathFinder.find_spec(name, [str(here)]):
+        found = importlib.util.find_spec(name)
+        places = (found.submodule_search_locations or ()) if found else ()
+        if any(pathlib.Path(place).resolve().parent == here for place in places):
             raise RunError(f"{here / name} would be imported in place of Keras's: work elsewhere.")
 
 
 def _refuse_bombs(path):
-    """Refuses (ValueError) a file of Keras that would fill the memory out of little."""
-    if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            refuse_bombs(path, archive.infolist())
+    """Refuses (ValueError) an archive of Keras that would fill the memory out of little: what is
+    packed is read once in pieces, since the list of an archive can be wrong.
+    """
+    if not zipfile.is_zipfile(path):
+        return
+    with zipfile.ZipFile(path) as archive:
+        packed = [m for m in archive.infolist() if m.compress_type != zipfile.ZIP_STORED]
+        if any(member.compress_type != zipfile.ZIP_DEFLATED for member in packed):
+            raise ValueError("it holds what is neither stored nor deflated")
+        size = sum(member.file_size for member in packed)
+        if size > FREE_BYTES + MOST_FOLD * path.stat().st_size:
+            raise ValueError(f"it promises {size:,} bytes, far more than it has")
+        for member in packed:
+            with archive.open(member) as file:
+                while file.read(2**20):
+                    pass
 
 
 def read_model(run, advice=None):
