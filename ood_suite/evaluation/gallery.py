@@ -1,5 +1,7 @@
 """The images that a score is most mistaken about, read again from their data sets."""
 
+from typing import Any
+
 import numpy as np
 from absl import logging
 
@@ -44,9 +46,13 @@ def gallery(group, report, request, data_dir=None):
 
 
 def _shape(run):
-    """(height, width, channels) of a run's images where its settings or its classifier say it."""
-    load_classifier = getattr(extractor_of(run), "load_classifier", None)
-    return run.settings.get("image_shape") or (load_classifier and load_classifier(run).image_shape)
+    """(height, width, channels) of a run's images: as its settings say, or, of a model of the
+    user's where they leave it open, the model; None of all others.
+    """
+    if "image_shape" not in run.settings:
+        return None
+    extractor: Any = extractor_of(run)
+    return run.settings["image_shape"] or extractor.load_classifier(run).image_shape
 
 
 def _read(role, data_dir, shape):
