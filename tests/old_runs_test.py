@@ -114,17 +114,21 @@ def test_the_extractor_that_a_folder_names_is_not_imported(old, tmp_path):
     assert not (tmp_path / "ran").exists()
 
 
-def test_no_model_file_runs_what_lies_beside_it(old, tmp_path):
+@pytest.mark.parametrize("script", ["keras_hub/payload.py", "keras_hub.py"])
+def test_no_model_file_runs_what_lies_beside_it(old, tmp_path, script):
     """Keras imports modules of keras_hub, and `python -m` from the current folder first."""
-    payload = tmp_path / "keras_hub"
+    payload = tmp_path / "run"
+    if script == "keras_hub/payload.py":
+        payload = tmp_path / "keras_hub"
     payload.mkdir()
-    (payload / "payload.py").write_text("open('ran', 'w').close()\n")
+    (tmp_path / script).write_text("open('ran', 'w').close()\n")
     shutil.copy(old[0] / "classifiers/fashion/convnet/config.json", payload)
-    named = {"module": "keras_hub.payload", "class_name": "X", "config": {}}
+    module = script.removesuffix(".py").replace("/", ".")
+    named = {"module": module, "class_name": "X", "config": {}}
     with zipfile.ZipFile(payload / "model.keras", "w") as file:
         file.writestr("metadata.json", json.dumps({"keras_version": keras.__version__}))
         file.writestr("config.json", json.dumps(named | {"registered_name": None}))
-    command = [sys.executable, "-m", "ood_suite.eval", "--run=keras_hub", "--scores=msp"]
+    command = [sys.executable, "-m", "ood_suite.eval", f"--run={payload.name}", "--scores=msp"]
     done = subprocess.run(
         command, cwd=tmp_path, env={"PYTHONPATH": str(ROOT)}, capture_output=True, text=True
     )

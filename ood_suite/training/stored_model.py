@@ -13,8 +13,6 @@ from ood_suite.training.backend import has_bfloat16
 
 AGAIN = "Delete it and repeat the training command: it continues from the last checkpoint."
 ANOTHER = "Take another checkpoint of the run, or the last: leave out --checkpoint and --ckpt_step."
-
-
 HUBS = ("keras_cv", "keras_hub", "keras_nlp")  # Keras imports what a file names below these
 
 
@@ -35,7 +33,7 @@ def _refuse_stand_ins():
     here = pathlib.Path.cwd()
     for name in HUBS:
         found = importlib.util.find_spec(name)
-        places = (found.submodule_search_locations or ()) if found else ()
+        places = (found.submodule_search_locations or [found.origin]) if found else []
         if any(pathlib.Path(place).resolve().parent == here for place in places):
             raise RunError(f"{here / name} would be imported in place of Keras's: work elsewhere.")
 
