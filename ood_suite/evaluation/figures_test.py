@@ -60,6 +60,15 @@ def test_a_picture_that_is_too_large_leaves_its_place_empty(tmp_path, monkeypatc
     assert not drawn.axes[0].images
 
 
+def test_a_program_among_pictures_is_not_drawn(tmp_path, monkeypatch):
+    """EPS under another name, which Pillow hands to Ghostscript when its pixels are asked for."""
+    monkeypatch.setattr(figures, "picture", lambda *_: np.zeros((8, 8)))
+    text = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\n%%EOF\n"
+    (tmp_path / "a.png").write_bytes(text)
+    drawn = figures.contact_sheet("set", [str(tmp_path / "a.png")], np.array([1.0]))
+    assert not drawn.axes[0].images
+
+
 def test_a_contact_sheet_is_drawn_where_there_are_files(tmp_path):
     """Of archives it was 20 empty frames: their members are no files."""
     Image.new("L", (8, 8)).save(tmp_path / "1.png")

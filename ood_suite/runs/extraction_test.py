@@ -74,6 +74,12 @@ def test_names_of_files_are_those_of_the_data_at_hand(make):
     path = made.job.run.outputs_path("set", "test")
     dataclasses.replace(made.get(), example_names=np.array(["/home/me/secret.png"] * 37)).save(path)
     assert made.get().example_names is None
+    part = make("other", shard=(0, 1))
+    forged = np.array(["/home/me/secret.png"] * 37)
+    dataclasses.replace(part.get(), example_names=forged).save(
+        next(shards_of(part.job).rglob("*.npz"))
+    )
+    assert make("other").get().example_names is None  # joined of what lies there
     made.job.examples = made.job.examples.view(type("Named", (np.ndarray,), {}))
     made.job.examples.names = np.array(["a.png"] * 37)
     assert made.get().example_names.tolist() == ["a.png"] * 37
