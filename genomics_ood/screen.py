@@ -6,9 +6,9 @@
 
 RUN is a density (likelihood), or the folder of a sweep, whose background model the validation OOD
 reads choose (log ratio); without --run it is the shipped model of words of three genera. Reads are
-FASTA or FASTQ, gzip, BGZF or not, streamed at constant memory (chromosomes: at up to 20 bytes for
-each base of the longest), or a data set's npz file. Every read, or with --paired every pair,
-becomes a line of tab-separated values:
+FASTA or FASTQ, gzip, BGZF or not, streamed at constant memory (but for the longest record and what
+waits, which are held), or a data set's npz file. Every read, or with --paired every pair, becomes a
+line of tab-separated values:
 
     read, length, scored_bases, gc_content, score, threshold, is_ood, class
 
