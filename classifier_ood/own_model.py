@@ -13,6 +13,7 @@ import pathlib
 
 import numpy as np
 from absl import flags, logging
+from scipy import optimize, stats
 from scipy.special import log_softmax
 
 from classifier_ood.configs import INPUT_RANGES
@@ -21,6 +22,7 @@ from ood_suite.data import names
 from ood_suite.data.readers import kind_of
 from ood_suite.data.streams import FolderImages
 from ood_suite.data.transforms import PIXEL_RANGES, to_shape
+from ood_suite.evaluation.verdict import halves
 from ood_suite.files import atomic_path, fingerprint
 from ood_suite.optional import quietly
 from ood_suite.runs import cli
@@ -28,7 +30,8 @@ from ood_suite.runs.run import opened, roles_from
 from ood_suite.runs.settings import setting
 
 FLAGS = flags.FLAGS
-COMPARED = 500  # held-out images that the ranges of pixels are compared on
+COMPARED = 500  # held-out images that ranges of pixels, framings and orders are compared on
+CERTAIN, CHANCE = 4.0, 1e-4  # standard errors; p-value: a warning is never by chance
 
 
 @dataclasses.dataclass(frozen=True)
@@ -125,7 +128,9 @@ def check(settings, model_path):
         labels = found.labels
         if name == "held_out" and labels.min() >= 0 and labels.max() < classes:
             raw = classifier if classifier.input_range == "0..255" else of("0..255")
-            _compare_ranges(raw, classifier.input_range, found)
+            logits = _compare_ranges(raw, classifier.input_range, found)
+            _compare_framings(raw, classifier.input_range, role.names[0], found, logits)
+            _compare_orders(logits.argmax(axis=1), labels[_compared(found)], found)
         is_id = not name.endswith("ood") and not name.startswith("ood:")
         if is_id and labels.max() >= classes:
             raise ValueError(
@@ -142,26 +147,84 @@ def check(settings, model_path):
     return settings | {"input_range": classifier.input_range}
 
 
-def _compare_ranges(raw, own, found):
-    """Warns if held-out labels are much likelier with pixels of another range than `own`.
+def _compared(found):
+    """Ascending rows of the held-out images that are looked at."""
+    return np.sort(np.random.default_rng(0).permutation(len(found))[:COMPARED])
 
-    Args:
-        raw: KerasClassifier whose model gets the pixels as they are: one program for all ranges.
-    """
+
+def _logits(raw, input_range, found):
+    """Of a KerasClassifier whose model gets the pixels as they are: one program for all ranges."""
     from classifier_ood.keras_classifier import scaled
 
-    rows = np.sort(np.random.default_rng(0).permutation(len(found))[:COMPARED])
-    images, labels = to_shape(found.images[rows], raw.image_shape)[0], found.labels[rows]
-    losses = {}
-    for name in INPUT_RANGES if raw.image_shape[-1] == 3 else PIXEL_RANGES:
-        logits = raw.predict(np.asarray(scaled(images.astype(np.float32), name)))["logits"]
-        right = np.take_along_axis(log_softmax(logits, axis=1), labels[:, None], axis=1)
-        losses[name] = -float(right.mean())
+    images = to_shape(found.images[_compared(found)], raw.image_shape)[0]
+    return raw.predict(np.asarray(scaled(images.astype(np.float32), input_range)))["logits"]
+
+
+def _losses(logits, found):
+    """Cross entropy in nats of each held-out image that is looked at."""
+    labels = found.labels[_compared(found)]
+    return -np.take_along_axis(log_softmax(logits, axis=1), labels[:, None], axis=1)[:, 0]
+
+
+def _compare_ranges(raw, own, found):
+    """Warns if held-out labels are much likelier with pixels of another range than `own`; returns
+    the logits with those of `own`.
+    """
+    ranges = INPUT_RANGES if raw.image_shape[-1] == 3 else PIXEL_RANGES
+    logits = {name: _logits(raw, name, found) for name in ranges}
+    losses = {name: float(_losses(values, found).mean()) for name, values in logits.items()}
     best = min(losses, key=losses.get)
     if losses[best] < 0.8 * losses[own]:
         logging.warning(
             "With --input_range=%s the loss on held-out images would be %.3g, and with %s it is "
             "%.3g: which pixels was the model trained on?", best, losses[best], own, losses[own],
+        )  # fmt: skip
+    return logits[own]
+
+
+def _compare_framings(raw, own, name, found, logits):
+    """Warns if held-out labels are likelier with images that are squashed, as Keras's loader of
+    folders does it, than with the default, where no transform was asked for.
+    """
+    if not isinstance(found.images, FolderImages) or names.parse(name).transform:
+        return
+    other = FolderImages(found.images.folder, raw.image_shape, "squash")
+    squashed = dataclasses.replace(found, images=other)
+    losses = _losses(logits, found), _losses(_logits(raw, own, squashed), found)
+    gain = losses[0] - losses[1]
+    if gain.mean() > CERTAIN * gain.std() / np.sqrt(len(gain)):
+        logging.warning(
+            "With %s:squash the loss on held-out images would be %.3g, and cut out of the middle "
+            "it is %.3g: was the model trained on squashed images, as image_dataset_from_directory "
+            "gives them? Then put :squash behind every folder.",
+            name, losses[1].mean(), losses[0].mean(),
+        )  # fmt: skip
+
+
+def _compare_orders(predicted, labels, found):
+    """Tells the accuracy, and warns if the model's classes seem to be in another order than the
+    labels': the order that fits one half of the images best must fit the other half better.
+    """
+    logging.info(
+        "Accuracy on %d held-out images: %.1f%%.", len(labels), 100.0 * np.mean(predicted == labels)
+    )
+    one, other = halves(len(labels))
+    count = 1 + max(predicted.max(), labels.max())
+    table = np.zeros((count, count))
+    np.add.at(table, (predicted[one], labels[one]), 1.0)
+    table += 1e-6 * np.eye(count)  # the order as it is, where nothing speaks against it
+    _, order = optimize.linear_sum_assignment(table, maximize=True)
+    right = predicted[other] == labels[other]
+    moved = order[predicted[other]] == labels[other]
+    won, lost = int((moved & ~right).sum()), int((right & ~moved).sum())
+    if won + lost and stats.binomtest(won, won + lost, alternative="greater").pvalue < CHANCE:
+        titles = getattr(found.images, "classes", None) or range(count)
+        pairs = [f"{i} for {titles[k]}" for i, k in enumerate(order) if i != k]
+        logging.warning(
+            "The model's classes seem to be in another order than the labels: the accuracy is "
+            "%.1f%%, and it would be %.1f%% with its outputs %s. Sub-folders are numbered as they "
+            "are sorted; name them in the model's order (00_cat, 01_dog, ...), or give npz files "
+            "with labels.", 100.0 * right.mean(), 100.0 * moved.mean(), ", ".join(pairs[:10]),
         )  # fmt: skip
 
 

@@ -1,6 +1,7 @@
 """Models of users with their folders of images, from the file to a report."""
 
 import shutil
+import types
 
 import keras
 import numpy as np
@@ -73,6 +74,65 @@ def test_a_sigmoid_head_is_said_to_be_none_of_one_softmax(own, caplog):
     }  # fmt: skip
     own_model.check(settings, own / "labels.keras")
     assert "with several labels an example, take scores of features" in caplog.text
+
+
+@pytest.fixture
+def colours(tmp_path, rng):
+    """function(names, width): settings of folders of images, each mostly of a colour at both sides,
+    and of a model that tells red, green and blue, in this order.
+    """
+    model = keras.Sequential([
+        keras.Input((8, 8, 3)), layers.Rescaling(1 / 255), layers.GlobalAveragePooling2D(),
+        layers.Dense(3, activation="softmax", kernel_initializer=keras.initializers.Identity(40)),
+    ])  # fmt: skip
+    model.save(tmp_path / "rgb.keras")
+
+    def folders(names, width):
+        for channel, name in enumerate(names):
+            (tmp_path / "val" / name).mkdir(parents=True)
+            for number in range(20):
+                pixels = rng.integers(0, 160, (8, width, 3), dtype=np.uint8)
+                pixels[:, : width // 3, channel] = pixels[:, -width // 3 :, channel] = 250
+                Image.fromarray(pixels).save(tmp_path / "val" / name / f"{number}.png")
+        return {
+            "id_val": f"{tmp_path}/val", "features_layer": None, "input_range": "0..255",
+            "image_shape": (8, 8, 3),
+        }  # fmt: skip
+
+    return folders
+
+
+def test_classes_in_another_order_than_the_sub_folders(colours, tmp_path, caplog):
+    own_model.check(colours(("red", "green", "blue"), 8), tmp_path / "rgb.keras")
+    assert "seem to be in another order" in caplog.text
+    assert "the accuracy is 3" in caplog.text and "it would be 100.0%" in caplog.text
+    assert "with its outputs 0 for red, 2 for blue." in caplog.text
+    assert "squash" not in caplog.text
+
+
+def test_images_that_the_model_saw_squashed(colours, tmp_path, caplog):
+    settings = colours(("a_red", "b_green", "c_blue"), 40)
+    own_model.check(settings, tmp_path / "rgb.keras")
+    assert f"With {tmp_path}/val:squash the loss" in caplog.text
+    caplog.clear()
+    caplog.set_level("INFO", logger="absl")
+    own_model.check(settings | {"id_val": f"{tmp_path}/val:squash"}, tmp_path / "rgb.keras")
+    assert [record.message for record in caplog.records] == [
+        "Accuracy on 60 held-out images: 100.0%."
+    ]
+
+
+@pytest.mark.parametrize("classes", [2, 10, 1000])
+@pytest.mark.parametrize("accuracy", [0.0, 0.3, 0.95])
+def test_no_order_is_doubted_without_evidence(classes, accuracy, caplog):
+    """Mistakes spread over the classes; of many classes the labels tell no order at all."""
+    rng = np.random.default_rng(classes)
+    for _ in range(20):
+        labels = rng.integers(0, classes, 500)
+        wrong = rng.integers(0, classes, 500)
+        predicted = np.where(rng.random(500) < accuracy, labels, wrong)
+        own_model._compare_orders(predicted, labels, types.SimpleNamespace(images=None))
+    assert "another order" not in caplog.text
 
 
 def test_a_model_and_folders_of_a_user(own):

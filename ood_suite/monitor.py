@@ -7,11 +7,12 @@ Takes what ood_suite.screen wrote, in order of time; alarms are scores above the
 threshold, also in what screen --fdr wrote. Answers three questions window by window, each
 with a bound on false warnings however long it is watched: more alarms than the held-out examples
 promise (a test martingale), drifted scores, drifted shares of the predicted classes and which
-class. Writes monitor.json and monitor.png beside the log, and exits with 3 if it warns.
+class. Writes <log>_monitor.json and .png beside the log, and exits with 3 if it warns.
 """
 
 import pathlib
 
+import numpy as np
 from absl import flags, logging
 
 from ood_suite.files import atomic_path, write_json
@@ -19,6 +20,7 @@ from ood_suite.optional import quietly
 from ood_suite.runs import cli
 
 FLAGS = flags.FLAGS
+ROUNDED = 0.02  # of p-values: of a log that an exported model's float32 scores made
 
 
 def main(_):
@@ -35,10 +37,12 @@ def main(_):
     if len(numbers) < len(detector.classes):
         raise ValueError(f"{FLAGS.detector} has classes of one name. Make it anew with --classes.")
     warned = set()
-    for score, _, name in monitoring.decisions(log):
+    for decision in monitoring.decisions(log):
+        name, score = decision.name, np.array([decision.score])
         if name not in numbers:
             raise ValueError(f"{log} has the class {name!r}, which {FLAGS.detector} does not know.")
-        label = numbers[name]
+        label = np.array([numbers[name]])
+        _require_same(decision, detector.p_values(score, label)[0])
         for window in monitor.add(score, detector.is_ood(score, label), label):
             for question in set(window.warnings()) - warned:
                 text = monitoring.QUESTIONS[question]
@@ -48,14 +52,24 @@ def main(_):
                 warned.add(question)
     if not monitor.windows:
         raise ValueError(f"{log} has fewer decisions than --window={FLAGS.window}.")
-    out = log.with_name("monitor")
-    write_json(out.with_suffix(".json"), [window.as_json() for window in monitor.windows])
-    with atomic_path(out.with_suffix(".png")) as temporary:
+    out = log.with_name(f"{log.stem}_monitor")
+    write_json(f"{out}.json", [window.as_json() for window in monitor.windows])
+    with atomic_path(f"{out}.png") as temporary:
         monitoring.figure(monitor).savefig(temporary, format="png")
     logging.info("%d windows: %s.", len(monitor.windows), ", ".join(sorted(warned)) or "no warning")
     logging.info("Wrote %s.json and %s.png.", out, out)
     if warned:
         raise SystemExit(3)
+
+
+def _require_same(decision, p_value):
+    """Refuses (ValueError) a decision of another detector: its score has another p-value."""
+    if decision.p_value is not None and abs(decision.p_value - p_value) > ROUNDED:
+        raise ValueError(
+            f"{FLAGS.log}, line {decision.line}, says that a score of {decision.score:.6g} has the "
+            f"p-value {decision.p_value:.3g}; by {FLAGS.detector} it is {p_value:.3g}. The log is "
+            "of another detector, or of this one before it was made anew: watch each with its own."
+        )
 
 
 if __name__ == "__main__":

@@ -35,23 +35,45 @@ def outputs(count, seed, ood_in=None):
 
 def test_the_score_that_sees_the_validation_data_is_chosen_and_its_lead_is_told():
     parts = _Outputs(outputs(300, 1), outputs(300, 2), {"hidden": outputs(200, 3, ood_in=3)})
-    detectors, rows = _compared(("energy", "msp", "vim"), parts, 0.95)
+    values, rows = _compared(("energy", "msp", "vim"), parts, Calibration())
     assert rows["vim"]["hidden"]["auroc"] > 0.99 > 0.7 > rows["energy"]["hidden"]["auroc"]
     assert rows["vim"]["hidden"]["caught"] > 0.9
     low, high = (rows["energy"]["hidden"][key] for key in ("low", "high"))
     assert low < rows["energy"]["hidden"]["auroc"] < high
-    assert _lead(detectors, parts, "vim", "energy").startswith("0.")
+    assert calibration._ordered(rows)[0] == "vim"
+    lead = rows["vim"]["hidden"]["caught"] - rows["energy"]["hidden"]["caught"]
+    found, low, high = _lead(values["vim"], values["energy"], Calibration())
+    assert found == lead and lead - 0.3 < low < lead < high <= 1.0
+    assert _lead(values["vim"], values["vim"], Calibration()) == (0.0, 0.0, 0.0)
+
+
+@pytest.mark.parametrize("confidence", [None, 0.95])
+def test_what_catches_most_at_the_promise_asked_for_is_chosen_not_the_best_auroc(confidence):
+    """A tenth of the held-out images lies beyond the OOD ones: the threshold does too."""
+    held_out = outputs(300, 1)
+    held_out.features[:30, 3] += 20
+    wanted = Calibration(false_alarms=0.05, confidence=confidence)
+    parts = _Outputs(held_out, outputs(300, 2), {"hidden": outputs(200, 3, ood_in=3)})
+    values, rows = _compared(("energy", "vim"), parts, wanted)
+    assert rows["vim"]["hidden"]["auroc"] > 0.85 > 0.7 > rows["energy"]["hidden"]["auroc"]
+    assert calibration._ordered(rows) == ["energy", "vim"]
+    for name, (own, [ood]) in values.items():
+        number = 286 if confidence is None else 292  # of 300 by a binomial table
+        expected = np.mean(ood > np.sort(own)[number - 1])
+        assert rows[name]["hidden"]["caught"] == expected
+    rows["vim"]["hidden"]["caught"] = rows["energy"]["hidden"]["caught"]
+    assert calibration._ordered(rows) == ["vim", "energy"]  # as many: the better AUROC
 
 
 def test_scores_that_cannot_be_fitted_are_left_out_of_several_and_refused_alone(caplog):
     held_out = dataclasses.replace(outputs(300, 1), features=None, head_kernel=None, head_bias=None)
     parts = _Outputs(held_out, None, {"hidden": outputs(200, 3)})
-    detectors, _ = _compared(("energy", "knn"), parts, 0.95)
-    assert list(detectors) == ["energy"]
+    values, _ = _compared(("energy", "knn"), parts, Calibration())
+    assert list(values) == ["energy"]
     with pytest.raises(ValueError, match="knn learns from training data"):
-        _compared(("knn",), parts, 0.95)
+        _compared(("knn",), parts, Calibration())
     with pytest.raises(ValueError, match="None of the scores can be fitted: knn, vim"):
-        _compared(("knn", "vim"), parts, 0.95)
+        _compared(("knn", "vim"), parts, Calibration())
 
 
 def test_what_a_detector_of_pixels_cannot_have_is_refused_at_once():

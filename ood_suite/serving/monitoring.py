@@ -164,8 +164,18 @@ class Monitor:
         return min(1.0, found[least] * len(known)), int(known[least])
 
 
+class Decision(NamedTuple):
+    """A line of a log, by its number from 1; a log without p-values has None."""
+
+    line: int
+    score: float
+    p_value: float | None
+    is_ood: bool
+    name: str
+
+
 def decisions(path):
-    """Yields (score, is_ood, class name) of what ood_suite.screen wrote, TSV or JSON lines.
+    """Yields Decision after Decision of what ood_suite.screen wrote, TSV or JSON lines.
 
     Raises:
         ValueError: a line that is none of it, by its number.
@@ -179,7 +189,9 @@ def decisions(path):
         try:
             for number, row in enumerate(rows, start=1 + is_table):
                 if row["score"] not in (unread, "score"):  # the head of a table that was joined
-                    yield float(row["score"]), bool(int(row["is_ood"])), row["class"]
+                    p_value, is_ood = row.get("p_value"), bool(int(row["is_ood"]))
+                    p_value = None if p_value is None else float(p_value)
+                    yield Decision(number, float(row["score"]), p_value, is_ood, row["class"])
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"{path}, line {number} is no decision ({error!r:.100}).") from error
 

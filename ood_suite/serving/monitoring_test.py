@@ -129,8 +129,10 @@ def test_decisions_are_read_as_they_were_written(tmp_path):
     )
     row = {"file": "a", "class": "cat", "score": 1.5, "p_value": 0.2, "is_ood": True}
     lines.write_text(json.dumps(row) + "\n" + json.dumps(row | {"score": None}) + "\n")
-    assert list(decisions(table)) == [(1.5, False, "cat")]
-    assert list(decisions(lines)) == [(1.5, True, "cat")]
+    assert list(decisions(table)) == [(2, 1.5, 0.2, False, "cat")]
+    assert list(decisions(lines)) == [(1, 1.5, 0.2, True, "cat")]
+    lines.write_text(json.dumps({"class": "cat", "score": 1.5, "is_ood": 0}) + "\n")
+    assert list(decisions(lines)) == [(1, 1.5, None, False, "cat")]
     for text in ("file\tclass\tscore\nx\ty\tz\n", '{"score": "x"}\n', '{"score"\n'):
         lines.write_text(text)
         with pytest.raises(ValueError, match="line [12] is no decision"):
@@ -141,10 +143,11 @@ def test_names_with_quotes_and_lines_that_are_cut(tmp_path):
     table = tmp_path / "d.tsv"
     head = "file\tclass\tscore\tp_value\tis_ood\n"
     table.write_text(head + '"a.png\tcat\t1.5\t0.2\t0\nb.png\tcat\t2.5\t0.1\t1\n')
-    assert list(decisions(table)) == [(1.5, False, "cat"), (2.5, True, "cat")]
+    expected = [(2, 1.5, 0.2, False, "cat"), (3, 2.5, 0.1, True, "cat")]
+    assert list(decisions(table)) == expected
     day = head + "a\tcat\t1.5\t0.2\t0\n"
     table.write_text(day + day)  # of two days, joined
-    assert list(decisions(table)) == [(1.5, False, "cat")] * 2
+    assert list(decisions(table)) == [(line, 1.5, 0.2, False, "cat") for line in (2, 4)]
     table.write_text(head + "a\tcat\t1.5\t0.2\t0\ngarbage\n")
     with pytest.raises(ValueError, match="line 3 is no decision"):
         list(decisions(table))

@@ -171,13 +171,7 @@ class PixelDetector:
         found = self._predict(batch)
         scores = self._scores(found, batch)
         labels = found["logits"].argmax(axis=1)
-        if not self.by_class:
-            p_values = self._p_values(0, scores)
-        else:
-            p_values = np.empty(len(scores))
-            for label in np.unique(labels):
-                rows = labels == label
-                p_values[rows] = self._p_values(label, scores[rows])
+        p_values = self.p_values(scores, labels)
         decided = Decisions(scores, p_values, self.is_ood(scores, labels), labels)
         return Decisions(*(values[0] for values in decided)) if is_single else decided
 
@@ -186,10 +180,15 @@ class PixelDetector:
         limits = self.thresholds[labels if self.by_class else 0]
         return conformal.beyond(scores, limits, conformal.ROUNDED)
 
-    def _p_values(self, group, scores):
-        ordered = self._held_out[group]
-        reached = conformal.not_below(ordered, scores, conformal.ROUNDED)
-        return (1.0 + reached) / (1.0 + len(ordered))
+    def p_values(self, scores, labels):
+        """float64 (n,): of scores (n,), of examples predicted as `labels` (n,)."""
+        groups = labels if self.by_class else np.zeros(len(scores), np.int64)
+        found = np.empty(len(scores))
+        for group in np.unique(groups):
+            rows, ordered = groups == group, self._held_out[group]
+            reached = conformal.not_below(ordered, scores[rows], conformal.ROUNDED)
+            found[rows] = (1.0 + reached) / (1.0 + len(ordered))
+        return found
 
     def _scores(self, found, batch):
         inner = {k.partition("/")[2]: v for k, v in found.items() if k.startswith("layer_features")}

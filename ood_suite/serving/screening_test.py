@@ -357,8 +357,13 @@ def test_a_log_of_discoveries_is_watched_by_the_threshold(
     flags = types.SimpleNamespace(detector=tmp_path / "d", log=log, window=30)
     monkeypatch.setattr(monitor, "FLAGS", flags)
     monitor.main(None)
-    (window,) = json.loads((tmp_path / "monitor.json").read_text())
+    (window,) = json.loads((tmp_path / "d_monitor.json").read_text())
     assert window["alarms"] == detector(photos[1]).is_ood.mean() > 0
+    made(classifier, parts, "msp").save(tmp_path / "other")
+    flags.detector = tmp_path / "other"
+    with pytest.raises(ValueError, match="line 2, says .* The log is of another detector"):
+        monitor.main(None)
+    flags.detector = tmp_path / "d"
     twins = json.loads((tmp_path / "d" / "detector.json").read_text()) | {"classes": ["a"] * 3}
     (tmp_path / "d" / "detector.json").write_text(json.dumps(twins))
     with pytest.raises(ValueError, match="has classes of one name"):
@@ -464,7 +469,7 @@ def test_the_binaries_from_a_run_to_decisions(tmp_path, write_small_data):
     done = command("ood_suite.calibrate", *arguments, "--false_alarms=0.1")
     assert done.returncode == 0, done.stderr
     card = (tmp_path / "d" / "card.md").read_text()
-    for text in ("12 held-out examples promise", "jigsaw: AUROC, caught", "| energy |", "is above"):
+    for text in ("12 held-out examples promise", "jigsaw: AUROC, caught", "| energy |", "catches"):
         assert text in card
     again = command("ood_suite.calibrate", *arguments, "--false_alarms=0.1")
     assert again.returncode == 1 and "there already" in again.stderr
