@@ -14,6 +14,7 @@ from fastapi.responses import PlainTextResponse
 
 from ood_suite import Detector
 from ood_suite.data.decoding import opened, picture
+from ood_suite.files import MENDABLE
 
 LARGEST = 20 * 2**20  # bytes of a body
 
@@ -55,5 +56,8 @@ if __name__ == "__main__":
     parser.add_argument("--host", default="127.0.0.1", help="0.0.0.0 for all, as in a container")
     parser.add_argument("--port", type=int, default=8000)
     arguments = parser.parse_args()
-    served = application(Detector.load(arguments.detector))
+    try:
+        served = application(Detector.load(arguments.detector))
+    except MENDABLE as error:
+        parser.error(str(error))
     uvicorn.run(served, host=arguments.host, port=arguments.port)

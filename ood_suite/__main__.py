@@ -9,6 +9,7 @@ ood eval --help
 import ast
 import difflib
 import importlib.util
+import os
 import pathlib
 import runpy
 import sys
@@ -94,7 +95,10 @@ def main():
     """Runs the sub-command in sys.argv."""
     arguments = sys.argv[1:]
     if not arguments or arguments[0] in ("-h", "--help", "help"):
-        print(overview())
+        try:
+            print(overview(), flush=True)
+        except BrokenPipeError:  # the reader, such as head, has enough
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return
     if arguments[0] == "--version":
         print(f"ood-suite {__version__}")

@@ -1,6 +1,7 @@
 """What is said of packages that are not there."""
 
 import importlib.util
+import os
 import runpy
 import subprocess
 import sys
@@ -37,6 +38,15 @@ def test_a_command_asks_for_its_own_extra(monkeypatch, command, name, extra):
     monkeypatch.setattr(runpy, "run_module", mock.Mock(side_effect=ModuleNotFoundError(name=name)))
     with pytest.raises(SystemExit, match=rf"needs {name}, .*'ood-suite\[{extra}\]'"):
         __main__.main()
+
+
+def test_a_reader_that_has_enough_of_the_overview_is_no_error():
+    reading, writing = os.pipe()
+    os.close(reading)
+    code = [sys.executable, "-m", "ood_suite"]
+    done = subprocess.run(code, cwd=ROOT, stdout=writing, stderr=subprocess.PIPE, text=True)
+    os.close(writing)
+    assert "Traceback" not in done.stderr and "BrokenPipe" not in done.stderr
 
 
 def test_a_package_that_is_missing_is_one_line():

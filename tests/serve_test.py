@@ -79,6 +79,15 @@ BAD = {
 }  # fmt: skip
 
 
+def test_a_folder_that_is_no_detector_is_one_line(tmp_path):
+    tried = subprocess.run(
+        [sys.executable, ROOT / "examples/serve.py", tmp_path], capture_output=True, text=True,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    assert tried.returncode == 2 and "is no detector" in tried.stderr.splitlines()[-1]
+    assert "Traceback" not in tried.stderr
+
+
 @pytest.mark.parametrize("name", BAD)
 def test_bad_bodies_are_refused_and_the_server_goes_on(served, name):
     address, (body, code) = served[0], BAD[name]

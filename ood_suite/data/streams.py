@@ -116,6 +116,9 @@ class TfdsImages:
                 f"TFDS cannot give the split {split!r} of {name!r}: {error}. Prepare it once with "
                 f"tfds.builder({name!r}).download_and_prepare()."
             ) from error
+        if "image" not in self.dataset.element_spec:
+            known = ", ".join(self.dataset.element_spec)
+            raise ValueError(f'The examples of {name} hold no "image". Received: {known}.')
         shape = self.dataset.element_spec["image"].shape
         if None in shape:
             raise ValueError(

@@ -211,6 +211,15 @@ def test_a_tfds_split():
         )  # fmt: skip
 
 
+@pytest.mark.tensorflow
+def test_a_tfds_split_without_images():
+    import tensorflow_datasets as tfds
+
+    with tfds.testing.mock_data(num_examples=2):
+        with pytest.raises(ValueError, match='imdb_reviews hold no "image". Received: .*text'):
+            TfdsImages("imdb_reviews", "test")
+
+
 @pytest.mark.parametrize(
     "name",
     ["huggingface:who__repo", "kubric:x", "mnist/data_dir=x", "../mnist", "mnist:x"],
