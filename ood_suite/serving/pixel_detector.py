@@ -11,6 +11,7 @@ learned), decision.npz (head, thresholds), detector.json and card.md.
 import collections
 import dataclasses
 import hashlib
+import json
 import pathlib
 import shutil
 from typing import Any, NamedTuple
@@ -34,7 +35,6 @@ from ood_suite.files import (
     write_json,
     write_text,
 )
-from ood_suite.optional import optional
 from ood_suite.runs.run import versions
 from ood_suite.training import backend, input_gradients, score_layers
 from ood_suite.training.stored_model import read_keras
@@ -252,7 +252,8 @@ class PixelDetector:
     def export(self, path):
         """Writes `model`, which needs no part of this package: a .keras, .onnx or .tflite file
         (LiteRT), or the folder of a SavedModel (its endpoint "serve"), which TensorFlow Serving
-        takes at NAME/VERSION. RunError if there is something at `path`.
+        takes at NAME/VERSION. RunError if there is something at `path`. The metadata of an ONNX
+        file are those of detector.json: classes, thresholds, promise, score and shape.
         """
         path, made = pathlib.Path(path), self.model()
         if path.exists():
@@ -265,10 +266,9 @@ class PixelDetector:
                 raise ValueError(f"{self.detector.name} needs float64, which LiteRT does not have.")
             write_bytes(path, backend.litert(made))
         elif path.suffix == ".onnx":
-            optional("tf2onnx")
-            made(np.zeros((1, *self.image_shape), np.float32))  # Keras wants it to be built
+            about = self._described() | {"score": self.detector.name, "pixel_range": "0..255"}
             with atomic_path(path) as temporary:
-                made.export(temporary, "onnx", verbose=False)
+                backend.write_onnx(made, temporary, {k: _as_text(v) for k, v in about.items()})
         elif path.suffix:
             raise ValueError(
                 f"`path` must be .keras, .onnx, .tflite or a folder. Received: {path}."
@@ -297,6 +297,21 @@ class PixelDetector:
         write_text(partial / "card.md", self.card)
         described = {
             "format": FORMAT,
+            "network": _fingerprint(partial / "network.keras"),
+            "versions": versions(),
+            "about": self.about,
+        }
+        write_json(partial / "detector.json", self._described() | described)
+        earlier = folder.with_name(f".earlier-{folder.name}")
+        shutil.rmtree(earlier, ignore_errors=True)
+        if folder.exists():
+            folder.rename(earlier)
+        partial.rename(folder)
+        shutil.rmtree(earlier, ignore_errors=True)
+
+    def _described(self):
+        """{name: JSON value}: what it takes, knows and promises."""
+        return {
             "classes": self.classes,
             "pixel_range": self.pixel_range,
             "transform": self.transform,
@@ -305,17 +320,7 @@ class PixelDetector:
             "by_class": self.by_class,
             "thresholds": self.thresholds.tolist(),
             "promise": str(self.promise),
-            "network": _fingerprint(partial / "network.keras"),
-            "versions": versions(),
-            "about": self.about,
         }
-        write_json(partial / "detector.json", described)
-        earlier = folder.with_name(f".earlier-{folder.name}")
-        shutil.rmtree(earlier, ignore_errors=True)
-        if folder.exists():
-            folder.rename(earlier)
-        partial.rename(folder)
-        shutil.rmtree(earlier, ignore_errors=True)
 
     @property
     def promise(self):
@@ -397,6 +402,10 @@ def repeated(names):
     if not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names):
         raise ValueError(f"Names of classes must be a list of texts. Received: {names!r:.200}.")
     return ", ".join(name for name, count in collections.Counter(names).items() if count > 1)
+
+
+def _as_text(value):
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 def _weights_fingerprint(network):

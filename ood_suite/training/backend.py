@@ -8,6 +8,7 @@ import keras
 import numpy as np
 
 from ood_suite.files import RunError, read_json
+from ood_suite.optional import optional
 from ood_suite.training import devices
 
 CPUINFO = pathlib.Path("/proc/cpuinfo")
@@ -158,6 +159,23 @@ def litert(model):
     import tensorflow as tf
 
     return tf.lite.TFLiteConverter.from_keras_model(model).convert()
+
+
+def write_onnx(model, path, about):
+    """Writes a model as an ONNX file: the first axis of what it takes and gives is "batch".
+
+    Args:
+        about: {name: text} for the file's metadata.
+    """
+    optional("tf2onnx")
+    onnx = optional("onnx")
+    model(np.zeros((1, *model.inputs[0].shape[1:]), np.float32))  # Keras wants it to be built
+    model.export(path, "onnx", verbose=False)
+    made = onnx.load(path)
+    for value in (*made.graph.input, *made.graph.output):
+        value.type.tensor_type.shape.dim[0].dim_param = "batch"
+    onnx.helper.set_model_props(made, about)
+    onnx.save(made, path)
 
 
 def input_gradient(function):

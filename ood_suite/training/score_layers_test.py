@@ -177,6 +177,19 @@ def test_exports_are_loaded_where_there_is_no_package(classifier, parts, name, s
     assert set(found) == {"logits", "score", "p_value", "is_ood"}
 
 
+def test_an_onnx_file_says_what_it_is(classifier, parts, tmp_path):
+    detector = made(classifier, parts, classes=["cat", "dög", "emu"])
+    detector.export(tmp_path / "model.onnx")
+    session = onnxruntime.InferenceSession(str(tmp_path / "model.onnx"))
+    about = session.get_modelmeta().custom_metadata_map
+    assert json.loads(about["classes"]) == ["cat", "dög", "emu"]
+    assert json.loads(about["thresholds"]) == detector.thresholds.tolist()
+    assert about["score"] == "energy" and about["promise"] == str(detector.promise)
+    assert about["pixel_range"] == "0..255"  # of what the file takes
+    values = (*session.get_inputs(), *session.get_outputs())
+    assert {value.shape[0] for value in values} == {"batch"}
+
+
 def run_as_onnx(path, pixels, output="score"):
     session = onnxruntime.InferenceSession(str(path))
     [found] = session.run([output], {session.get_inputs()[0].name: pixels})
