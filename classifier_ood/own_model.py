@@ -31,7 +31,7 @@ from ood_suite.runs.settings import setting
 
 FLAGS = flags.FLAGS
 COMPARED = 500  # held-out images that ranges of pixels, framings and orders are compared on
-CERTAIN, CHANCE = 4.0, 1e-4  # standard errors; p-value: a warning is never by chance
+CHANCE = 1e-4  # p-value below which they are warned of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,11 +126,6 @@ def check(settings, model_path):
     for name, role in roles_from(settings).items():
         found = data.first_available(role.names, role.split, None, classifier.image_shape)
         labels = found.labels
-        if name == "held_out" and labels.min() >= 0 and labels.max() < classes:
-            raw = classifier if classifier.input_range == "0..255" else of("0..255")
-            logits = _compare_ranges(raw, classifier.input_range, found)
-            _compare_framings(raw, classifier.input_range, role.names[0], found, logits)
-            _compare_orders(logits.argmax(axis=1), labels[_compared(found)], found)
         is_id = not name.endswith("ood") and not name.startswith("ood:")
         if is_id and labels.max() >= classes:
             raise ValueError(
@@ -144,35 +139,51 @@ def check(settings, model_path):
                 f"({', '.join(folders[:20])}), and the model {classes} outputs: the numbers of its "
                 "classes would be others. Give every class a folder, or an npz with labels."
             )
+        if name == "held_out" and labels.min() >= 0:
+            raw = classifier if classifier.input_range == "0..255" else of("0..255")
+            _compare(raw, classifier.input_range, role.names[0], found)
     return settings | {"input_range": classifier.input_range}
 
 
-def _compared(found):
-    """Ascending rows of the held-out images that are looked at."""
-    return np.sort(np.random.default_rng(0).permutation(len(found))[:COMPARED])
+def _compare(raw, input_range, name, found):
+    """Tells the accuracy on held-out images, and warns if range, framing or order seem to be others
+    than those that the model was trained on.
+
+    Args:
+        raw: KerasClassifier whose model gets the pixels as they are: one program for all ranges.
+        name: of the held-out images. found: those, an ImageSet.
+    """
+    rows = np.sort(np.random.default_rng(0).permutation(len(found))[:COMPARED])
+    labels, images = found.labels[rows], found.images[rows]
+    logits = _compare_ranges(raw, input_range, images, labels)
+    predicted = logits.argmax(axis=1)
+    accuracy = 100.0 * np.mean(predicted == labels)
+    logging.info("Accuracy on %d held-out images: %.1f%%.", len(rows), accuracy)
+    in_order = _compare_orders(predicted, labels, getattr(found.images, "classes", None))
+    if in_order and isinstance(found.images, FolderImages) and not names.parse(name).transform:
+        squashed = FolderImages(found.images.folder, raw.image_shape, "squash")[rows]
+        _compare_framings(logits, _logits(raw, input_range, squashed), labels, name)
 
 
-def _logits(raw, input_range, found):
-    """Of a KerasClassifier whose model gets the pixels as they are: one program for all ranges."""
+def _logits(raw, input_range, images):
     from classifier_ood.keras_classifier import scaled
 
-    images = to_shape(found.images[_compared(found)], raw.image_shape)[0]
-    return raw.predict(np.asarray(scaled(images.astype(np.float32), input_range)))["logits"]
+    images = to_shape(images, raw.image_shape)[0].astype(np.float32)
+    return raw.predict(np.asarray(scaled(images, input_range)))["logits"]
 
 
-def _losses(logits, found):
-    """Cross entropy in nats of each held-out image that is looked at."""
-    labels = found.labels[_compared(found)]
+def _losses(logits, labels):
+    """Cross entropy in nats of each image."""
     return -np.take_along_axis(log_softmax(logits, axis=1), labels[:, None], axis=1)[:, 0]
 
 
-def _compare_ranges(raw, own, found):
-    """Warns if held-out labels are much likelier with pixels of another range than `own`; returns
-    the logits with those of `own`.
+def _compare_ranges(raw, own, images, labels):
+    """Warns if the labels are much likelier with pixels of another range than `own`; returns the
+    logits with those of `own`.
     """
     ranges = INPUT_RANGES if raw.image_shape[-1] == 3 else PIXEL_RANGES
-    logits = {name: _logits(raw, name, found) for name in ranges}
-    losses = {name: float(_losses(values, found).mean()) for name, values in logits.items()}
+    logits = {name: _logits(raw, name, images) for name in ranges}
+    losses = {name: float(_losses(values, labels).mean()) for name, values in logits.items()}
     best = min(losses, key=losses.get)
     if losses[best] < 0.8 * losses[own]:
         logging.warning(
@@ -182,17 +193,14 @@ def _compare_ranges(raw, own, found):
     return logits[own]
 
 
-def _compare_framings(raw, own, name, found, logits):
-    """Warns if held-out labels are likelier with images that are squashed, as Keras's loader of
-    folders does it, than with the default, where no transform was asked for.
+def _compare_framings(cut, squashed, labels, name):
+    """Warns if labels are likelier, and more of them right, with logits of images that are
+    squashed, as Keras's loader of folders does it, than with those of the default.
     """
-    if not isinstance(found.images, FolderImages) or names.parse(name).transform:
-        return
-    other = FolderImages(found.images.folder, raw.image_shape, "squash")
-    squashed = dataclasses.replace(found, images=other)
-    losses = _losses(logits, found), _losses(_logits(raw, own, squashed), found)
-    gain = losses[0] - losses[1]
-    if gain.mean() > CERTAIN * gain.std() / np.sqrt(len(gain)):
+    losses = _losses(cut, labels), _losses(squashed, labels)
+    right = [(logits.argmax(axis=1) == labels).sum() for logits in (cut, squashed)]
+    test = stats.ttest_rel(*losses, alternative="greater")
+    if right[1] > right[0] and test.pvalue < CHANCE:
         logging.warning(
             "With %s:squash the loss on held-out images would be %.3g, and cut out of the middle "
             "it is %.3g: was the model trained on squashed images, as image_dataset_from_directory "
@@ -201,31 +209,36 @@ def _compare_framings(raw, own, name, found, logits):
         )  # fmt: skip
 
 
-def _compare_orders(predicted, labels, found):
-    """Tells the accuracy, and warns if the model's classes seem to be in another order than the
-    labels': the order that fits one half of the images best must fit the other half better.
+def _compare_orders(predicted, labels, titles):
+    """Warns if the model's classes seem to be in another order than the labels': the order that
+    fits one half of the images best must fit the other half better. Returns whether it does not.
+
+    Args:
+        titles: names of the labels where they are sub-folders, else None.
     """
-    logging.info(
-        "Accuracy on %d held-out images: %.1f%%.", len(labels), 100.0 * np.mean(predicted == labels)
-    )
+    classes = np.union1d(predicted, labels)  # at most two an image, of however many
+    given, wanted = (np.searchsorted(classes, part) for part in (predicted, labels))
     one, other = halves(len(labels))
-    count = 1 + max(predicted.max(), labels.max())
-    table = np.zeros((count, count))
-    np.add.at(table, (predicted[one], labels[one]), 1.0)
-    table += 1e-6 * np.eye(count)  # the order as it is, where nothing speaks against it
+    table = np.zeros((len(classes), len(classes)))
+    np.add.at(table, (given[one], wanted[one]), 1.0)
+    table += 1e-6 * np.eye(len(classes))  # the order as it is, where nothing speaks against it
     _, order = optimize.linear_sum_assignment(table, maximize=True)
-    right = predicted[other] == labels[other]
-    moved = order[predicted[other]] == labels[other]
+    right, moved = (part[other] == wanted[other] for part in (given, order[given]))
     won, lost = int((moved & ~right).sum()), int((right & ~moved).sum())
-    if won + lost and stats.binomtest(won, won + lost, alternative="greater").pvalue < CHANCE:
-        titles = getattr(found.images, "classes", None) or range(count)
-        pairs = [f"{i} for {titles[k]}" for i, k in enumerate(order) if i != k]
-        logging.warning(
-            "The model's classes seem to be in another order than the labels: the accuracy is "
-            "%.1f%%, and it would be %.1f%% with its outputs %s. Sub-folders are numbered as they "
-            "are sorted; name them in the model's order (00_cat, 01_dog, ...), or give npz files "
-            "with labels.", 100.0 * right.mean(), 100.0 * moved.mean(), ", ".join(pairs[:10]),
-        )  # fmt: skip
+    if not won or stats.binomtest(won, won + lost, alternative="greater").pvalue > CHANCE:
+        return True
+    pairs = [(classes[i], classes[k]) for i, k in enumerate(order) if i != k]
+    pairs = [f"{i} for {titles[k] if titles else k}" for i, k in pairs]
+    advice = "Number the labels in the model's order."
+    if titles:
+        advice = "Sub-folders are numbered as they are sorted: name them in the model's order "
+        advice += "(00_cat, 01_dog, ...), or give npz files with labels."
+    logging.warning(
+        "The model's classes seem to be in another order than the labels: the accuracy is %.1f%%, "
+        "and it would be %.1f%% with its outputs %s. %s",
+        100.0 * right.mean(), 100.0 * moved.mean(), ", ".join(pairs[:10]), advice,
+    )  # fmt: skip
+    return False
 
 
 def check_folders(paths):

@@ -1,7 +1,6 @@
 """Models of users with their folders of images, from the file to a report."""
 
 import shutil
-import types
 
 import keras
 import numpy as np
@@ -106,8 +105,19 @@ def test_classes_in_another_order_than_the_sub_folders(colours, tmp_path, caplog
     own_model.check(colours(("red", "green", "blue"), 8), tmp_path / "rgb.keras")
     assert "seem to be in another order" in caplog.text
     assert "the accuracy is 3" in caplog.text and "it would be 100.0%" in caplog.text
-    assert "with its outputs 0 for red, 2 for blue." in caplog.text
+    assert "with its outputs 0 for red, 2 for blue. Sub-folders are numbered as" in caplog.text
     assert "squash" not in caplog.text
+    caplog.clear()
+    labels = np.repeat(np.arange(100_000, 100_010), 20)  # whatever their number
+    predicted = np.where(labels < 100_002, 200_001 - labels, labels)
+    assert not own_model._compare_orders(predicted, labels, None)
+    assert "outputs 100000 for 100001, 100001 for 100000. Number the labels" in caplog.text
+
+
+def test_a_class_without_a_folder_is_told_and_no_order(colours, tmp_path):
+    settings = colours(("green", "blue"), 8)
+    with pytest.raises(ValueError, match="has 2 sub-folders .* and the model 3 outputs"):
+        own_model.check(settings, tmp_path / "rgb.keras")
 
 
 def test_images_that_the_model_saw_squashed(colours, tmp_path, caplog):
@@ -131,8 +141,20 @@ def test_no_order_is_doubted_without_evidence(classes, accuracy, caplog):
         labels = rng.integers(0, classes, 500)
         wrong = rng.integers(0, classes, 500)
         predicted = np.where(rng.random(500) < accuracy, labels, wrong)
-        own_model._compare_orders(predicted, labels, types.SimpleNamespace(images=None))
+        assert own_model._compare_orders(predicted, labels, None)
     assert "another order" not in caplog.text
+
+
+@pytest.mark.parametrize("count", [1, 2, 5, 500])
+def test_no_framing_is_doubted_without_evidence(count, caplog):
+    """Noise; and logits that are less sure squashed, of labels in a wrong order."""
+    rng = np.random.default_rng(count)
+    for _ in range(200):
+        labels, cut, noise = rng.integers(0, 3, count), *rng.normal(size=(2, count, 3))
+        own_model._compare_framings(cut, cut + noise, labels, "val")
+        sure = 8.0 * np.eye(3)[(labels + 1) % 3]
+        own_model._compare_framings(sure + noise, 0.7 * (sure + noise), labels, "val")
+    assert "squash" not in caplog.text
 
 
 def test_a_model_and_folders_of_a_user(own):

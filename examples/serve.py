@@ -12,9 +12,9 @@ from fastapi import FastAPI, HTTPException, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import PlainTextResponse
 
-from ood_suite import Detector
 from ood_suite.data.decoding import opened, picture
 from ood_suite.files import MENDABLE
+from ood_suite.serving.pixel_detector import PixelDetector
 
 LARGEST = 20 * 2**20  # bytes of a body
 
@@ -57,7 +57,7 @@ if __name__ == "__main__":
     parser.add_argument("--port", type=int, default=8000)
     arguments = parser.parse_args()
     try:
-        served = application(Detector.load(arguments.detector))
+        served = application(PixelDetector.load(arguments.detector))
     except MENDABLE as error:
         parser.error(str(error))
     uvicorn.run(served, host=arguments.host, port=arguments.port)

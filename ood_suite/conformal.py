@@ -104,7 +104,7 @@ def rank_for(count, false_alarms, confidence=None):
     if rank > count:
         raise ValueError(
             f"{count} held-out examples cannot promise at most {false_alarms:.3g} false alarms"
-            + (f" with {confidence:.0%} confidence" if confidence else "")
+            + (f" with {100 * confidence:.6g}% confidence" if confidence else "")
             + f": at least {needed} are needed. Give more, or allow more false alarms."
         )
     return rank

@@ -7,7 +7,7 @@ Takes what ood_suite.screen wrote, in order of time; alarms are scores above the
 threshold, also in what screen --fdr wrote. Answers three questions window by window, each
 with a bound on false warnings however long it is watched: more alarms than the held-out examples
 promise (a test martingale), drifted scores, drifted shares of the predicted classes and which
-class. Writes <log>_monitor.json and .png beside the log, and exits with 3 if it warns.
+class. Writes <log>.monitor.json and .png beside the log, and exits with 3 if it warns.
 """
 
 import pathlib
@@ -36,14 +36,18 @@ def main(_):
     numbers = {name: number for number, name in enumerate(detector.classes)}
     if len(numbers) < len(detector.classes):
         raise ValueError(f"{FLAGS.detector} has classes of one name. Make it anew with --classes.")
-    warned = set()
+    warned, held_out = set(), [count for count, _ in detector.ranks]
     for decision in monitoring.decisions(log):
         name, score = decision.name, np.array([decision.score])
         if name not in numbers:
             raise ValueError(f"{log} has the class {name!r}, which {FLAGS.detector} does not know.")
         label = np.array([numbers[name]])
-        _require_same(decision, detector.p_values(score, label)[0])
-        for window in monitor.add(score, detector.is_ood(score, label), label):
+        is_ood = detector.is_ood(score, label)
+        if _overflows(decision, held_out[label[0] if detector.by_class else 0]):
+            is_ood |= True
+        else:
+            _require_same(decision, detector.p_values(score, label)[0])
+        for window in monitor.add(score, is_ood, label):
             for question in set(window.warnings()) - warned:
                 text = monitoring.QUESTIONS[question]
                 if question == "classes":
@@ -52,7 +56,7 @@ def main(_):
                 warned.add(question)
     if not monitor.windows:
         raise ValueError(f"{log} has fewer decisions than --window={FLAGS.window}.")
-    out = log.with_name(f"{log.stem}_monitor")
+    out = log.with_name(f"{log.name}.monitor")
     write_json(f"{out}.json", [window.as_json() for window in monitor.windows])
     with atomic_path(f"{out}.png") as temporary:
         monitoring.figure(monitor).savefig(temporary, format="png")
@@ -60,6 +64,14 @@ def main(_):
     logging.info("Wrote %s.json and %s.png.", out, out)
     if warned:
         raise SystemExit(3)
+
+
+def _overflows(decision, held_out):
+    """Whether an exported model called it OOD with the smallest p-value of all, as it does, of
+    whatever score, where its network overflows.
+    """
+    least = 1.0 / (held_out + 1.0)
+    return decision.is_ood and decision.p_value is not None and decision.p_value < 1.001 * least
 
 
 def _require_same(decision, p_value):

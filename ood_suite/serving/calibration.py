@@ -309,7 +309,7 @@ season, calibrate again. How many OOD images are found depends on what they are;
 ## How it did on validation OOD data
 
 {table}
-"caught" is the share above a threshold of what is asked for above, by which scores are chosen.
+"caught" is the share above {one} of what is asked for above, by which scores are chosen.
 {split}This detector catches: {caught}. "blobs" and "rademacher" are generated; "jigsaw" has the
 held-out images' patches in another order, "mixed" are means of two of them. No test set was opened.
 {notes}"""
@@ -333,7 +333,7 @@ def model_card(detector, outputs, rows, notes):
         score=about["score"],
         promise=detector.promise,
         alarms=about["false_alarms"],
-        confidence=f", with {detector.confidence:.0%} confidence" if detector.confidence else "",
+        confidence=f", with {100 * sure:.6g}% confidence" if (sure := detector.confidence) else "",
         by_class=BY_CLASS if detector.by_class else "",
         run=about["run"],
         held_out=held_out.meta["dataset"],
@@ -347,6 +347,7 @@ def model_card(detector, outputs, rows, notes):
         classes=", ".join(detector.classes),
         versions=", ".join(f"{k} {v}" for k, v in versions().items()),
         table="\n".join(lines) + "\n",
+        one="one threshold for all classes" if detector.by_class else "a threshold",
         split=SPLIT if len(rows) > 1 else "",
         caught=", ".join(f"{row['caught']:.0%} of {k}" for k, row in about["validation"].items()),
         notes="".join(f"\n- {note.rstrip('.')}.\n" for note in notes),

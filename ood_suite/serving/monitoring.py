@@ -183,11 +183,13 @@ def decisions(path):
     with open(path, encoding="utf-8") as file:
         is_table = file.read(1) != "{"
         file.seek(0)
-        lines = csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE)
-        rows, unread = (lines, "NA") if is_table else (map(json.loads, file), None)
+        table = csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE)
+        rows, unread = (table, "NA") if is_table else (file, None)
         number = 1
         try:
-            for number, row in enumerate(rows, start=1 + is_table):
+            for number, row in enumerate(rows, start=1):
+                number = table.line_num if is_table else number  # it passes over empty ones
+                row = row if is_table else json.loads(row)
                 if row["score"] not in (unread, "score"):  # the head of a table that was joined
                     p_value, is_ood = row.get("p_value"), bool(int(row["is_ood"]))
                     p_value = None if p_value is None else float(p_value)

@@ -133,9 +133,10 @@ def test_decisions_are_read_as_they_were_written(tmp_path):
     assert list(decisions(lines)) == [(1, 1.5, 0.2, True, "cat")]
     lines.write_text(json.dumps({"class": "cat", "score": 1.5, "is_ood": 0}) + "\n")
     assert list(decisions(lines)) == [(1, 1.5, None, False, "cat")]
-    for text in ("file\tclass\tscore\nx\ty\tz\n", '{"score": "x"}\n', '{"score"\n'):
+    for text in ("file\tclass\tscore\nx\ty\tz\n", f'{json.dumps(row)}\n{{"score": "x"}}\n',
+                 f'{json.dumps(row)}\n{{"score"\n'):  # fmt: skip
         lines.write_text(text)
-        with pytest.raises(ValueError, match="line [12] is no decision"):
+        with pytest.raises(ValueError, match="line 2 is no decision"):
             list(decisions(lines))
 
 
@@ -146,8 +147,8 @@ def test_names_with_quotes_and_lines_that_are_cut(tmp_path):
     expected = [(2, 1.5, 0.2, False, "cat"), (3, 2.5, 0.1, True, "cat")]
     assert list(decisions(table)) == expected
     day = head + "a\tcat\t1.5\t0.2\t0\n"
-    table.write_text(day + day)  # of two days, joined
-    assert list(decisions(table)) == [(line, 1.5, 0.2, False, "cat") for line in (2, 4)]
+    table.write_text(day + "\n" + day)  # of two days, joined
+    assert list(decisions(table)) == [(line, 1.5, 0.2, False, "cat") for line in (2, 5)]
     table.write_text(head + "a\tcat\t1.5\t0.2\t0\ngarbage\n")
     with pytest.raises(ValueError, match="line 3 is no decision"):
         list(decisions(table))

@@ -357,11 +357,19 @@ def test_a_log_of_discoveries_is_watched_by_the_threshold(
     flags = types.SimpleNamespace(detector=tmp_path / "d", log=log, window=30)
     monkeypatch.setattr(monitor, "FLAGS", flags)
     monitor.main(None)
-    (window,) = json.loads((tmp_path / "d_monitor.json").read_text())
+    (window,) = json.loads((tmp_path / "d.tsv.monitor.json").read_text())
     assert window["alarms"] == detector(photos[1]).is_ood.mean() > 0
+    rows, least = log.read_text().splitlines(), 1 / (len(parts[0]) + 1)
+    known = np.flatnonzero(detector(photos[1]).p_value > 0.5)[0] + 1
+    name, label, *_ = rows[known].split("\t")  # where an exported float16 network overflowed
+    rows[known] = f"{name}\t{label}\t-inf\t{np.float32(least):.6g}\t1"
+    log.write_text("\n".join(rows) + "\n")
+    monitor.main(None)
+    (more,) = json.loads((tmp_path / "d.tsv.monitor.json").read_text())
+    assert more["alarms"] == pytest.approx(window["alarms"] + 1 / 30)
     made(classifier, parts, "msp").save(tmp_path / "other")
     flags.detector = tmp_path / "other"
-    with pytest.raises(ValueError, match="line 2, says .* The log is of another detector"):
+    with pytest.raises(ValueError, match="line [23], says .* The log is of another detector"):
         monitor.main(None)
     flags.detector = tmp_path / "d"
     twins = json.loads((tmp_path / "d" / "detector.json").read_text()) | {"classes": ["a"] * 3}
