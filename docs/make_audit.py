@@ -23,7 +23,8 @@ Versions: {versions}.
 
 - **within**: the largest difference that the test allows. Of scores, over all test examples, in
   standard deviations of theirs over those examples (an affine change moves nothing); of metrics, as
-  it is. The code ran in float64 where it could; a row of 1e-05 to 1e-08 was float32 somewhere.
+  it is; of rows that name a test, as that test has it, mostly relative to the value. The code ran
+  in float64 where it could; a row of 1e-05 to 1e-08 was float32 somewhere.
 - **differs on purpose**: the row says why, by how much the score differs, and by how much our AUROC
   is above theirs on these {count} examples.
 - **our reading alone**: no code of others is known; a literal rewrite or hand numbers stand in.

@@ -194,7 +194,7 @@ _OPENOOD_LARGE_FAR = ("inaturalist:imagenet", "dtd:imagenet", "openimage_o:image
 _OPENOOD_NOTES = (
     "parameters are the defaults, where OpenOOD searches some on validation OOD data (--tune)",
     "OpenOOD's lists leave images out: they are read where the root holds benchmark_imglist",
-    "its FPR95 is not in the tables; ASH is ASH-B there, on the maps before pooling",
+    "its FPR95 is not in the tables; ASH is ASH-B there",
 )
 
 

@@ -109,9 +109,9 @@ _METRICS = "ood_suite/metrics_test.py::test_equal_to_scikit_learn"
 # fmt: off
 ROWS = (
     # Scores.
-    Row("adascale_a", POST + "adascale_a_postprocessor.py", test=_ADASCALE, within=1e-5,
+    Row("adascale_a", POST + "adascale_postprocessor.py", test=_ADASCALE, within=1e-5,
         note="the authors' own too, with k1 = k2; network and gradients included, in float32"),
-    Row("adascale_l", POST + "adascale_l_postprocessor.py", test=_ADASCALE, within=1e-5,
+    Row("adascale_l", POST + "adascale_postprocessor.py", test=_ADASCALE, within=1e-5,
         note="as adascale_a"),
     Row("background_mean", OURS, test=_HAND),
     Row("cadref", CADREF, "cadref/energy"),

@@ -66,7 +66,7 @@ def ash_b(features: Array, head_kernel: Array, head_bias: Array, percentile: flo
 def ash_s(features: Array, head_kernel: Array, head_bias: Array, percentile: float = 90.0) -> tuple:
     """As ash_p, then multiplies by exp((sum before) / (sum after)).
 
-    Defaults: as of ash_p; the authors take 95 for a DenseNet on CIFAR-10, see the presets.
+    Defaults: as of ash_p; the authors take 95 for a DenseNet on CIFAR, see the presets.
 
     Fails: where features are not rectified: the ratio of sums then has no meaning.
 
@@ -282,7 +282,7 @@ class Shaped(Learner):
     """A score of the logits that shaped features give: "react+energy".
 
     Shapers act in their order; each learns from training features as the shapers before it leave
-    them.
+    them, and from the head as it was: optfs behind dice predicts classes by the whole head.
 
     Args:
         shapers: {name: function of rows, or object that learns}.

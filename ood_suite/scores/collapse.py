@@ -118,7 +118,7 @@ class CADRef(Learner):
         e_n = sum_d max(-s_d e_d, 0) / |x|_1   what lowers it
 
     E = log sum exp of the logits, whose mean is that of the training data. Class means are of the
-    predicted classes; a class that is never predicted takes no part.
+    predicted classes; that of a class that no training example was predicted as is the origin.
 
     Attributes:
         means_: float64 (classes, d). mean_energy_: float64.

@@ -286,9 +286,9 @@ class KLMatching(Learner):
 class OpenMax(Learner):
     """log(p / (1 - p)) of p = softmax(v)_unknown, the probability of the unknown class.
 
-    The `alpha` largest logits are lowered by w_i = CDF_i(|z - mean_i|) * (alpha + 1 - i) / alpha,
-    i = 1..alpha, where CDF_i is a Weibull distribution of the largest distances of class i; what
-    they lose is the logit of the unknown class.
+    Of each of the `alpha` largest logits z_i, i = 1..alpha, w_i z_i is taken away, with
+    w_i = CDF_i(|z - mean_i|) * (alpha + 1 - i) / alpha, where CDF_i is a Weibull distribution of
+    the largest distances of class i; what they lose is the logit of the unknown class.
 
     The logarithm of the odds keeps the order where p rounds to 0 or 1. Tails are moved to start at
     10000 before the Weibull fit, as the libMR of the authors' OSDN does; PyPI's libmr 0.1.9 moves

@@ -19,6 +19,7 @@ PRESETS = {
     },
     # The same network on CIFAR-100.
     "cifar100_densenet": {
+        "ash_s+energy": {"ash_s.percentile": 95.0},  # the ASH authors' code; a first version had 90
         "himplos": {"mask_percentile": 60.0, "clip": 1.6},
         "knn": {"k": 200},
         "line": {"activation_percentile": 10.0, "weight_percentile": 90.0, "clip": 1.0},
