@@ -22,10 +22,7 @@ def load_network(run):
     """
     if run.kind != "classifier":
         raise RunError(f"{run.folder} is no single classifier. Received: a run of kind {run.kind}.")
-    if not run.is_finished:
-        raise RunError(
-            f"{run.folder} has no finished model to start from. Its command continues it."
-        )
+    run.require_finished()
     classifier = extract.new_classifier(run)
     ours = classifier.gives_logits and "features" in classifier.model.output
     is_plain = run.settings.get("input_range", "0..255") == "0..255"

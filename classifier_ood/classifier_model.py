@@ -6,11 +6,11 @@ import keras
 import numpy as np
 from keras import ops
 
+from classifier_ood.configs import AUGMENTATIONS
 from classifier_ood.losses import unit_length
 from ood_suite.training import batch_norm, devices
 
 PAD = 4  # zeros around the image that a crop is taken from
-AUGMENTATIONS = ("none", "crop", "flip", "crop_flip")
 
 
 class CropFlip(keras.layers.Layer):
@@ -20,7 +20,7 @@ class CropFlip(keras.layers.Layer):
     Both are products with 0/1 matrices: exact for pixels, and fast on any device.
 
     Args:
-        augmentation: one of AUGMENTATIONS. seed: of the random state, which checkpoints keep.
+        augmentation: of configs.AUGMENTATIONS. seed: of the random state, which checkpoints keep.
     """
 
     def __init__(self, augmentation, seed, **kwargs):

@@ -6,10 +6,12 @@ import json
 import keras
 import numpy as np
 import pytest
+from keras import layers
 
 from classifier_ood import base_network, classifier_run, configs, loss_constraint, pruning
 from classifier_ood.classifier_model import cross_entropy
 from classifier_ood.configs import Estimate
+from classifier_ood.copies import leaves
 from ood_suite import data
 from ood_suite.data.npz import write_images
 from ood_suite.files import RunError
@@ -75,6 +77,24 @@ def test_seeded_and_resumed(run, base, conditions):
     assert not path.with_suffix(".partial.json").exists()
     other = loss_constraint.estimate(run, dataclasses.replace(settings, seed=20261129), base[1])
     assert other["losses"] != whole["losses"]
+
+
+def test_every_random_part_of_a_network_is_seeded(rng):
+    """Also flips within it and the dropout of attention, which Keras seeds by chance."""
+    images, found = rng.normal(size=(8, 6, 6, 1)).astype(np.float32), []
+    for _ in range(2):
+        keras.utils.set_random_seed(len(found))
+        inputs = keras.Input((6, 6, 1))
+        rows = layers.Reshape((6, 6))(layers.RandomFlip()(inputs))
+        attended = layers.MultiHeadAttention(1, 4, dropout=0.5)(rows, rows)
+        network = keras.Model(inputs, layers.Dropout(0.5)(layers.Flatten()(attended)))
+        network.set_weights([np.ones_like(weight) for weight in network.get_weights()])
+        generators = loss_constraint._generators(list(leaves(network)), network)
+        for place, generator in generators.items():
+            generator.state.assign(np.uint32([7, place]))
+        found.append(np.asarray(network(images, training=True)))
+    np.testing.assert_array_equal(*found)
+    assert len({tuple(np.asarray(g.state)) for g in generators.values()}) == len(generators) >= 3
 
 
 def test_training_conditions_see_mixed_batches(run, base, tmp_path, monkeypatch):

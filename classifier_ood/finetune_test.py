@@ -267,7 +267,7 @@ def test_a_missing_or_unfinished_start_is_an_error(base, tmp_path):
     missing = command("classifier_ood.finetune", f"--run={tmp_path}/no", *arguments)
     assert missing.returncode == 1 and "is not a run folder" in missing.stderr
     unfinished = Run.open(tmp_path / "unfinished", **opening(run.settings))
-    with pytest.raises(RunError, match="has no finished model to start from"):
+    with pytest.raises(RunError, match="has no finished model yet"):
         finetune_run.finetune(unfinished, SMALL, 0, tmp_path / "out", data_dir)
     (tmp_path / "unfinished" / "model.keras").write_bytes(run.model_path.read_bytes()[:2000])
     with pytest.raises(RunError, match="cannot be read"):

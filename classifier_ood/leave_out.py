@@ -129,5 +129,7 @@ class Member(ClassifierModel):
         for name, mark in (("left_out", OUTLIER), ("validation_ood", OTHER_OUTLIER)):
             rows = own | (labels == mark)
             if np.any(labels == mark):
-                found[f"auroc_{name}"] = roc_auc_score(own[rows], confidence[rows])
+                is_known = np.isfinite(confidence[rows]).all()  # the loss says it otherwise
+                auroc = roc_auc_score(own[rows], confidence[rows]) if is_known else np.nan
+                found[f"auroc_{name}"] = auroc
         return {name: float(value) for name, value in found.items()}

@@ -116,11 +116,12 @@ def _evaluator(run, network, training, rows, settings):
                 f"--batch_size must be at most the number of images. Received: {size}."
             )
 
+    generators = _generators([*leaves(network), *filter(None, [augment])], network)
+
     def evaluate(title, number):
-        for place, layer in enumerate([*leaves(network), *filter(None, [augment])]):
-            if hasattr(layer, "seed_generator"):  # each mask has its own dropout and crops
-                seed = (1000 * settings.seed + number) % 2**32
-                layer.seed_generator.state.assign(np.uint32([seed, place]))
+        seed = (1000 * settings.seed + number) % 2**32
+        for place, generator in generators.items():  # each mask has its own dropout and crops
+            generator.state.assign(np.uint32([seed, place]))
         total = 0.0
         starts = range(0, len(rows), size)
         for start in progress(starts, desc=title, unit="batch"):
@@ -130,3 +131,17 @@ def _evaluator(run, network, training, rows, settings):
         return total / len(rows)
 
     return evaluate
+
+
+def _generators(layers, network):
+    """{place: random state} of layers, and behind them of all parts of the network: flips and
+    rotations of Keras, the dropout within attention.
+    """
+    found = {k: x.seed_generator for k, x in enumerate(layers) if hasattr(x, "seed_generator")}
+    known = set(map(id, found.values()))
+    for part in network._flatten_layers():
+        for value in vars(part).values():
+            if isinstance(value, keras.random.SeedGenerator) and id(value) not in known:
+                found[len(layers) + len(known)] = value
+                known.add(id(value))
+    return found

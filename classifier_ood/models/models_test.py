@@ -58,6 +58,18 @@ def test_every_backbone(name, tmp_path, rng):
     np.testing.assert_array_equal(loaded.predict(images, verbose=0)["logits"], found["logits"])
 
 
+@pytest.mark.parametrize("name", models.BACKBONES)
+def test_what_a_backbone_returns_is_float32_under_every_policy(name):
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        model = models.build(name, (32, 32, 1 if name == "convnet" else 3), 7, SMALL.get(name))
+    finally:
+        keras.config.set_dtype_policy(before)
+    assert {output.dtype for output in model.output.values()} == {"float32"}
+    assert "bfloat16" in {layer.compute_dtype for layer in model._flatten_layers()}
+
+
 def test_the_first_layer_normalises():
     options = {"mean": (10.0, 20.0, 30.0), "std": (1.0, 2.0, 4.0)}
     model = models.build("densenet", (8, 8, 3), 2, SMALL["densenet"] | options)

@@ -36,8 +36,8 @@ CONNECT_S = 5.0  # for a first sign of life of a cluster; Ray itself tries for m
 ONE_AT_A_TIME = ("TF_NUM_INTEROP_THREADS", "1")
 # From this process to those of the jobs.
 INHERITED = (
-    "JAX_COMPILATION_CACHE_DIR", "KERAS_BACKEND", "TF_CPP_MIN_LOG_LEVEL", "XLA_FLAGS",
-    ONE_AT_A_TIME[0],
+    "JAX_COMPILATION_CACHE_DIR", "KERAS_BACKEND", "ONEDNN_MAX_CPU_ISA", "TF_CPP_MIN_LOG_LEVEL",
+    "TF_ENABLE_ONEDNN_OPTS", "XLA_FLAGS", ONE_AT_A_TIME[0],
 )  # fmt: skip
 THREADS = ("TF_NUM_INTRAOP_THREADS", "OMP_NUM_THREADS", "NPROC")  # the last is XLA's under JAX
 SHARED_GPU = {"TF_FORCE_GPU_ALLOW_GROWTH": "true", "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}

@@ -349,10 +349,14 @@ class Run:
         return self.model_path.exists()
 
     def require_finished(self) -> None:
-        """Refuses a run without a model (RunError)."""
+        """Refuses a run without a model (RunError), and warns of one that may become another."""
         if not self.is_finished:
             raise RunError(
                 f"{self.folder} has no finished model yet. Its training command continues it."
+            )
+        if self.checkpoint == "best" and not Run.load(self.folder).is_finished:
+            logging.warning(
+                "%s is not trained to its end: a later model may become its best.", self.folder
             )
 
     def outputs_path(self, dataset: str, split: str, part: str | None = None) -> pathlib.Path:
