@@ -2,6 +2,7 @@
 
     python benchmarks/likelihood_ratio.py --data_dir=FOLDER                     # all of it: a GPU
     python benchmarks/likelihood_ratio.py --data_dir=FOLDER --only=r2_s0_mr0.1_reg10
+    python benchmarks/likelihood_ratio.py --data_dir=FOLDER --lend
     python benchmarks/likelihood_ratio.py --report
 
 FashionMNIST against MNIST. Trains every case (a run folder each, which continues after a kill),
@@ -9,6 +10,7 @@ keeps models on the way, and scores each on a part of every data set: OUT_DIR/sc
 `--report` needs those files alone: for every foreground it chooses background and step by notMNIST,
 against held-out ID images, and writes what comes out on the test sets to --out, in place of the
 same rows there. A choice there stays until all backgrounds that it was made among are scored again.
+A foreground that has no backgrounds is paired with the shipped one, if `--lend` scored that.
 """
 
 import argparse
@@ -52,6 +54,7 @@ FAMILIES = {
 MUTATIONS, PENALTIES = (0.01, 0.05, 0.1, 0.2, 0.3), (0.0, 10.0, 100.0)
 CENTRAL = ((0.1, 10.0), (0.3, 10.0), (0.3, 100.0))  # backgrounds of every family and seed
 SEEDS = {"r5": 3, "r5_raw": 3}
+LENT = "pretrained/images_fashion/reg10_mr0.1"  # of r5_raw_s0, in float32
 
 
 @dataclasses.dataclass(frozen=True)
@@ -143,6 +146,16 @@ def train(case, out_dir, data_dir, dtype="float32"):
     score(run, image_sets(data_dir), path)
 
 
+def lend(out_dir, data_dir):
+    """Scores the shipped background."""
+    shipped = pathlib.Path(__file__).parents[1] / LENT
+    score(Run.load(shipped), image_sets(data_dir), lent_path(out_dir))
+
+
+def lent_path(out_dir):
+    return out_dir / "scores" / "lent.npz"
+
+
 def complexity(data_dir, path):
     """Writes the PNG lengths of the same images, in bits: the baseline needs no network."""
     bits = {k: [png_bits(i) for i in images] for k, images in image_sets(data_dir).items()}
@@ -217,6 +230,7 @@ def report(out_dir):
     dtypes = {name: dtype for name, (dtype, _) in read.items()}
     scored = {name: steps for name, (_, steps) in read.items()}
     bits = load_npz(out_dir / "scores" / "complexity.npz")
+    lent = read_scores(lent_path(out_dir))[1] if lent_path(out_dir).exists() else {}
     rows, chosen = [], []
     for name, steps in scored.items():
         if known[name].is_background:
@@ -234,6 +248,10 @@ def report(out_dir):
             for step, background in scored[other].items()
         ]  # fmt: skip
         rows += own
+        if lent and not own:
+            [(_, background)] = lent.items()
+            pair = who | {"step": max(steps), "score": "ratio", "background": LENT}
+            rows.append(pair | aurocs(ratio(last, background)))
         if own:
             best = max(own, key=lambda row: row["notmnist"])
             background = scored[best["background"]][best["background_step"]]
@@ -279,7 +297,8 @@ def _identity(row):
 
 
 def _backgrounds(rows, who):
-    return {row["background"] for row in rows if _foreground(row) == who and "background" in row}
+    own = [row for row in rows if _foreground(row) == who and "background" in row]
+    return {row["background"] for row in own} - {LENT}
 
 
 def wanted(only):
@@ -300,6 +319,7 @@ def main():
     parser.add_argument("--out_dir", default="output/likelihood_ratio", help="%(default)s")
     parser.add_argument("--only", help="Names of cases, or parts of names, with commas.")
     parser.add_argument("--dtype", default="float32", help="Of the trainings. %(default)s")
+    parser.add_argument("--lend", action="store_true", help="Score the shipped background.")
     parser.add_argument("--report", action="store_true", help="From the scores that there are.")
     parser.add_argument("--list", action="store_true", help="The names of all cases.")
     parser.add_argument("--out", default="benchmarks/likelihood_ratio.json", help="%(default)s")
@@ -315,6 +335,8 @@ def main():
         for row in found["chosen"]:
             print(json.dumps(row))
         return
+    if options.lend:
+        return lend(out_dir, options.data_dir)
     todo = wanted(options.only)
     if not todo:
         parser.error(f"--only={options.only} names no case. Known: {', '.join(cases())}")

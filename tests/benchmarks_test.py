@@ -404,6 +404,30 @@ def test_a_name_of_a_case_is_that_case_alone(study):
     assert names(None) == list(study.cases()) and names("") == names("nothing") == []
 
 
+def test_a_foreground_without_backgrounds_borrows_the_shipped_one(study, tmp_path):
+    rng = np.random.default_rng(0)
+    titles = [title for title, *_ in study.SETS]
+    (tmp_path / "scores").mkdir()
+    for name, start in (("r1_s0_fg", 10), ("r2_s0_fg", 10), ("r2_s0_mr0.1_reg10", 4), ("lent", 2)):
+        drawn = {f"{start}/{title}": rng.normal(size=20).astype(np.float32) for title in titles}
+        np.savez(tmp_path / "scores" / f"{name}.npz", **drawn)
+    bits = {title: np.ones(20, np.float32) for title in titles}
+    np.savez(tmp_path / "scores" / "complexity.npz", **bits)
+    found = study.report(tmp_path)
+    pairs = {row["foreground"]: row for row in found["rows"] if row["score"] == "ratio"}
+    assert pairs["r1_s0_fg"]["background"] == study.LENT
+    assert pairs["r2_s0_fg"]["background"] == "r2_s0_mr0.1_reg10"
+    assert [row["foreground"] for row in found["chosen"]] == ["r2_s0_fg"]
+    known = study.read_scores(tmp_path / "scores" / "r1_s0_fg.npz")[1][10]
+    lent = study.read_scores(tmp_path / "scores" / "lent.npz")[1][2]
+    ours = {title: lent[title] - known[title] for title in titles}
+    above = np.mean(ours["mnist"][:, None] > ours["id_test"])
+    assert pairs["r1_s0_fg"]["mnist"] == pytest.approx(above)
+    own = {"foreground": "r1_s0_fg", "background": "mine", "mnist": 0.9}
+    later = {"chosen": [own], "rows": [own]}  # once it has some of its own
+    assert own in study.merged(study.merged(found, later), later)["chosen"]
+
+
 def test_precisions_are_kept_apart(study, tmp_path, capsys):
     rng = np.random.default_rng(0)
     titles = [title for title, *_ in study.SETS]
