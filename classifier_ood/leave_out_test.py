@@ -98,3 +98,7 @@ def test_validation_tells_left_out_classes_and_other_outliers_apart(rng):
         )
         assert found[f"auroc_{name}"] == pytest.approx(wins)
     assert "auroc_validation_ood" not in built.evaluate(images[:22], labels[:22])
+    built.backbone.set_weights([np.full_like(w, np.nan) for w in built.backbone.get_weights()])
+    with np.errstate(invalid="ignore"):
+        found = built.evaluate(images, labels)  # whose loss `fit` refuses
+    assert np.isnan([found["loss"], found["auroc_left_out"], found["auroc_validation_ood"]]).all()

@@ -116,12 +116,12 @@ def _evaluator(run, network, training, rows, settings):
                 f"--batch_size must be at most the number of images. Received: {size}."
             )
 
-    generators = _generators([*leaves(network), *filter(None, [augment])], network)
+    states = _random_states([*leaves(network), *filter(None, [augment])], network)
 
     def evaluate(title, number):
         seed = (1000 * settings.seed + number) % 2**32
-        for place, generator in generators.items():  # each mask has its own dropout and crops
-            generator.state.assign(np.uint32([seed, place]))
+        for place, state in states.items():  # each mask has its own dropout and crops
+            state.assign(np.uint32([seed, place]))
         total = 0.0
         starts = range(0, len(rows), size)
         for start in progress(starts, desc=title, unit="batch"):
@@ -133,15 +133,13 @@ def _evaluator(run, network, training, rows, settings):
     return evaluate
 
 
-def _generators(layers, network):
-    """{place: random state} of layers, and behind them of all parts of the network: flips and
-    rotations of Keras, the dropout within attention.
+def _random_states(layers, network):
+    """{place: variable} of the random layers, and behind them of all else in the network that is
+    random: flips and rotations of Keras, the dropout within attention.
     """
-    found = {k: x.seed_generator for k, x in enumerate(layers) if hasattr(x, "seed_generator")}
-    known = set(map(id, found.values()))
-    for part in network._flatten_layers():
-        for value in vars(part).values():
-            if isinstance(value, keras.random.SeedGenerator) and id(value) not in known:
-                found[len(layers) + len(known)] = value
-                known.add(id(value))
-    return found
+    found = {
+        k: x.seed_generator.state for k, x in enumerate(layers) if hasattr(x, "seed_generator")
+    }
+    known = {id(variable) for variable in (*found.values(), *network.weights)}
+    others = [variable for variable in network.variables if id(variable) not in known]
+    return found | dict(enumerate(others, start=len(layers)))

@@ -17,7 +17,7 @@ from scipy import optimize, stats
 from scipy.special import log_softmax
 
 from classifier_ood.configs import INPUT_RANGES
-from ood_suite import data
+from ood_suite import data, metrics
 from ood_suite.data import names
 from ood_suite.data.readers import kind_of
 from ood_suite.data.streams import FolderImages
@@ -156,10 +156,10 @@ def _compare(raw, input_range, name, found):
     rows = np.sort(np.random.default_rng(0).permutation(len(found))[:COMPARED])
     labels, images = found.labels[rows], found.images[rows]
     logits = _compare_ranges(raw, input_range, images, labels)
-    predicted = logits.argmax(axis=1)
-    accuracy = 100.0 * np.mean(predicted == labels)
+    accuracy = 100.0 * metrics.accuracy(logits, labels)
     logging.info("Accuracy on %d held-out images: %.1f%%.", len(rows), accuracy)
-    in_order = _compare_orders(predicted, labels, getattr(found.images, "classes", None))
+    titles = getattr(found.images, "classes", None)
+    in_order = _compare_orders(logits.argmax(axis=1), labels, titles)
     if in_order and isinstance(found.images, FolderImages) and not names.parse(name).transform:
         squashed = FolderImages(found.images.folder, raw.image_shape, "squash")[rows]
         _compare_framings(logits, _logits(raw, input_range, squashed), labels, name)
@@ -198,7 +198,7 @@ def _compare_framings(cut, squashed, labels, name):
     squashed, as Keras's loader of folders does it, than with those of the default.
     """
     losses = _losses(cut, labels), _losses(squashed, labels)
-    right = [(logits.argmax(axis=1) == labels).sum() for logits in (cut, squashed)]
+    right = [metrics.accuracy(logits, labels) for logits in (cut, squashed)]
     test = stats.ttest_rel(*losses, alternative="greater")
     if right[1] > right[0] and test.pvalue < CHANCE:
         logging.warning(

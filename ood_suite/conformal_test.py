@@ -181,6 +181,8 @@ def test_too_few_held_out_examples_are_told_how_many_are_needed():
     with pytest.raises(ValueError, match="at least 9999 are needed"):
         conformal.threshold(np.arange(9998.0), 1.0 - 0.9999)
     assert conformal.rank_for(9999, 1.0 - 0.9999) == 9999
+    with pytest.raises(ValueError, match="5 .*with 99.9% confidence: at least 135 are needed"):
+        conformal.rank_for(5, 0.05, 0.999)
     with pytest.raises(ValueError, match="58 .*with 95% confidence: at least 59 are needed"):
         conformal.threshold(np.arange(58.0), 0.05, confidence=0.95)
     assert conformal.threshold(np.arange(59.0), 0.05, confidence=0.95) == 58.0

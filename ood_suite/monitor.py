@@ -12,7 +12,6 @@ class. Writes <log>.monitor.json and .png beside the log, and exits with 3 if it
 
 import pathlib
 
-import numpy as np
 from absl import flags, logging
 
 from ood_suite.files import atomic_path, write_json
@@ -20,7 +19,6 @@ from ood_suite.optional import quietly
 from ood_suite.runs import cli
 
 FLAGS = flags.FLAGS
-ROUNDED = 0.02  # of p-values: of a log that an exported model's float32 scores made
 
 
 def main(_):
@@ -33,21 +31,9 @@ def main(_):
     log = pathlib.Path(FLAGS.log)
     if not log.is_file():
         raise FileNotFoundError(f"There is no file {log}.")
-    numbers = {name: number for number, name in enumerate(detector.classes)}
-    if len(numbers) < len(detector.classes):
-        raise ValueError(f"{FLAGS.detector} has classes of one name. Make it anew with --classes.")
-    warned, held_out = set(), [count for count, _ in detector.ranks]
-    for decision in monitoring.decisions(log):
-        name, score = decision.name, np.array([decision.score])
-        if name not in numbers:
-            raise ValueError(f"{log} has the class {name!r}, which {FLAGS.detector} does not know.")
-        label = np.array([numbers[name]])
-        is_ood = detector.is_ood(score, label)
-        if _overflows(decision, held_out[label[0] if detector.by_class else 0]):
-            is_ood |= True
-        else:
-            _require_same(decision, detector.p_values(score, label)[0])
-        for window in monitor.add(score, is_ood, label):
+    warned = set()
+    for decided in monitoring.replayed(log, detector):
+        for window in monitor.add(*decided):
             for question in set(window.warnings()) - warned:
                 text = monitoring.QUESTIONS[question]
                 if question == "classes":
@@ -64,24 +50,6 @@ def main(_):
     logging.info("Wrote %s.json and %s.png.", out, out)
     if warned:
         raise SystemExit(3)
-
-
-def _overflows(decision, held_out):
-    """Whether an exported model called it OOD with the smallest p-value of all, as it does, of
-    whatever score, where its network overflows.
-    """
-    least = 1.0 / (held_out + 1.0)
-    return decision.is_ood and decision.p_value is not None and decision.p_value < 1.001 * least
-
-
-def _require_same(decision, p_value):
-    """Refuses (ValueError) a decision of another detector: its score has another p-value."""
-    if decision.p_value is not None and abs(decision.p_value - p_value) > ROUNDED:
-        raise ValueError(
-            f"{FLAGS.log}, line {decision.line}, says that a score of {decision.score:.6g} has the "
-            f"p-value {decision.p_value:.3g}; by {FLAGS.detector} it is {p_value:.3g}. The log is "
-            "of another detector, or of this one before it was made anew: watch each with its own."
-        )
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 
+import keras
 import numpy as np
 import pytest
 
@@ -96,10 +97,15 @@ def test_an_experiment(copy):
 def package(tmp_path, monkeypatch):
     """An installed package that adds a score, a backbone, and one that cannot be imported."""
     (tmp_path / "toy.py").write_text(
+        "import keras\n"
         "import numpy as np\n"
         "from ood_suite import Score\n"
         "DOUBLE = Score(lambda logits: -2.0 * np.max(logits, axis=1), ('logits',))\n"
-        "def build(input_shape, num_classes, width=3):\n    return (input_shape, width)\n"
+        "def build(input_shape, num_classes, width=3):\n"
+        "    inputs = keras.Input(input_shape)\n"
+        "    features = keras.layers.Dense(width)(keras.layers.Flatten()(inputs))\n"
+        "    logits = keras.layers.Dense(num_classes, name='fc')(features)\n"
+        "    return keras.Model(inputs, {'features': features, 'logits': logits})\n"
     )
     folder = tmp_path / "toy-1.0.dist-info"
     folder.mkdir()
@@ -147,7 +153,13 @@ def test_a_package_adds_a_score(package):
 def test_a_package_adds_a_backbone(package):
     from classifier_ood import models
 
-    assert models.build("toy_network", (8, 8, 1), 2, {"width": 7}) == ((8, 8, 1), 7)
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        built = models.build("toy_network", (8, 8, 1), 2, {"width": 7})
+    finally:
+        keras.config.set_dtype_policy("float32")
+    assert built.input_shape == (None, 8, 8, 1) and built.output["features"].shape == (None, 7)
+    assert {output.dtype for output in built.outputs} == {"float32"}
     with pytest.raises(ValueError, match="Unknown option 'depth' of the backbone toy_network"):
         models.build("toy_network", (8, 8, 1), 2, {"depth": 7})
     with pytest.raises(ValueError, match="Known: .*wide_resnet, toy_network"):

@@ -3,13 +3,17 @@ an entry point (see ood_suite.plugins).
 
 `build(input_shape, num_classes, **options) -> keras.Model` takes pixels 0..255 (any size, any
 number of channels), normalises them in its first layer, and returns {"features": (n, d), "logits":
-(n, num_classes)} in float32, where the features are exactly the input of the last Dense layer "fc".
+(n, num_classes)}, where the features are exactly the input of the last Dense layer "fc". Both are
+float32: under another policy of Keras `models.build` sees to it.
 Layers carry the names of the PyTorch modules that a checkpoint can fill ("." written as "_").
 """
 
 import inspect
 import math
 
+import keras
+
+from classifier_ood.copies import in_precision
 from classifier_ood.models import (
     applications,
     convnet,
@@ -52,9 +56,11 @@ def build(name, input_shape, num_classes, options=None):
             f"Unknown option {unknown[0]!r} of the backbone {name}. Known: {', '.join(known)}."
         )
     try:
-        return make(tuple(input_shape), num_classes, **(options or {}))
+        made = make(tuple(input_shape), num_classes, **(options or {}))
     except TypeError as error:
         raise ValueError(f"The options {options} do not fit {name}: {error}.") from error
+    is_float32 = all(output.dtype == "float32" for output in made.outputs)
+    return made if is_float32 else in_precision(made, keras.config.dtype_policy().name)
 
 
 def count_parameters(model):

@@ -5,15 +5,12 @@ import pathlib
 
 import keras
 
-from classifier_ood.copies import in_precision
-
 
 def build(input_shape, num_classes, application="ResNet50", weights=None):
     """A network of keras.applications behind its own preprocessing, as {"features", "logits"}.
 
     Args:
-        input_shape: (height, width, channels); pixels 0..255, RGB. Features and logits are float32,
-            whatever Keras's policy.
+        input_shape: (height, width, channels); pixels 0..255, RGB.
         application: its name there, such as "ResNet50" or "MobileNetV2".
         weights: path of a weights file of the network with its head, or None for random ones.
             Nothing is downloaded here: `keras.applications` documents where its files are.
@@ -46,6 +43,4 @@ def build(input_shape, num_classes, application="ResNet50", weights=None):
         )
     body = keras.Model(network.inputs, head.input)
     features = body(preprocess(inputs))
-    made = keras.Model(inputs, {"features": features, "logits": head(features)}, name=application)
-    policy = keras.config.dtype_policy().name
-    return made if policy == "float32" else in_precision(made, policy)
+    return keras.Model(inputs, {"features": features, "logits": head(features)}, name=application)

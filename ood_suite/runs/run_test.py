@@ -199,6 +199,20 @@ def test_what_a_call_that_never_began_chose_goes_with_its_settings(tmp_path):
         assert chosen.exists() == is_kept
 
 
+def test_the_best_model_of_a_training_that_goes_on_is_warned_of(tmp_path, caplog):
+    Run.open(tmp_path, **opening({"epochs": 9}))
+    with pytest.raises(RunError, match="has no finished model yet"):
+        Run.load(tmp_path).require_finished()
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints/best.keras").touch()
+    Run.load(tmp_path, "best").require_finished()
+    assert "is not trained to its end" in caplog.text
+    caplog.clear()
+    (tmp_path / "model.keras").touch()
+    Run.load(tmp_path, "best").require_finished()
+    assert not caplog.text
+
+
 def test_the_step_at_which_a_training_ended_is_its_finished_model(tmp_path):
     Run.open(tmp_path, **opening({"total_steps": 120}))
     (tmp_path / "checkpoints").mkdir()

@@ -20,6 +20,7 @@ from scipy import stats
 from scipy.special import betaincc, betainccinv, betaln
 
 LEVEL = 0.01  # probability of any false warning of a question, for ever; of alarms twice this
+ROUNDED = 0.02  # of p-values: of a log that an exported model's float32 scores made
 EXACT = 2**24  # held-out scores times decisions of a window, up to which it takes 0.1 s at most
 
 QUESTIONS = {
@@ -196,6 +197,38 @@ def decisions(path):
                     yield Decision(number, float(row["score"]), p_value, is_ood, row["class"])
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"{path}, line {number} is no decision ({error!r:.100}).") from error
+
+
+def replayed(path, detector):
+    """Yields (scores, is_ood, labels), arrays of one, of each decision of a log, judged by the
+    threshold of a PixelDetector, whatever the log says (screen --fdr says otherwise); but what an
+    exported model called OOD with the smallest p-value of all, as it does, of whatever score,
+    where its network overflows, is an alarm.
+
+    Raises:
+        ValueError: a class that the detector does not know, or several of one name; a score that
+            has another p-value there, so that the log is of another detector.
+    """
+    numbers = {name: number for number, name in enumerate(detector.classes)}
+    if len(numbers) < len(detector.classes):
+        raise ValueError("The detector has classes of one name. Make it anew with --classes.")
+    held_out = [count for count, _ in detector.ranks]
+    for decision in decisions(path):
+        if decision.name not in numbers:
+            raise ValueError(f"{path} has a class that is not the detector's: {decision.name!r}.")
+        score, label = np.array([decision.score]), np.array([numbers[decision.name]])
+        said, group = decision.p_value, label[0] if detector.by_class else 0
+        if said is not None and decision.is_ood and said < 1.001 / (held_out[group] + 1.0):
+            yield score, np.array([True]), label
+            continue
+        found = detector.p_values(score, label)[0]
+        if said is not None and abs(said - found) > ROUNDED:
+            raise ValueError(
+                f"{path}, line {decision.line}, says that a score of {decision.score:.6g} has the "
+                f"p-value {said:.3g}; by the detector it is {found:.3g}. The log is of another "
+                "detector, or of this one before it was made anew: watch each with its own."
+            )
+        yield score, detector.is_ood(score, label), label
 
 
 def figure(monitor):

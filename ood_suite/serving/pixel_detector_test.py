@@ -137,6 +137,15 @@ def test_what_a_card_says_is_caught_is_what_the_detector_calls_ood(classifier, p
     pixels = np.clip(images(60, 4) + 25, 0, 255).astype(np.uint8)
     found = calibration._caught(detector, {"brighter": classifier.outputs(pixels)})
     assert found == {"brighter": pytest.approx(detector(pixels).is_ood.mean(), abs=0.02)}
+    row = {"auroc": 0.8, "low": 0.7, "high": 0.9, "caught": 0.5}
+    own = {"b": row | {"caught": 0.4}}
+    detector.about = {"run": "x", "score": "energy", "false_alarms": 0.3, "validation": own}
+    outputs = calibration._Outputs(parts[0], parts[1], {"b": parts[2]})
+    card = " ".join(calibration.model_card(detector, outputs, {"energy": {"b": row}}, []).split())
+    assert "with 90% confidence" in card and "This detector catches: 40% of b." in card
+    kind = "one threshold for all classes" if by_class else "a threshold"
+    assert f'"caught" is the share above {kind} of what is asked for' in card
+    assert "| energy | 0.800 [0.700, 0.900], 50% | 0.8000, 50.0% |" in card
 
 
 def test_thresholds_of_classes_are_those_of_their_own_examples(classifier, parts):

@@ -372,6 +372,9 @@ def test_a_log_of_discoveries_is_watched_by_the_threshold(
     with pytest.raises(ValueError, match="line [23], says .* The log is of another detector"):
         monitor.main(None)
     flags.detector = tmp_path / "d"
+    log.write_text(f"{rows[0]}\nx.png\tzebra\t0.5\t0.5\t0\n")
+    with pytest.raises(ValueError, match="a class that is not the detector's: 'zebra'"):
+        monitor.main(None)
     twins = json.loads((tmp_path / "d" / "detector.json").read_text()) | {"classes": ["a"] * 3}
     (tmp_path / "d" / "detector.json").write_text(json.dumps(twins))
     with pytest.raises(ValueError, match="has classes of one name"):
